@@ -1,0 +1,176 @@
+"""Checkpoints: a safetensors file that carries its network's configuration and training record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from mdrn_cli.errors import WeightsError
+from mdrn_cli.files import write_atomically
+from mdrn_cli.model import MDRN, MSAB, MDRNConfig
+
+METADATA_KEY = "mdrn"
+FORMAT = "mdrn.checkpoint/1"
+FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what they are for.
+
+    Attributes:
+        config: shape of the network.
+        sigma: noise level the weights were trained at, on the 0-255 scale.
+        state: float32 state dict, complete and finite.
+        record: how the weights came to be (data, iterations, seed, ...), as stored.
+    """
+
+    config: MDRNConfig
+    sigma: float
+    state: dict[str, Tensor]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def build(self) -> MDRN:
+        """The network with these weights, on the CPU, in evaluation mode."""
+        model = MDRN(self.config)
+        model.load_state_dict(self.state)
+        return model.eval()
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, dtype: torch.dtype = torch.float16) -> None:
+    """Write a checkpoint atomically: `path` holds either its old content or all of the new.
+
+    Raises:
+        WeightsError: a weight is not finite in `dtype`.
+    """
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in checkpoint.state.items()}
+    _check_finite(state, path)
+    about = {
+        "format": FORMAT,
+        "config": checkpoint.config.to_dict(),
+        "sigma": checkpoint.sigma,
+        "record": checkpoint.record,
+    }
+    write_atomically(path, save(state, {METADATA_KEY: json.dumps(about, sort_keys=True)}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint strictly: every tensor of the network, none besides, all finite.
+
+    Raises:
+        WeightsError: the file is missing, not safetensors, not an MDRN checkpoint, or does not fit its own
+            configuration.
+    """
+    if not path.is_file():
+        raise WeightsError(f"no checkpoint file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is not a readable safetensors file ({error})", "mdrn loads safetensors only"
+        ) from error
+    config, sigma, record = _parse_metadata(metadata, path)
+    _check_shapes(state, config, path)
+    _check_finite(state, path)
+    return Checkpoint(config, sigma, {name: tensor.float() for name, tensor in state.items()}, record)
+
+
+def _parse_metadata(metadata: Mapping[str, str], path: Path) -> tuple[MDRNConfig, float, dict[str, Any]]:
+    try:
+        about = json.loads(metadata[METADATA_KEY])
+        if about["format"] != FORMAT:
+            raise WeightsError(f"{path} has format {about['format']!r}; this version reads {FORMAT!r}")
+        config = MDRNConfig(**about["config"])
+        sigma, record = float(about["sigma"]), dict(about["record"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} is not an MDRN checkpoint (bad metadata)") from error
+    if not 0 < sigma <= 255:
+        raise WeightsError(f"{path} has sigma {sigma}, outside 0 to 255")
+    return config, sigma, record
+
+
+def _check_shapes(state: Mapping[str, Tensor], config: MDRNConfig, path: Path) -> None:
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in MDRN(config).state_dict().items()}
+    for name in expected.keys() - state.keys():
+        raise WeightsError(f"{path} lacks the tensor {name}")
+    for name, tensor in state.items():
+        if name not in expected:
+            raise WeightsError(f"{path} has a tensor the network does not: {name}")
+        if tensor.shape != expected[name] or tensor.dtype not in FLOAT_TYPES:
+            raise WeightsError(
+                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected {tuple(expected[name])}"
+            )
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"{path}: {name} holds values that are not finite")
+
+
+def adapt(checkpoint: Checkpoint, config: MDRNConfig) -> dict[str, Tensor]:
+    """Weights for a network of another color mode or more blocks, made from a trained one.
+
+    Growth in blocks keeps the function exactly: appended MSABs end in a zero convolution. What a color
+    network needs beyond a gray one, chroma in its head and tail, is drawn from torch's global generator.
+
+    Args:
+        checkpoint: the source.
+        config: the target.
+
+    Returns:
+        A complete state dict of the target.
+
+    Raises:
+        WeightsError: the target has fewer blocks or another width.
+    """
+    source = checkpoint.config
+    if config.features != source.features:
+        raise WeightsError(f"cannot start {config.features} features from {source.features}")
+    if config.blocks < source.blocks:
+        raise WeightsError(f"cannot start {config.blocks} blocks from {source.blocks}", "start from fewer blocks")
+    model = MDRN(config)
+    for name, module in model.named_modules():
+        if isinstance(module, MSAB) and int(name.rsplit(".", 1)[1]) >= source.blocks:
+            torch.nn.init.zeros_(module.conv_out.weight)
+            torch.nn.init.zeros_(module.conv_out.bias)  # type: ignore[arg-type]
+    fresh = model.state_dict()
+    trained = dict(checkpoint.state)
+    if config.channels > source.channels:
+        trained |= _gray_to_color(checkpoint.state, fresh)
+    elif config.channels < source.channels:
+        trained |= _color_to_gray(checkpoint.state)
+    return fresh | trained
+
+
+def _gray_to_color(gray: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Head and tail that treat the mean of the channels as the gray network did. Chroma gets fresh weights
+    that sum to zero over the channels: were they zero, every channel would have the same gradient and the
+    network would never come to see color."""
+    head, tail, bias = fresh["head.weight"], fresh["tail.weight"], gray["tail.bias"]
+    channels = tail.shape[0]
+    return {
+        "head.weight": gray["head.weight"] / channels + head - head.mean(dim=1, keepdim=True),
+        "tail.weight": gray["tail.weight"] + tail - tail.mean(dim=0, keepdim=True),
+        "tail.bias": bias.expand(channels).clone(),
+    }
+
+
+def _color_to_gray(color: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Head and tail that do to a gray image what the color network does to three equal channels."""
+    return {
+        "head.weight": color["head.weight"].sum(dim=1, keepdim=True),
+        "tail.weight": color["tail.weight"].mean(dim=0, keepdim=True),
+        "tail.bias": color["tail.bias"].mean(dim=0, keepdim=True),
+    }

@@ -1,0 +1,45 @@
+"""The `mdrn` command: one file per subcommand, each parse -> config -> pipeline -> render."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mdrn_cli import __version__
+from mdrn_cli.cli import bench, denoise, train, weights
+from mdrn_cli.cli.boundary import run
+
+app = typer.Typer(
+    name="mdrn",
+    help="Denoise images with MDRN, measure denoisers, train your own.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+app.command("denoise")(denoise.denoise)
+app.command("bench")(bench.bench)
+app.command("train")(train.train)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"mdrn {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+) -> None:
+    """Denoise images with MDRN, measure denoisers, train your own."""
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    return run(app)

@@ -1,0 +1,64 @@
+"""The one place where errors become messages and exit codes (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+import typer
+
+from mdrn_cli.cli.console import stderr
+from mdrn_cli.errors import MdrnError
+
+INTERRUPTED = 130
+# Click's UsageError, from wherever this version of typer takes click.
+_ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def run(app: typer.Typer) -> int:
+    """Run an app; whatever it raises becomes one `error:` line, a `hint:` and an exit code. `--debug`
+    anywhere on the command line adds the traceback."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        code = app(standalone_mode=False)
+    except MdrnError as error:
+        _show(error.message, error.hint, debug)
+        return error.exit_code
+    except _ClickUsageError as error:
+        return _usage(error, debug)
+    except (KeyboardInterrupt, typer.Abort):
+        stderr.print("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        _show(f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback", debug)
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _usage(error: Exception, debug: bool) -> int:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "mdrn"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+    else:
+        _show(error.format_message().rstrip("."), f"see {command} --help", debug)  # type: ignore[attr-defined]
+    return 2
+
+
+def _show(message: str, hint: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    stderr.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
+    if hint:
+        stderr.print(f"[bold]hint:[/] {_plain(hint)}", highlight=False, soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Text as a single line, its brackets not taken for markup."""
+    from rich.markup import escape
+
+    return escape(" ".join(text.split()))

@@ -1,0 +1,49 @@
+"""What the commands share: consoles, progress bars, values parsed."""
+
+from __future__ import annotations
+
+import re
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+stdout = Console()
+stderr = Console(stderr=True)
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar on stderr that counts `unit`s; nothing is drawn when stderr is not a terminal."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        disable=not stderr.is_terminal,
+        transient=True,
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90", "90s", "15m", "1.5h" or "1h30m".
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not parts or "".join(n + u for n, u in parts) != text:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 45s, 60m or 1h30m")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    whole = round(min(seconds, 359999))
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

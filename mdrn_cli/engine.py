@@ -1,0 +1,106 @@
+"""A checkpoint made fast on a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mdrn_cli.checkpoint import Checkpoint
+from mdrn_cli.errors import DeviceError, UsageError
+from mdrn_cli.model import MDRN
+
+PRECISIONS = ("auto", "bfloat16", "float32")
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        DeviceError: no such device on this machine.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
+    return device
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; emulation would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """The type to compute in: torch.bfloat16 or torch.float32.
+
+    Args:
+        device: where the network runs.
+        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
+
+    Raises:
+        UsageError: unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    reduced = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
+    return torch.bfloat16 if reduced else torch.float32
+
+
+class Engine:
+    """A network ready to run: (C, H, W) float32 arrays in and out, intensities in [0, 1].
+
+    The convolutions run in the chosen precision; the predicted noise is subtracted in float32.
+
+    Args:
+        checkpoint: the weights.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
+
+    Raises:
+        DeviceError: no such device.
+        UsageError: unknown precision.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "auto") -> None:
+        self.config = checkpoint.config
+        self.device = pick_device(device)
+        self.dtype = compute_type(self.device, precision)
+        model = checkpoint.build().requires_grad_(False)
+        self.model: MDRN = model.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def precision(self) -> str:
+        """Name of the type computed in."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Denoise one image or tile; not clipped.
+
+        Raises:
+            DeviceError: the device ran out of memory.
+        """
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(image.copy())[None].to(self.device)
+                denoised: NDArray[np.float32] = self.model(batch)[0].cpu().numpy()
+                return denoised
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"{self.device} ran out of memory on a tile of {image.shape[2]}x{image.shape[1]}",
+                "use a smaller --tile",
+            ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a bare RuntimeError from its allocator.
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -1,0 +1,46 @@
+"""The errors a user can meet, each with the exit code of its kind."""
+
+from __future__ import annotations
+
+
+class MdrnError(Exception):
+    """A problem to be told to the user in one line.
+
+    Args:
+        message: what went wrong, without a trailing full stop.
+        hint: what the user can do about it; may be empty.
+        exit_code: overrides the exit code of the class.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "", exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if exit_code is not None:
+            self.exit_code = exit_code
+
+
+class UsageError(MdrnError):
+    """The request itself makes no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+class InputError(MdrnError):
+    """An input cannot be read (exit code 4: nothing readable)."""
+
+    exit_code = 4
+
+
+class WeightsError(MdrnError):
+    """Weights are missing, corrupt or cannot be fetched (exit code 5)."""
+
+    exit_code = 5
+
+
+class DeviceError(MdrnError):
+    """The device is absent or out of memory (exit code 6)."""
+
+    exit_code = 6

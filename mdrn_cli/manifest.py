@@ -1,0 +1,181 @@
+"""The weights manifest: which checkpoints there are, what each is for and how it measured (DESIGN section 6)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mdrn_cli.errors import UsageError, WeightsError
+
+SCHEMA = "mdrn.manifest/1"
+FAMILIES = ("mdrn", "mdrn-2b")
+DISTILLATIONS = (None, "hads", "hmds")
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Record:
+    """One checkpoint.
+
+    Attributes:
+        name: such as "mdrn-2b-gray-50".
+        file: file name, without a folder.
+        sha256: of the file, hexadecimal.
+        bytes: size of the file.
+        urls: where it can be fetched, in order of preference.
+        family: "mdrn" or "mdrn-2b".
+        color: "gray" or "color".
+        sigma: noise level it was trained at, 0-255 scale.
+        distilled: None, "hads" or "hmds".
+        config: keywords of MDRNConfig.
+        parameters: count of trained numbers.
+        training: provenance (data, iterations, pixels, hardware, seed, command, ...).
+        metrics: PSNR in dB by set, such as {"Set12": 27.1}, at `sigma` under DESIGN section 3.
+        licence: of the weights.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    urls: tuple[str, ...]
+    family: str
+    color: str
+    sigma: float
+    distilled: str | None
+    config: dict[str, Any]
+    parameters: int
+    training: dict[str, Any]
+    metrics: dict[str, float]
+    licence: str
+
+
+def manifest_path() -> Path:
+    """The project's own manifest: inside an installed package, at the top of a checkout."""
+    inside = _PACKAGE / "weights_manifest.json"
+    return inside if inside.is_file() else _PACKAGE.parent / "weights_manifest.json"
+
+
+def load_manifest(path: Path | None = None) -> tuple[Record, ...]:
+    """Read and validate a manifest.
+
+    Args:
+        path: the file; the project's own by default.
+
+    Raises:
+        WeightsError: unreadable, not a manifest, or a record is broken; the message says which and why.
+    """
+    path = path or manifest_path()
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not a readable manifest ({error})") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checkpoints"), list):
+        raise WeightsError(f"{path} is not a manifest of schema {SCHEMA}")
+    records = tuple(parse_record(item) for item in data["checkpoints"])
+    names = [record.name for record in records]
+    for name in names:
+        if names.count(name) > 1:
+            raise WeightsError(f"{path} has more than one record named {name}")
+    return records
+
+
+def save_manifest(path: Path, records: Sequence[Record]) -> None:
+    """Write a manifest, records sorted by name."""
+    data = {"schema": SCHEMA, "checkpoints": [asdict(r) for r in sorted(records, key=lambda r: r.name)]}
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_record(item: Any) -> Record:
+    """One validated record from its JSON form.
+
+    Raises:
+        WeightsError: a field is missing, unknown, of the wrong type or out of range.
+    """
+    if not isinstance(item, dict):
+        raise WeightsError("a manifest record is not an object")
+    label = f"manifest record {item.get('name')!r}"
+    missing, unknown = _FIELDS.keys() - item.keys(), item.keys() - _FIELDS.keys()
+    if missing or unknown:
+        raise WeightsError(f"{label}: missing or unknown fields: {', '.join(sorted(missing | unknown))}")
+    for name, valid in _FIELDS.items():
+        if not valid(item[name]):
+            raise WeightsError(f"{label}: {name} is not valid: {str(item[name])[:80]!r}")
+    return Record(**{**item, "urls": tuple(item["urls"]), "sigma": float(item["sigma"])})
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _matches(pattern: re.Pattern[str]) -> Any:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+# Every field of a record and what makes its value valid.
+_FIELDS: dict[str, Any] = {
+    "name": _matches(NAME_PATTERN),
+    # A bare name: no folder, so nothing can be read or written outside the folders of weights.
+    "file": _matches(re.compile(NAME_PATTERN.pattern + r"\.safetensors")),
+    "sha256": _matches(SHA256_PATTERN),
+    "bytes": _count,
+    "urls": lambda value: isinstance(value, list) and all(isinstance(url, str) for url in value),
+    "family": lambda value: value in FAMILIES,
+    "color": lambda value: value in ("gray", "color"),
+    "sigma": lambda value: _number(value) and 0 < value <= 255,
+    "distilled": lambda value: value in DISTILLATIONS,
+    "config": lambda value: isinstance(value, dict),
+    "parameters": _count,
+    "training": lambda value: isinstance(value, dict),
+    "metrics": lambda value: isinstance(value, dict) and all(_number(v) for v in value.values()),
+    "licence": lambda value: isinstance(value, str),
+}
+
+
+def choose(records: Sequence[Record], model: str, color: str, sigma: float) -> Record:
+    """The checkpoint that serves a request.
+
+    Args:
+        records: those there are.
+        model: "auto" (any family, the larger first), a family, or the exact name of a checkpoint.
+        color: "gray" or "color".
+        sigma: noise level, 0-255 scale.
+
+    Returns:
+        Of several, the best measured one.
+
+    Raises:
+        WeightsError: no checkpoint serves it; the hint lists those there are.
+        UsageError: the named checkpoint is for another color mode or noise level.
+    """
+    for record in records:
+        if record.name == model:
+            if (record.color, record.sigma) != (color, sigma):
+                raise UsageError(
+                    f"{model} is for {record.color} images at sigma {record.sigma:g}, not {color} at {sigma:g}",
+                    "leave --model out to have one chosen",
+                )
+            return record
+    families = FAMILIES if model == "auto" else (model,)
+    for family in families:
+        fitting = [r for r in records if (r.family, r.color, r.sigma) == (family, color, sigma)]
+        if fitting:
+            return max(fitting, key=_quality)
+    wanted = f"checkpoint of {model}" if model != "auto" else "checkpoint"
+    there_are = ", ".join(record.name for record in records) or "none"
+    raise WeightsError(f"no {wanted} for {color} images at sigma {sigma:g}", f"there are: {there_are}")
+
+
+def _quality(record: Record) -> float:
+    return sum(record.metrics.values()) / len(record.metrics) if record.metrics else 0.0

@@ -1,0 +1,161 @@
+"""The folder of a training run: resumable state, checkpoints, metrics and sample pictures.
+
+State is a safetensors file (no pickle), replaced atomically, so a run killed at any moment goes on from its
+last save.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.files import write_atomically
+
+STATE_FILE = "state.safetensors"
+LAST_FILE = "last.safetensors"
+BEST_FILE = "best.safetensors"
+METRICS_FILE = "metrics.csv"
+SAMPLES_FOLDER = "samples"
+
+
+@dataclass
+class Counters:
+    """Where a run stands.
+
+    Attributes:
+        iteration: optimizer steps tried so far.
+        elapsed: seconds of training so far, over all resumes, validation and saving included.
+        skipped: steps skipped because loss or gradient was not finite.
+        consecutive_skipped: of these, the ones since the last good step.
+        best_psnr: highest validation PSNR so far in dB, None before the first.
+    """
+
+    iteration: int = 0
+    elapsed: float = 0.0
+    skipped: int = 0
+    consecutive_skipped: int = 0
+    best_psnr: float | None = None
+
+
+@dataclass
+class RunState:
+    """All that decides how a run goes on; tensors are live, not copies."""
+
+    model: nn.Module
+    ema: dict[str, Tensor]
+    optimizers: Sequence[torch.optim.Optimizer]
+    generator: torch.Generator
+    counters: Counters
+
+
+def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None:
+    """Write the run's full state; `config` is stored to be compared on resume."""
+    tensors: dict[str, Tensor] = {"rng": state.generator.get_state()}
+    tensors |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
+    for k, optimizer in enumerate(state.optimizers):
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{k}.{index}.{key}": value for key, value in values.items()}
+    about = {"counters": json.dumps(asdict(state.counters)), "config": json.dumps(dict(config))}
+    cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    write_atomically(folder / STATE_FILE, save(cpu, about))
+
+
+def load_state(folder: Path, state: RunState) -> None:
+    """Bring `state` to what was saved.
+
+    Raises:
+        MdrnError: there is no state, or it is not one of this network and these optimizers.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise MdrnError(f"no run to resume in {folder}", "start one without --resume")
+    try:
+        with safe_open(path, framework="pt") as file:
+            counters = json.loads(file.metadata()["counters"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        state.model.load_state_dict(_under("model.", tensors))
+        for name, tensor in _under("ema.", tensors).items():
+            state.ema[name].copy_(tensor)
+        for k, optimizer in enumerate(state.optimizers):
+            _load_optimizer(optimizer, _under(f"optimizer.{k}.", tensors))
+        state.generator.set_state(tensors["rng"])
+        state.counters = Counters(**{f.name: counters[f.name] for f in fields(Counters)})
+    except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        raise MdrnError(f"{path} does not fit this run ({error})", "resume with the options it began with") from error
+
+
+def saved_config(folder: Path) -> dict[str, Any]:
+    """The configuration stored with a run's state.
+
+    Raises:
+        MdrnError: there is no readable state.
+    """
+    path = folder / STATE_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(json.loads(file.metadata()["config"]))
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise MdrnError(f"no run to resume in {folder} ({error})", "start one without --resume") from error
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        param = params[int(index)]
+        # Fused kernels walk a parameter and its state side by side in memory: both need the same strides.
+        aligned = torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor
+        state.setdefault(int(index), {})[key] = aligned.detach()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+class MetricsFile:
+    """`metrics.csv`: one row at each report, rows past the resumed iteration dropped.
+
+    Args:
+        path: the file; created with its header when absent.
+        columns: names; the first is the iteration.
+        resumed_at: iteration the run goes on from.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], resumed_at: int) -> None:
+        self.path, self.columns = path, list(columns)
+        kept: list[dict[str, str]] = []
+        if path.is_file() and resumed_at:
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row[self.columns[0]]) <= resumed_at]
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row, on disk at once."""
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(dict(row))
+
+
+def save_sample(folder: Path, iteration: int, pictures: Sequence[NDArray[np.uint8]]) -> None:
+    """Write uint8 (H, W, C) pictures of one size side by side as `samples/NNNNNNNN.png`."""
+    (folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
+    strip = np.concatenate(pictures, axis=1)
+    Image.fromarray(strip.squeeze()).save(folder / SAMPLES_FOLDER / f"{iteration:08d}.png")

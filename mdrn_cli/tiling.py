@@ -1,0 +1,112 @@
+"""Tiles: an image restored piece by piece, so that memory is bounded by the tile and not by the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.errors import UsageError
+
+Pixels = NDArray[np.float32]
+
+GRID = 8
+"""Tiles start at multiples of this, so the network's strided levels fall on the same pixels as for the whole image."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis.
+
+    Attributes:
+        start, stop: pixels given to the network.
+        weight: float32 (stop - start,), its share in the result; over all spans of an axis these sum to one.
+    """
+
+    start: int
+    stop: int
+    weight: Pixels
+
+
+def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
+    """Spans that cover an axis.
+
+    Neighbours share at least `overlap` pixels; the blend runs over the middle half of these, so pixels near
+    a cut edge, which lack context, have no weight. Outer edges of the image are not blended.
+
+    Args:
+        length: pixels along the axis, at least 1.
+        tile: pixels of a span, a multiple of 8; at least twice the overlap.
+        overlap: least pixels shared by neighbours, a multiple of 8 from 8 up.
+
+    Raises:
+        UsageError: tile or overlap is not as above.
+    """
+    if tile % GRID or overlap % GRID or overlap < GRID or tile < 2 * overlap:
+        raise UsageError(
+            f"a tile of {tile} pixels does not go with an overlap of {overlap}",
+            f"take multiples of {GRID}, the tile at least twice the overlap",
+        )
+    cells, tile_cells, overlap_cells = -(-length // GRID), tile // GRID, overlap // GRID
+    if cells <= tile_cells:
+        return [Span(0, length, np.ones(length, np.float32))]
+    count = -(-(cells - overlap_cells) // (tile_cells - overlap_cells))
+    starts = [GRID * (k * (cells - tile_cells) // (count - 1)) for k in range(count)]
+    bounds = [(start, min(start + tile, length)) for start in starts]
+    rises = [_rise(right[0], left[1], overlap, length) for left, right in pairwise(bounds)]
+    spans = []
+    for k, (start, stop) in enumerate(bounds):
+        weight = np.ones(length, np.float32) if k == 0 else rises[k - 1].copy()
+        if k < count - 1:
+            weight -= rises[k]
+        spans.append(Span(start, stop, weight[start:stop]))
+    return spans
+
+
+def _rise(start: int, stop: int, overlap: int, length: int) -> Pixels:
+    """0 before and 1 after the middle of the shared pixels [start, stop), linear over half the overlap."""
+    ramp = overlap // 2
+    first = (start + stop - ramp) / 2
+    return np.clip((np.arange(length, dtype=np.float32) + 0.5 - first) / ramp, 0, 1)
+
+
+def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:
+    """How many tiles `run_tiled` will make of an image."""
+    return len(plan_axis(height, tile, overlap)) * len(plan_axis(width, tile, overlap))
+
+
+def run_tiled(
+    image: Pixels,
+    function: Callable[[Pixels], Pixels],
+    tile: int,
+    overlap: int,
+    on_tile: Callable[[], None] | None = None,
+) -> Pixels:
+    """Apply `function` tile by tile and blend.
+
+    Args:
+        image: float32 (C, H, W).
+        function: (C, h, w) -> (C, h, w), called once for each tile, in reading order.
+        tile: side of a tile in pixels, a multiple of 8, at least twice the overlap.
+        overlap: least pixels shared by neighbours, a multiple of 8.
+        on_tile: called after each tile.
+
+    Returns:
+        float32 (C, H, W).
+
+    Raises:
+        UsageError: tile or overlap is not as above.
+    """
+    _, height, width = image.shape
+    result = np.zeros_like(image)
+    columns = plan_axis(width, tile, overlap)
+    for row in plan_axis(height, tile, overlap):
+        for column in columns:
+            window = (slice(None), slice(row.start, row.stop), slice(column.start, column.stop))
+            result[window] += function(image[window]) * row.weight[:, None] * column.weight
+            if on_tile:
+                on_tile()
+    return result

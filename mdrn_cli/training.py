@@ -1,0 +1,424 @@
+"""Training: one `fit()` for every kind of run (paper, section 4.2; defaults are ours, see docs/training.md)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
+from mdrn_cli.engine import compute_type, pick_device
+from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.noise import add_noise
+from mdrn_cli.optim import OPTIMIZERS, make_optimizers
+from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
+from mdrn_cli.runfolder import (
+    BEST_FILE,
+    LAST_FILE,
+    METRICS_FILE,
+    Counters,
+    MetricsFile,
+    RunState,
+    load_state,
+    save_sample,
+    save_state,
+)
+
+REPORT_EVERY = 20
+VALIDATION_CROP = 256
+METRICS_COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
+
+StepLoss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+"""(model, clean (N, C, H, W) in [0, 1], noise generator) -> scalar loss."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that defines a run; stored with it, so that resuming needs the run folder alone.
+
+    Args:
+        data: folder tree of photographs.
+        val: folder of photographs for validation, or None.
+        init: checkpoint to start from, or None.
+        color, blocks, features: the network, see MDRNConfig.
+        sigma: noise level, 0-255 scale.
+        iterations: length of the run, or None for a budget of time.
+        time_budget: seconds of training, over all resumes, or None.
+        batch_size, patch_size: patches a step, and their side in pixels.
+        optimizer: "muon" (see optim.py), "adamw" or "adam".
+        learning_rate: peak, of AdamW and Adam.
+        muon_learning_rate: peak, of Muon.
+        warmup: share of the run over which the rates rise; they then fall to zero along a cosine.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights, which are the ones validated and kept.
+        seed: of weights, patches and noise.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
+        compile: torch.compile; None compiles on CUDA only.
+        validate_every, save_every: seconds.
+        max_skipped: consecutive non-finite steps after which the run is given up.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    data: str
+    val: str | None = None
+    init: str | None = None
+    color: str = "gray"
+    blocks: int = 8
+    features: int = 64
+    sigma: float = 50.0
+    iterations: int | None = None
+    time_budget: float | None = None
+    batch_size: int = 8
+    patch_size: int = 64
+    optimizer: str = "muon"
+    learning_rate: float = 1e-3
+    muon_learning_rate: float = 0.02
+    warmup: float = 0.02
+    clip: float = 1.0
+    ema: float = 0.999
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool | None = None
+    validate_every: float = 300.0
+    save_every: float = 60.0
+    max_skipped: int = 50
+
+    def __post_init__(self) -> None:
+        if (self.iterations is None) == (self.time_budget is None):
+            raise UsageError("give either a number of iterations or a time budget")
+        if not 0 < self.sigma <= 255:
+            raise UsageError(f"sigma must be above 0 and at most 255, not {self.sigma:g}")
+        if self.optimizer not in OPTIMIZERS:
+            raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        for name in ("batch_size", "patch_size", "iterations", "time_budget", "learning_rate", "clip", "max_skipped"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"{name.replace('_', ' ')} must be above 0, not {value}")
+        if not 0 <= self.ema < 1:
+            raise UsageError(f"ema must be at least 0 and below 1, not {self.ema:g}")
+
+    @property
+    def network(self) -> MDRNConfig:
+        """Shape of the network to train."""
+        return MDRNConfig(self.color, self.blocks, self.features)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a run, for display.
+
+    Attributes:
+        iteration: steps so far.
+        fraction: share of the run done, 0 to 1.
+        elapsed: seconds of training so far.
+        remaining: seconds to go, estimated.
+        loss: mean over the steps since the last report.
+        rate: iterations a second of this process.
+        psnr: validation PSNR in dB at this moment, None between validations.
+        best_psnr: highest so far, None before the first.
+        skipped: non-finite steps so far.
+    """
+
+    iteration: int
+    fraction: float
+    elapsed: float
+    remaining: float
+    loss: float
+    rate: float
+    psnr: float | None
+    best_psnr: float | None
+    skipped: int
+
+
+Report = Callable[[Progress], None]
+
+
+class Validator:
+    """PSNR over center crops of a few photographs, with the same noise each time.
+
+    Args:
+        photos: uint8 (H, W, C); cropped to at most 256x256.
+        sigma: noise level, 0-255 scale.
+    """
+
+    def __init__(self, photos: list[NDArray[np.uint8]], sigma: float) -> None:
+        self.clean = [_center_crop(photo, VALIDATION_CROP) for photo in photos]
+        self.noisy = [add_noise(photo, sigma) for photo in self.clean]
+
+    def __call__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, list[Any]]:
+        """Mean PSNR in dB, and the first photo as (noisy, restored, clean) uint8 pictures."""
+        restored = []
+        with torch.inference_mode():
+            for noisy in self.noisy:
+                batch = torch.from_numpy(noisy)[None].to(device, memory_format=torch.channels_last)
+                with autocast(device, dtype):
+                    restored.append(to_uint8(model(batch)[0].float().cpu().numpy()))
+        mean = float(np.mean([psnr(a, b) for a, b in zip(restored, self.clean, strict=True)]))
+        return mean, [to_uint8(self.noisy[0]), restored[0], self.clean[0]]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Mixed precision in `dtype` with float32 weights; plain float32 when that is `dtype`."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype if reduced else torch.bfloat16, enabled=reduced)
+
+
+def _center_crop(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    top, left = max(photo.shape[0] - size, 0) // 2, max(photo.shape[1] - size, 0) // 2
+    return photo[top : top + size, left : left + size]
+
+
+def plain_loss(sigma: float) -> StepLoss:
+    """Reconstruction loss under noise of level `sigma` (section 3.3, equation 2)."""
+
+    def step_loss(model: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+        noisy = (clean + noise * (sigma / 255)).contiguous(memory_format=torch.channels_last)
+        return reconstruction_loss(model(noisy), clean)
+
+    return step_loss
+
+
+def run_train(
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    report: Report,
+    on_file: Callable[[int, int], None] | None = None,
+) -> tuple[Counters, PhotoFolder]:
+    """Train with the reconstruction loss alone; leaves `last` and `best` checkpoints in `output`.
+
+    Args:
+        config: the run.
+        output: run folder; created.
+        resume: go on from the state in it.
+        report: called every few steps.
+        on_file: called with (photographs read, photographs in all).
+
+    Returns:
+        Where the run ended, and what was read.
+
+    Raises:
+        UsageError, InputError, WeightsError: the run cannot start.
+        MdrnError: it cannot resume, or diverged.
+    """
+    photos = read_photographs(Path(config.data), config.color, on_file)
+    device = pick_device(config.device)
+    sampler = PatchSampler(photos.photos, config.patch_size, device)
+    validator = None
+    if config.val:
+        validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
+    model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    output.mkdir(parents=True, exist_ok=True)
+    counters = fit(config, model, plain_loss(config.sigma), sampler, validator, output, resume, report)
+    return counters, photos
+
+
+def initial_model(config: TrainConfig) -> MDRN:
+    """The network a run starts from: fresh from the seed, or adapted from `config.init`."""
+    torch.manual_seed(config.seed)
+    model = MDRN(config.network)
+    if config.init:
+        model.load_state_dict(adapt(load_checkpoint(Path(config.init)), config.network))
+    return model
+
+
+def fit(
+    config: TrainConfig,
+    model: MDRN,
+    step_loss: StepLoss,
+    sampler: PatchSampler,
+    validator: Validator | None,
+    folder: Path,
+    resume: bool,
+    report: Report,
+) -> Counters:
+    """Train `model` until its budget of iterations or time is spent; see `run_train` for the arguments.
+
+    Raises:
+        MdrnError: more than `max_skipped` steps in a row were not finite; the state in the folder is then
+            that of the last save, from before.
+    """
+    device = sampler.pixels.device
+    run = _Run(config, model, step_loss, sampler, validator, folder, device)
+    if resume:
+        load_state(folder, run.state)
+    metrics = MetricsFile(folder / METRICS_FILE, METRICS_COLUMNS, run.counters.iteration)
+    run.start_clock()
+    try:
+        while run.fraction() < 1:
+            run.step()
+            due = run.validation_due()
+            if due or run.counters.iteration % REPORT_EVERY == 0:
+                progress = run.progress(run.validate() if due else None)
+                metrics.append(run.metrics_row(progress))
+                report(progress)
+            if run.save_due():
+                run.save()
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    run.save()
+    return run.counters
+
+
+class _Run:
+    """The moving parts of one `fit()`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: MDRN,
+        step_loss: StepLoss,
+        sampler: PatchSampler,
+        validator: Validator | None,
+        folder: Path,
+        device: torch.device,
+    ) -> None:
+        self.config, self.folder, self.device = config, folder, device
+        self.step_loss, self.sampler, self.validator = step_loss, sampler, validator
+        self.dtype = compute_type(device, config.precision)
+        self.model = model
+        compiled = config.compile if config.compile is not None else device.type == "cuda"
+        self.forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
+        generator = torch.Generator(device).manual_seed(config.seed)
+        self.state = RunState(model, self.averaged.state_dict(), optimizers, generator, Counters())
+        self.peak_rates = [group["lr"] for group in self.groups()]
+        self.parameters: list[Tensor] = list(model.parameters())
+        self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
+        self.losses: list[Tensor] = []
+
+    @property
+    def counters(self) -> Counters:
+        return self.state.counters
+
+    def groups(self) -> list[dict[str, Any]]:
+        # Asked for anew each time: resuming replaces an optimizer's groups.
+        return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
+
+    def start_clock(self) -> None:
+        self.started = time.monotonic() - self.counters.elapsed
+        self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
+        self.saved = self.validated = self.counters.elapsed
+
+    def fraction(self) -> float:
+        """Share of the budget spent."""
+        if self.config.iterations is not None:
+            return self.counters.iteration / self.config.iterations
+        return self.counters.elapsed / (self.config.time_budget or math.inf)
+
+    def rate_factor(self) -> float:
+        """Learning rate now, relative to its peak: linear warm-up, cosine to zero over the whole budget."""
+        done = self.fraction()
+        rise = min(1.0, (done + 1e-3) / self.config.warmup) if self.config.warmup else 1.0
+        return rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    def step(self) -> None:
+        config, counters = self.config, self.counters
+        factor = self.rate_factor()
+        for group, peak in zip(self.groups(), self.peak_rates, strict=True):
+            group["lr"] = peak * factor
+        clean = self.sampler.sample(config.batch_size, self.state.generator)
+        with autocast(self.device, self.dtype):
+            loss = self.step_loss(self.forward, clean, self.state.generator)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
+        if bool((loss + norm).isfinite()):
+            for optimizer in self.state.optimizers:
+                optimizer.step()
+            self._average()
+            counters.consecutive_skipped = 0
+            self.losses.append(loss.detach())
+        else:
+            counters.skipped += 1
+            counters.consecutive_skipped += 1
+        self.model.zero_grad(set_to_none=True)
+        counters.iteration += 1
+        counters.elapsed = time.monotonic() - self.started
+        if counters.consecutive_skipped > config.max_skipped:
+            raise MdrnError(
+                f"training diverged: {counters.consecutive_skipped} steps in a row were not finite "
+                f"(iteration {counters.iteration})",
+                f"{self.folder} keeps the last good state; lower the learning rate",
+            )
+
+    def _average(self) -> None:
+        done = self.counters.iteration
+        decay = min(self.config.ema, (1 + done) / (10 + done))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averaged_parameters, self.parameters, 1 - decay)
+
+    def validation_due(self) -> bool:
+        return self.validator is not None and (
+            self.counters.elapsed - self.validated >= self.config.validate_every or self.fraction() >= 1
+        )
+
+    def validate(self) -> float:
+        assert self.validator is not None
+        value, pictures = self.validator(self.averaged, self.device, self.dtype)
+        save_sample(self.folder, self.counters.iteration, pictures)
+        if self.counters.best_psnr is None or value > self.counters.best_psnr:
+            self.counters.best_psnr = value
+            self.save_weights(BEST_FILE)
+        self.counters.elapsed = time.monotonic() - self.started
+        self.validated = self.counters.elapsed
+        return value
+
+    def save_due(self) -> bool:
+        # A state is only kept while steps are finite: it is what a diverged run falls back on.
+        return self.counters.elapsed - self.saved >= self.config.save_every and self.counters.consecutive_skipped == 0
+
+    def save(self) -> None:
+        self.saved = self.counters.elapsed
+        save_state(self.folder, self.state, asdict(self.config))
+        self.save_weights(LAST_FILE)
+
+    def save_weights(self, name: str) -> None:
+        record = asdict(self.config) | asdict(self.counters)
+        checkpoint = Checkpoint(self.config.network, self.config.sigma, self.averaged.state_dict(), record)
+        save_checkpoint(self.folder / name, checkpoint, torch.float32)
+
+    def progress(self, value: float | None) -> Progress:
+        counters, fraction = self.counters, self.fraction()
+        spent = max(counters.elapsed - self.first_elapsed, 1e-9)
+        loss = float(torch.stack(self.losses).mean()) if self.losses else math.nan
+        self.losses.clear()
+        return Progress(
+            iteration=counters.iteration,
+            fraction=min(fraction, 1.0),
+            elapsed=counters.elapsed,
+            remaining=max(counters.elapsed * (1 / fraction - 1), 0.0) if fraction else math.inf,
+            loss=loss,
+            rate=(counters.iteration - self.first_iteration) / spent,
+            psnr=value,
+            best_psnr=counters.best_psnr,
+            skipped=counters.skipped,
+        )
+
+    def metrics_row(self, progress: Progress) -> dict[str, Any]:
+        return {
+            "iteration": progress.iteration,
+            "elapsed": f"{progress.elapsed:.1f}",
+            "loss": f"{progress.loss:.6f}",
+            "learning_rate": f"{self.groups()[-1]['lr']:.3e}",
+            "psnr": "" if progress.psnr is None else f"{progress.psnr:.4f}",
+            "skipped": progress.skipped,
+        }

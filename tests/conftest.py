@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+# Small networks on two cores: more threads would only wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+
+from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
+from mdrn_cli.model import MDRN, MDRNConfig
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def photo() -> np.ndarray:
+    """A real photograph, uint8 (512, 512, 3)."""
+    return skimage.data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def gray_photo(photo: np.ndarray) -> np.ndarray:
+    """The same in gray, uint8 (512, 512, 1)."""
+    return np.asarray(Image.fromarray(photo).convert("L"))[:, :, None]
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path, photo: np.ndarray) -> Path:
+    """A nested folder of four small photographs."""
+    folder = tmp_path / "photos"
+    (folder / "deeper").mkdir(parents=True)
+    for k in range(4):
+        crop = photo[k * 100 : k * 100 + 96, 100:228]
+        Image.fromarray(crop).save((folder / "deeper" if k % 2 else folder) / f"{k}.png")
+    return folder
+
+
+def tiny_checkpoint(color: str = "gray", sigma: float = 50.0, seed: int = 0, blocks: int = 1) -> Checkpoint:
+    """An untrained network small enough for any test."""
+    torch.manual_seed(seed)
+    config = MDRNConfig(color, blocks, features=8)
+    return Checkpoint(config, sigma, MDRN(config).state_dict(), {"iterations": 0})
+
+
+@pytest.fixture
+def tiny_weights(tmp_path: Path) -> Callable[..., Path]:
+    """Makes files of tiny checkpoints: `tiny_weights("color", 25.0)` -> path."""
+
+    def make(color: str = "gray", sigma: float = 50.0, blocks: int = 1) -> Path:
+        path = tmp_path / f"tiny-{color}-{sigma:g}-{blocks}.safetensors"
+        save_checkpoint(path, tiny_checkpoint(color, sigma, blocks=blocks), torch.float32)
+        return path
+
+    return make
+
+
+def run_mdrn(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120):
+    """The command as a user runs it: a process of its own, stdout and stderr as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "mdrn_cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "200", **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not SHARED.is_dir():
+        for item in items:
+            if "shared" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"no {SHARED}"))

@@ -1,0 +1,65 @@
+"""PSNR, SSIM and noise against independent implementations."""
+
+import math
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from mdrn_cli.metrics import psnr, ssim, to_uint8
+from mdrn_cli.noise import add_noise
+
+
+@pytest.fixture(scope="module")
+def pair(photo):
+    clean = photo[100:180, 100:200]
+    return clean, to_uint8(add_noise(clean, 25))
+
+
+def test_psnr_is_that_of_scikit_image(pair):
+    assert psnr(*pair) == pytest.approx(peak_signal_noise_ratio(*pair), abs=1e-9)
+
+
+def test_psnr_of_equal_images_is_infinite(pair):
+    assert psnr(pair[0], pair[0]) == math.inf
+
+
+def test_ssim_is_that_of_scikit_image_over_whole_windows(pair):
+    _, full = structural_similarity(
+        *pair, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, truncate=3.4, full=True
+    )
+    assert ssim(*pair) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-6)
+
+
+def test_ssim_bounds(pair):
+    assert ssim(pair[0], pair[0]) == pytest.approx(1)
+    assert math.isnan(ssim(pair[0][:10], pair[1][:10]))
+    assert not math.isnan(ssim(pair[0][:11], pair[1][:11]))
+
+
+def test_metrics_refuse_floats_and_other_shapes(pair):
+    with pytest.raises(ValueError, match="uint8"):
+        psnr(pair[0] / 255, pair[1] / 255)
+    with pytest.raises(ValueError, match="shape"):
+        ssim(pair[0], pair[1][:-1])
+
+
+def test_to_uint8_clips_then_rounds():
+    image = np.array([-0.5, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 7.0], np.float32).reshape(1, 1, 6)
+    assert to_uint8(image).reshape(-1).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+def test_noise_follows_the_protocol(gray_photo):
+    noisy = add_noise(gray_photo, 50)
+    drawn = np.random.RandomState(0).normal(0, 50 / 255, gray_photo.shape)
+    expected = (gray_photo / 255 + drawn).astype(np.float32).transpose(2, 0, 1)
+    assert noisy.dtype == np.float32
+    assert np.array_equal(noisy, expected)
+    assert noisy.min() < 0
+    assert noisy.max() > 1
+
+
+def test_color_noise_is_drawn_in_height_width_channel_order(photo):
+    crop = photo[:5, :7]
+    drawn = np.random.RandomState(0).normal(0, 10 / 255, (5, 7, 3))
+    assert np.array_equal(add_noise(crop, 10), (crop / 255 + drawn).astype(np.float32).transpose(2, 0, 1))

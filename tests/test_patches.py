@@ -1,0 +1,92 @@
+"""Training patches are true crops of the photographs, all equally likely, in all orientations."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.patches import PatchSampler, read_photographs
+
+CPU = torch.device("cpu")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def numbered(height, width, channels=1, first=0):
+    """A photo whose every pixel value tells its place (below 256 pixels)."""
+    return (first + np.arange(height * width * channels)).astype(np.uint8).reshape(height, width, channels)
+
+
+def dihedral(patch):
+    for turned in (patch, patch.swapaxes(0, 1)):
+        for v in (1, -1):
+            for h in (1, -1):
+                yield turned[::v, ::h].tobytes()
+
+
+def test_every_patch_is_a_crop_in_one_of_eight_orientations_and_all_occur():
+    photos = [numbered(7, 9), numbered(6, 5, first=100), numbered(3, 30, first=150)]
+    sampler = PatchSampler(photos, 4, CPU)
+    assert sampler.too_small == 1
+    possible = {
+        turned
+        for photo in photos[:2]
+        for i in range(photo.shape[0] - 3)
+        for j in range(photo.shape[1] - 3)
+        for turned in dihedral(photo[i : i + 4, j : j + 4])
+    }
+    drawn = (sampler.sample(6000, generator()) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    assert {patch.tobytes() for patch in drawn} == possible
+
+
+def test_positions_are_equally_likely_across_photographs():
+    big, small = np.zeros((19, 19, 1), np.uint8), np.full((10, 10, 1), 255, np.uint8)
+    patches = PatchSampler([big, small], 10, CPU).sample(20000, generator())
+    assert patches.mean() == pytest.approx(1 / 101, abs=0.003)
+
+
+def test_colors_stay_together_and_lie_channels_last():
+    photo = np.zeros((8, 8, 3), np.uint8)
+    photo[..., 0], photo[..., 2] = 10, 30
+    patches = PatchSampler([photo], 8, CPU).sample(5, generator())
+    assert patches.shape == (5, 3, 8, 8)
+    assert patches.dtype == torch.float32
+    assert patches.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(patches[:, :, 0, 0] * 255, torch.tensor([[10.0, 0, 30]]).expand(5, 3))
+
+
+def test_the_generator_alone_decides():
+    sampler = PatchSampler([numbered(12, 12)], 4, CPU)
+    torch.manual_seed(1)
+    first = sampler.sample(8, generator(5))
+    torch.manual_seed(2)
+    assert torch.equal(first, sampler.sample(8, generator(5)))
+    assert not torch.equal(first, sampler.sample(8, generator(6)))
+
+
+def test_only_small_photographs_is_an_error():
+    with pytest.raises(UsageError, match="smaller than a patch"):
+        PatchSampler([numbered(3, 3)], 4, CPU)
+
+
+def test_reading_takes_nested_folders_and_lists_what_it_cannot_read(photo_folder):
+    (photo_folder / "broken.jpg").write_bytes(b"not an image")
+    (photo_folder / "notes.txt").write_text("not even named like one")
+    calls = []
+    read = read_photographs(photo_folder, "gray", lambda done, total: calls.append((done, total)))
+    assert len(read.photos) == 4
+    assert all(p.shape == (96, 128, 1) and p.dtype == np.uint8 for p in read.photos)
+    assert [path.name for path, _ in read.unreadable] == ["broken.jpg"]
+    assert calls[-1] == (5, 5)
+    expected = np.asarray(Image.open(read.files[0]).convert("L"))
+    assert np.array_equal(read.photos[0][:, :, 0], expected)
+
+
+def test_a_folder_without_photographs_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="no readable image"):
+        read_photographs(tmp_path, "gray")
+    with pytest.raises(InputError, match="no folder"):
+        read_photographs(tmp_path / "none", "gray")

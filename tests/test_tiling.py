@@ -1,0 +1,63 @@
+"""Tiles cover, blend to one and change nothing that can be seen."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import tiny_checkpoint
+
+from mdrn_cli.engine import Engine
+from mdrn_cli.errors import UsageError
+from mdrn_cli.tiling import count_tiles, plan_axis, run_tiled
+
+
+@pytest.mark.parametrize("overlap", [8, 16, 32, 48, 64])
+@pytest.mark.parametrize("length", [1, 7, 8, 127, 128, 129, 136, 191, 192, 193, 250, 255, 256, 257, 511, 512, 1000])
+def test_spans_cover_and_weights_sum_to_one(length, overlap):
+    spans = plan_axis(length, 128, overlap)
+    total = np.zeros(length)
+    for span in spans:
+        assert span.start % 8 == 0
+        assert 0 < span.stop - span.start <= 128
+        assert span.weight.min() >= 0
+        total[span.start : span.stop] += span.weight
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert spans[0].start == 0
+    assert spans[-1].stop == length
+    for left, right in pairwise(spans):
+        assert left.stop - right.start >= overlap
+
+
+def test_pixels_beside_a_cut_have_no_weight_and_outer_edges_all():
+    left, right = plan_axis(200, 128, 32)
+    assert left.weight[0] == 1
+    assert right.weight[-1] == 1
+    assert np.all(left.weight[-8:] == 0)
+    assert np.all(right.weight[:8] == 0)
+
+
+@pytest.mark.parametrize("broken", [(100, 16), (128, 12), (128, 0), (128, 72), (0, 8)])
+def test_a_tile_that_cannot_work_is_refused(broken):
+    with pytest.raises(UsageError):
+        plan_axis(500, *broken)
+
+
+def test_identity_comes_back_and_tiles_are_counted(photo):
+    image = (photo[:300, :411] / 255).astype(np.float32).transpose(2, 0, 1)
+    seen, ticks = [], []
+
+    def identity(tile):
+        seen.append(tile.shape)
+        return tile
+
+    out = run_tiled(image, identity, 128, 32, lambda: ticks.append(1))
+    np.testing.assert_allclose(out, image, atol=1e-6)
+    assert len(seen) == len(ticks) == count_tiles(300, 411, 128, 32)
+    assert max(max(shape[1:]) for shape in seen) <= 128
+
+
+def test_tiles_see_the_same_grid_as_the_whole():
+    """An untrained network of the paper's depth: far from edges, tiled and whole results are the same."""
+    engine = Engine(tiny_checkpoint(), "cpu", "float32")
+    image = np.random.default_rng(0).random((1, 250, 333), np.float32)
+    assert np.abs(run_tiled(image, engine, 128, 64) - engine(image)).max() < 1 / 255

@@ -1,0 +1,251 @@
+"""One fit(): it learns, survives SIGKILL, skips what is not finite and leaves a run folder behind."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_mdrn
+from PIL import Image
+from safetensors.torch import load_file
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.training import TrainConfig, fit, initial_model, plain_loss, run_train
+
+
+def config_for(folder: Path, **changes) -> TrainConfig:
+    base = TrainConfig(
+        data=str(folder),
+        blocks=1,
+        features=8,
+        iterations=12,
+        batch_size=2,
+        patch_size=32,
+        precision="float32",
+        save_every=0,
+        device="cpu",
+    )
+    return replace(base, **changes)
+
+
+def silent(_progress) -> None:
+    pass
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = load_file(a), load_file(b)
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_l1_is_the_mean_absolute_difference():
+    a, b = torch.tensor([[[[0.0, 1.0]]]]), torch.tensor([[[[0.5, 3.0]]]])
+    assert reconstruction_loss(a, b).item() == pytest.approx(1.25)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam"])
+def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimizer):
+    run = tmp_path / "run"
+    config = config_for(
+        photo_folder,
+        val=str(photo_folder),
+        iterations=60,
+        optimizer=optimizer,
+        validate_every=0.3,
+        batch_size=4,
+        learning_rate=3e-3,
+        ema=0.9,
+    )
+    reports = []
+    counters, photos = run_train(config, run, False, reports.append)
+    assert counters.iteration == 60
+    assert len(photos.photos) == 4
+    noisy_psnr = 20 * math.log10(255 / 50)
+    assert counters.best_psnr > noisy_psnr + 1
+    assert reports[-1].fraction == 1
+    assert reports[-1].psnr is not None
+    best, last = load_checkpoint(run / "best.safetensors"), load_checkpoint(run / "last.safetensors")
+    assert best.config == last.config == config.network
+    assert (last.sigma, last.record["iteration"], last.record["seed"]) == (50.0, 60, 0)
+    assert rows(run)[-1]["iteration"] == "60"
+    assert float(rows(run)[-1]["psnr"]) > noisy_psnr
+    sample = Image.open(sorted((run / "samples").iterdir())[-1])
+    assert sample.size == (3 * 128, 96)
+
+
+def test_a_time_budget_ends_the_run_and_its_schedule(photo_folder, tmp_path):
+    began = time.monotonic()
+    config = config_for(photo_folder, iterations=None, time_budget=1.5, save_every=60)
+    counters, _ = run_train(config, tmp_path / "run", False, silent)
+    assert 1.5 <= counters.elapsed < 10
+    assert time.monotonic() - began < 30
+    assert counters.iteration > 3
+
+
+def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
+    config = config_for(photo_folder, iterations=10)
+    run_train(config, tmp_path / "whole", False, silent)
+
+    class StopError(Exception):
+        pass
+
+    sampler_photos = run_photos(photo_folder)
+    model = initial_model(config)
+    sampler = PatchSampler(sampler_photos, config.patch_size, torch.device("cpu"))
+    inner, calls = plain_loss(config.sigma), []
+
+    def interrupted(network, clean, generator):
+        calls.append(1)
+        if len(calls) == 6:
+            raise StopError
+        return inner(network, clean, generator)
+
+    (tmp_path / "halves").mkdir()
+    with pytest.raises(StopError):
+        fit(config, model, interrupted, sampler, None, tmp_path / "halves", False, silent)
+    run_train(config, tmp_path / "halves", True, silent)
+    assert same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "halves" / "last.safetensors")
+
+
+def run_photos(folder: Path) -> list[np.ndarray]:
+    from mdrn_cli.patches import read_photographs
+
+    return read_photographs(folder, "gray").photos
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path, optimizer):
+    """SIGKILL in the middle of the run, at whatever moment that hits."""
+    arguments = ["train", "--data", photo_folder, "--blocks", 1, "--iterations", 40, "--batch-size", 2]
+    arguments += ["--patch-size", 32, "--precision", "float32", "--save-every", "0s", "--device", "cpu"]
+    arguments += ["--optimizer", optimizer]
+    assert run_mdrn(*arguments, "-o", tmp_path / "whole").returncode == 0
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "mdrn_cli", *map(str, arguments), "-o", str(killed)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (killed / "metrics.csv").is_file() or len(rows(killed)) < 1:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    resumed = run_mdrn("train", "--resume", "-o", killed)
+    assert resumed.returncode == 0, resumed.stderr
+    assert same_weights(tmp_path / "whole" / "last.safetensors", killed / "last.safetensors")
+    assert [row["iteration"] for row in rows(killed)] == ["20", "40"]
+    assert rows(killed)[0]["loss"] == rows(tmp_path / "whole")[0]["loss"]
+    assert not list(killed.glob(".*.part")) or all(str(process.pid) in p.name for p in killed.glob(".*.part"))
+
+
+def fit_with(config: TrainConfig, folder: Path, losses) -> None:
+    """fit() under a loss that multiplies the plain one by what `losses` gives for the step."""
+    folder.mkdir()
+    plain, step = plain_loss(config.sigma), iter(losses)
+    sampler = PatchSampler(run_photos(Path(config.data)), config.patch_size, torch.device("cpu"))
+    return fit(
+        config,
+        initial_model(config),
+        lambda *a: plain(*a) * next(step),
+        sampler,
+        None,
+        folder,
+        False,
+        silent,
+    )
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(photo_folder, tmp_path):
+    config = config_for(photo_folder, iterations=6)
+    counters = fit_with(config, tmp_path / "run", [1, math.nan, 1, math.inf, math.nan, 1])
+    assert (counters.skipped, counters.consecutive_skipped) == (3, 0)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["skipped"] == 3
+
+
+def test_too_many_in_a_row_end_the_run_with_the_last_good_state(photo_folder, tmp_path):
+    config = config_for(photo_folder, iterations=50, max_skipped=5)
+    with pytest.raises(MdrnError, match="diverged"):
+        fit_with(config, tmp_path / "run", [1, 1, 1] + [math.nan] * 47)
+    last = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert last.record["iteration"] == 3
+    assert (tmp_path / "run" / "state.safetensors").is_file()
+
+
+def test_starting_from_another_checkpoint(photo_folder, tmp_path, tiny_weights):
+    """Other sigma, other color mode, more blocks: the run begins with the adapted weights."""
+    init = tiny_weights("gray", 25.0)
+    config = config_for(photo_folder, init=str(init), blocks=2, sigma=50.0)
+    gray = torch.rand(1, 1, 16, 16)
+    with torch.inference_mode():
+        assert torch.equal(initial_model(config)(gray), load_checkpoint(init).build()(gray))
+    run_train(replace(config, color="color", iterations=2), tmp_path / "run", False, silent)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").config.color == "color"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"iterations": None},
+        {"time_budget": 5.0},
+        {"sigma": 0.0},
+        {"optimizer": "sgd"},
+        {"batch_size": 0},
+        {"ema": 1.0},
+        {"iterations": -1},
+    ],
+)
+def test_a_config_that_makes_no_sense_is_a_usage_error(photo_folder, wrong):
+    with pytest.raises(UsageError):
+        config_for(photo_folder, **wrong)
+
+
+def test_command_line_errors(photo_folder, tmp_path):
+    run = tmp_path / "run"
+    without_data = run_mdrn("train", "-o", run, "--iterations", 1)
+    assert without_data.returncode == 2
+    assert "error: no photographs" in without_data.stderr
+    assert run_mdrn("train", "-o", run, "--data", photo_folder).returncode == 2
+    nothing = run_mdrn("train", "--resume", "-o", run)
+    assert nothing.returncode == 1
+    assert "no run to resume" in nothing.stderr
+    bad = run_mdrn("train", "-o", run, "--data", photo_folder, "--time-budget", "1 fortnight")
+    assert bad.returncode == 2
+    assert "fortnight" in bad.stderr
+
+
+def test_a_finished_run_is_not_overwritten_by_accident(photo_folder, tmp_path):
+    run_train(config_for(photo_folder, iterations=1), tmp_path / "run", False, silent)
+    again = run_mdrn("train", "-o", tmp_path / "run", "--data", photo_folder, "--iterations", 1)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+
+
+def test_training_needs_nothing_beyond_a_plain_torch_image(photo_folder, tmp_path):
+    """What the training path imports of packages outside the standard library."""
+    script = (
+        "import json, sys\n"
+        "from mdrn_cli.cli import app\n"
+        f"app(['train','--data',{str(photo_folder)!r},'--blocks','1','--iterations','1','--patch-size','32',"
+        f"'--batch-size','1','-o',{str(tmp_path / 'run')!r}], standalone_mode=False)\n"
+        "wanted = ('platformdirs', 'skimage', 'scipy', 'pandas', 'cv2', 'tensorboard', 'matplotlib', 'yaml')\n"
+        "print(json.dumps([name for name in wanted if name in sys.modules]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
