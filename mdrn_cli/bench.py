@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +15,36 @@ from mdrn_cli.datasets import Dataset, published_psnr
 from mdrn_cli.denoise import denoise_pixels
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, ssim, to_uint8
-from mdrn_cli.noise import add_noise
+from mdrn_cli.noise import add_noise, estimate_sigma
 
 PROTOCOL = (
     "AWGN from numpy.random.RandomState(0) anew for each image, float32, not clipped; output clipped and rounded "
     "to uint8; PSNR over all pixels and channels; mean over images"
 )
 
+OnImage = Callable[[Path, NDArray[np.uint8]], None]
+"""Called with an image's file and its restored version, uint8 (H, W, C)."""
+
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image: its PSNR in dB and SSIM after, its PSNR before, and the seconds the network took."""
+    """One image.
+
+    Attributes:
+        file: its name.
+        psnr, ssim: of the result, PSNR in dB; NaN where there is no truth to compare with.
+        noisy_psnr: PSNR in dB of the noisy image.
+        noise_before, noise_after: estimated noise level, 0-255 scale.
+        seconds: time the network took.
+        megapixels: size of the image.
+    """
 
     file: str
     psnr: float
     ssim: float
     noisy_psnr: float
+    noise_before: float
+    noise_after: float
     seconds: float
     megapixels: float
 
@@ -67,7 +83,7 @@ def measure(
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ensemble: bool = False,
     tile: int = 0,
-    on_image: Callable[[int, int], None] | None = None,
+    on_image: OnImage | None = None,
 ) -> Result:
     """Measure one denoiser at one noise level.
 
@@ -78,36 +94,51 @@ def measure(
         function: an Engine, or any callable on float32 (C, H, W) in [0, 1].
         ensemble: average over eight orientations.
         tile: side of a tile, 0 for whole images.
-        on_image: called with (images done, images in all).
+        on_image: called after each image.
 
     Raises:
         InputError: an image cannot be read.
     """
     rows = []
-    for row in measure_images(dataset, sigma, function, ensemble, tile):
+    for file in dataset.files:
+        row, restored = measure_image(file, dataset, sigma, function, ensemble, tile)
         rows.append(row)
         if on_image:
-            on_image(len(rows), len(dataset.files))
+            on_image(file, restored)
     published = published_psnr(dataset.name, dataset.color, sigma)
     return Result(dataset.name, dataset.color, sigma, model, ensemble, tuple(rows), published)
 
 
-def measure_images(
+def measure_image(
+    file: Path,
     dataset: Dataset,
     sigma: float,
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ensemble: bool,
     tile: int,
-) -> Iterator[ImageRow]:
-    """The rows of `measure`, one by one."""
-    for file in dataset.files:
-        clean = read_uint8(file, dataset.color)
-        noisy = add_noise(clean, sigma)
-        began = time.perf_counter()
-        restored = to_uint8(denoise_pixels(noisy, function, tile, ensemble))
-        seconds = time.perf_counter() - began
-        megapixels = clean.shape[0] * clean.shape[1] / 1e6
-        # The noisy image is not rounded, so its PSNR is taken before rounding too.
-        mse = float(np.mean((noisy.transpose(1, 2, 0).astype(np.float64) - clean / 255) ** 2))
-        noisy_psnr = -10 * float(np.log10(mse))
-        yield ImageRow(file.name, psnr(restored, clean), ssim(restored, clean), noisy_psnr, seconds, megapixels)
+) -> tuple[ImageRow, NDArray[np.uint8]]:
+    """One row of `measure`, and the restored image, uint8 (H, W, C)."""
+    image = read_uint8(file, dataset.color)
+    # An image without truth is its own noisy version.
+    noisy = add_noise(image, sigma if dataset.clean else 0.0)
+    began = time.perf_counter()
+    output = denoise_pixels(noisy, function, tile, ensemble)
+    seconds = time.perf_counter() - began
+    restored = to_uint8(output)
+    row = ImageRow(
+        file=file.name,
+        psnr=psnr(restored, image) if dataset.clean else math.nan,
+        ssim=ssim(restored, image) if dataset.clean else math.nan,
+        noisy_psnr=_psnr_unrounded(noisy, image) if dataset.clean else math.nan,
+        noise_before=estimate_sigma(noisy),
+        noise_after=estimate_sigma(output),
+        seconds=seconds,
+        megapixels=image.shape[0] * image.shape[1] / 1e6,
+    )
+    return row, restored
+
+
+def _psnr_unrounded(noisy: NDArray[np.float32], clean: NDArray[np.uint8]) -> float:
+    """PSNR in dB of a noisy image as the network gets it, neither clipped nor rounded."""
+    mse = float(np.mean((noisy.transpose(1, 2, 0).astype(np.float64) - clean / 255) ** 2))
+    return -10 * math.log10(mse)

@@ -1,15 +1,57 @@
-"""Where weights come from: an explicit path, the verified cache, or the bundled files (DESIGN section 6)."""
+"""The cache: files kept by SHA-256, fetched once, checked always. What is missing is decided apart from fetching it."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mdrn_cli.errors import WeightsError
+from mdrn_cli.errors import FetchError
+from mdrn_cli.fetch import Expected, OnBytes, download
 from mdrn_cli.files import sha256_of
-from mdrn_cli.manifest import Record, choose, load_manifest
 
-BUNDLED = Path(__file__).parent / "weights"
+TAG_NAME = "CACHEDIR.TAG"
+TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"
+ABOUT = "about.json"
+PARALLEL = 4
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file that can be cached.
+
+    Attributes:
+        name: its file name, without a folder.
+        sha256: of its content, hexadecimal.
+        bytes: its size.
+        sources: where it can be had, in order.
+        licence: what its use is subject to.
+    """
+
+    name: str
+    sha256: str
+    bytes: int
+    sources: tuple[str, ...]
+    licence: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fetch would do: items that are here with their files, and items to bring."""
+
+    present: tuple[tuple[Item, Path], ...]
+    missing: tuple[Item, ...]
+
+    @property
+    def missing_bytes(self) -> int:
+        """Size of all that is to be brought."""
+        return sum(item.bytes for item in self.missing)
 
 
 def cache_root() -> Path:
@@ -22,39 +64,155 @@ def cache_root() -> Path:
     return Path(platformdirs.user_cache_dir("mdrn", appauthor=False))
 
 
-def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | None]:
-    """The weights file for a request.
+def is_intact(path: Path, item: Item) -> bool:
+    """Whether a file is there and is the item, by size and SHA-256."""
+    return path.is_file() and path.stat().st_size == item.bytes and sha256_of(path) == item.sha256
+
+
+class _StoppedError(Exception):
+    """Ends a download in another thread."""
+
+
+class Cache:
+    """Files under `root/files/SHA256/NAME`, beside each an `about.json` with its licence and source.
+
+    Several processes may use one cache: a file is brought under a lock, which the system drops with the
+    process that holds it, and appears whole. A cache that cannot be written serves what it holds.
 
     Args:
-        model: "auto", a family, the name of a checkpoint, or a path to a safetensors file.
-        color: "gray" or "color".
-        sigma: noise level, 0-255 scale.
-
-    Returns:
-        The file, and its manifest record (None for a path).
-
-    Raises:
-        WeightsError: nothing serves the request, or the file is missing or corrupt.
-        UsageError: the named checkpoint is for something else.
+        root: the folder; made when something is first stored.
     """
-    if model.endswith(".safetensors") or os.sep in model:
-        return Path(model), None
-    record = choose(load_manifest(), model, color, sigma)
-    return locate(record), record
 
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or cache_root()
 
-def locate(record: Record) -> Path:
-    """The file of a record, its SHA-256 checked: from the cache, else from the bundled weights.
+    def path(self, item: Item) -> Path:
+        """Where the item is kept, whether or not it is there."""
+        return self.root / "files" / item.sha256 / item.name
 
-    Raises:
-        WeightsError: it is nowhere, or all copies are corrupt.
-    """
-    copies = [path for path in (cache_root() / "weights" / record.file, BUNDLED / record.file) if path.is_file()]
-    for path in copies:
-        if path.stat().st_size == record.bytes and sha256_of(path) == record.sha256:
-            return path
-    if copies:
-        raise WeightsError(f"{copies[-1]} is corrupt: its SHA-256 is not the manifest's", "reinstall mdrn-cli")
-    raise WeightsError(
-        f"the weights {record.name} are not on this machine", f"put {record.file} in {cache_root()}/weights"
-    )
+    def find(self, item: Item) -> Path | None:
+        """The item's file if it is there and intact."""
+        path = self.path(item)
+        return path if is_intact(path, item) else None
+
+    def plan(self, items: Sequence[Item]) -> Plan:
+        """Which of the items are here, and which would have to be brought. A corrupt file counts as missing."""
+        found = [(item, self.find(item)) for item in items]
+        present = tuple((item, path) for item, path in found if path is not None)
+        return Plan(present, tuple(item for item, path in found if path is None))
+
+    def fetch(self, item: Item, on_bytes: OnBytes | None = None) -> Path:
+        """Bring one item unless it is here; an interrupted fetch leaves a part that the next goes on from.
+
+        Raises:
+            FetchError: no source has it, or the cache cannot be written.
+        """
+        found = self.find(item)
+        if found:
+            return found
+        with self._locked(item) as folder:
+            found = self.find(item)  # another process may have brought it meanwhile
+            if found:
+                return found
+            part = folder / f"{item.name}.part"
+            if on_bytes and part.is_file():
+                on_bytes(part.stat().st_size)
+            try:
+                download(item.sources, part, Expected(item.bytes, item.sha256), on_bytes)
+            except FetchError as error:
+                raise FetchError(f"cannot fetch {item.name}: {error.message}", error.hint) from error
+            self._keep(item, part)
+        return self.path(item)
+
+    def fetch_all(self, items: Sequence[Item], on_bytes: OnBytes | None = None) -> list[Path]:
+        """Bring several items, a few at a time; the result is in their order.
+
+        Raises:
+            FetchError: for the first item that cannot be had.
+        """
+        stopped = threading.Event()
+
+        def watched(count: int) -> None:
+            if stopped.is_set():
+                raise _StoppedError
+            if on_bytes:
+                on_bytes(count)
+
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            futures = [pool.submit(self.fetch, item, watched) for item in items]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                # Ctrl-C or a failure: what is under way leaves its part behind, to be gone on from.
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def store(self, item: Item, source: Path) -> Path:
+        """Take a copy of a file that is the item.
+
+        Raises:
+            FetchError: the file is not the item, or the cache cannot be written.
+        """
+        if not is_intact(source, item):
+            raise FetchError(f"{source} is not {item.name}: size or SHA-256 differ")
+        with self._locked(item) as folder:
+            part = folder / f"{item.name}.part"
+            try:
+                shutil.copyfile(source, part)
+            except OSError as error:
+                part.unlink(missing_ok=True)
+                raise FetchError(f"cannot write {part} ({error.strerror or error})") from error
+            self._keep(item, part)
+        return self.path(item)
+
+    def remove(self, item: Item) -> int:
+        """Remove the item with whatever is kept beside it; returns the bytes freed.
+
+        Raises:
+            FetchError: the cache cannot be written.
+        """
+        folder = self.path(item).parent
+        freed = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+        try:
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise FetchError(f"cannot remove {folder} ({error.strerror or error})") from error
+        return freed
+
+    @contextlib.contextmanager
+    def _locked(self, item: Item) -> Iterator[Path]:
+        """The item's folder, held by this process alone."""
+        from filelock import FileLock
+
+        folder = self.path(item).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tag = self.root / TAG_NAME
+            if not tag.exists():
+                tag.write_text(TAG)
+            locks = self.root / "locks"
+            locks.mkdir(exist_ok=True)
+            lock = FileLock(locks / f"{item.sha256}.lock")
+            lock.acquire()
+        except OSError as error:
+            raise FetchError(
+                f"cannot write to the cache {self.root} ({error.strerror or error})", "set MDRN_HOME to another folder"
+            ) from error
+        try:
+            # `rm` of another process may have taken the folder while this one waited.
+            folder.mkdir(parents=True, exist_ok=True)
+            yield folder
+        finally:
+            lock.release()
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only when nothing came
+
+    def _keep(self, item: Item, part: Path) -> None:
+        try:
+            (part.parent / ABOUT).write_text(json.dumps(asdict(item), indent=2) + "\n", encoding="utf-8")
+            part.replace(self.path(item))
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise FetchError(f"cannot write {self.path(item)} ({error.strerror or error})") from error

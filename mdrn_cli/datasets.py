@@ -1,84 +1,218 @@
-"""Named benchmark sets: where they are, how they are used, and what the paper reports on them."""
+"""Named benchmark sets: found on disk by their content, fetched, verified, and what the paper reports on them."""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.cache import Cache, Item, is_intact
+from mdrn_cli.errors import FetchError, InputError, UsageError
+from mdrn_cli.fetch import OnBytes, is_offline
+from mdrn_cli.files import sha256_of
 from mdrn_cli.image import find_images
 
-PUBLISHED = Path(__file__).parent / "reference" / "published.json"
+REFERENCE = Path(__file__).parent / "reference"
+PUBLISHED = REFERENCE / "published.json"
+INDEX = REFERENCE / "datasets.json"
+RAW_HOST = "https://raw.githubusercontent.com"
 PAPER_SIGMAS = {"gray": (15.0, 25.0, 50.0), "color": (30.0, 50.0, 70.0)}
 
 
 @dataclass(frozen=True)
+class BenchmarkSet:
+    """A public set of images, to the byte.
+
+    Attributes:
+        name: such as "Set12".
+        color: "gray", "color", or "both" (reported in either).
+        clean: whether its images are clean; those of RNI6 and RNI15 carry real noise and have no truth.
+        source: repository, commit and folder.
+        licence: what its use is subject to, as far as is known.
+        items: its files, in order.
+    """
+
+    name: str
+    color: str
+    clean: bool
+    source: str
+    licence: str
+    items: tuple[Item, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(item.bytes for item in self.items)
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """A folder of clean images, to be measured on.
+    """A folder of images, to be measured on.
 
     Attributes:
         name: of the set, or of the folder.
         color: "gray" or "color".
-        files: in sorted order.
+        files: in order.
+        clean: False for images with real noise and no truth.
+        verified: whether the files are those of the public set, byte for byte; None for a folder.
     """
 
     name: str
     color: str
     files: tuple[Path, ...]
+    clean: bool = True
+    verified: bool | None = None
 
 
-NAMED_SETS = {
-    "Set12": "gray",
-    "BSD68": "gray",
-    "CBSD68": "color",
-    "Kodak24": "color",
-    "McMaster": "color",
-    "Urban100": "color",
-}
-"""Color mode each set is measured in unless asked otherwise."""
+@cache
+def benchmark_sets() -> dict[str, BenchmarkSet]:
+    """The sets the package knows, by name."""
+    index: dict[str, Any] = json.loads(INDEX.read_text(encoding="utf-8"))
+    return {name: _parse_set(name, entry) for name, entry in index.items()}
 
 
-def open_dataset(name: str, data: Path | None = None, color: str | None = None) -> Dataset:
+def _parse_set(name: str, entry: dict[str, Any]) -> BenchmarkSet:
+    place = f"{entry['repository']}/{entry['commit']}/{entry['folder']}"
+    items = tuple(
+        Item(
+            name=file["path"],
+            sha256=file["sha256"],
+            bytes=file["bytes"],
+            sources=(f"{RAW_HOST}/{quote(place)}/{quote(file['path'])}",),
+            licence=entry["licence"],
+        )
+        for file in entry["files"]
+    )
+    return BenchmarkSet(name, entry["color"], entry["clean"], place, entry["licence"], items)
+
+
+def named_set(name: str) -> BenchmarkSet | None:
+    """The set of a name, in any case, or None."""
+    return {key.lower(): value for key, value in benchmark_sets().items()}.get(name.lower())
+
+
+def open_dataset(
+    name: str, data: Path | None = None, color: str | None = None, on_bytes: OnBytes | None = None
+) -> Dataset:
     """A named set, or any folder of images.
 
+    A named set is used in place when it lies under `data` or `MDRN_DATA`, else taken from the cache, else
+    fetched once.
+
     Args:
-        name: one of NAMED_SETS (in any case), found under `data` or `MDRN_DATA`; else a path to a folder.
-        data: folder that holds the sets.
+        name: of a set, in any case; else a path to a folder.
+        data: folder that holds sets.
         color: "gray" or "color"; by default the set's own, "color" for a folder.
+        on_bytes: told of progress when the set has to be fetched.
 
     Raises:
         UsageError: no such set or folder.
-        InputError: the set is not on this machine, or holds no images.
+        InputError: the folder holds no images.
+        FetchError: the set is not on this machine and cannot be fetched.
     """
-    known = {key.lower(): key for key in NAMED_SETS}.get(name.lower())
-    folder = _set_folder(known, data) if known else Path(name)
-    if not folder.is_dir():
-        raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(NAMED_SETS)}")
-    files = tuple(find_images(folder))
-    if not files:
-        raise InputError(f"no images in {folder}")
-    return Dataset(known or folder.resolve().name, color or NAMED_SETS.get(known or "", "color"), files)
+    known = named_set(name)
+    if known is None:
+        folder = Path(name)
+        if not folder.is_dir():
+            raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(benchmark_sets())}")
+        files = tuple(find_images(folder))
+        if not files:
+            raise InputError(f"no images in {folder}")
+        return Dataset(folder.resolve().name, color or "color", files)
+    color = color or ("gray" if known.color == "gray" else "color")
+    found = find_on_disk(known, data)
+    if found:
+        files, verified = found
+        return Dataset(known.name, color, files, known.clean, verified)
+    return Dataset(known.name, color, tuple(fetch_set(known, on_bytes)), known.clean, True)
 
 
-def _set_folder(name: str, data: Path | None) -> Path:
+def find_on_disk(known: BenchmarkSet, data: Path | None = None) -> tuple[tuple[Path, ...], bool] | None:
+    """The set's files under `data` or `MDRN_DATA`, and whether they are the public ones byte for byte.
+
+    A folder of any name with the right content is taken first; else a folder of the set's name, as it is.
+    """
     root = data or (Path(os.environ["MDRN_DATA"]) if os.environ.get("MDRN_DATA") else None)
-    if root is None:
-        raise InputError(f"the set {name} needs its images", "set MDRN_DATA or give --data to the folder of sets")
-    for folder in (root / name, root / "test" / name):
-        if folder.is_dir():
-            return folder
-    raise InputError(f"no folder {name} in {root}", "set MDRN_DATA or give --data to the folder of sets")
+    if root is None or not root.is_dir():
+        return None
+    for folder in _folders(root):
+        files = _match(known, folder)
+        if files:
+            return files, True
+    for folder in _folders(root):
+        if folder.name.lower() == known.name.lower() and (images := find_images(folder)):
+            return tuple(images), False
+    return None
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """`root` and the folders one and two levels below it."""
+    yield root
+    for depth in ("*", "*/*"):
+        yield from sorted(path for path in root.glob(depth) if path.is_dir())
+
+
+def _match(known: BenchmarkSet, folder: Path) -> tuple[Path, ...] | None:
+    """The set's files in a folder, whatever their names, or None unless all are there."""
+    by_size: dict[int, list[Path]] = {}
+    for path in folder.iterdir():
+        if path.is_file():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    # Sizes first: they rule out most folders without reading a byte.
+    if any(item.bytes not in by_size for item in known.items):
+        return None
+    by_hash = {sha256_of(path): path for size in {i.bytes for i in known.items} for path in by_size[size]}
+    if any(item.sha256 not in by_hash for item in known.items):
+        return None
+    return tuple(by_hash[item.sha256] for item in known.items)
+
+
+def fetch_set(known: BenchmarkSet, on_bytes: OnBytes | None = None) -> list[Path]:
+    """The set's files in the cache, those missing fetched.
+
+    Raises:
+        FetchError: a file cannot be had.
+    """
+    store = Cache()
+    plan = store.plan(known.items)
+    if plan.missing and is_offline():
+        raise FetchError(
+            f"offline: {len(plan.missing)} of {len(known.items)} files of {known.name} are not on this machine",
+            f"put the images of {known.source} in a folder and give --data or set MDRN_DATA",
+        )
+    store.fetch_all(plan.missing, on_bytes)
+    return [store.path(item) for item in known.items]
+
+
+def verify_set(known: BenchmarkSet, data: Path | None = None) -> str:
+    """Where the set is: "on disk", "on disk, other files" (a folder of its name with other content), "cached",
+    "partly cached" or "missing"; cached files are hashed."""
+    found = find_on_disk(known, data)
+    if found:
+        return "on disk" if found[1] else "on disk, other files"
+    store = Cache()
+    present = sum(is_intact(store.path(item), item) for item in known.items)
+    if present == len(known.items):
+        return "cached"
+    return "partly cached" if present else "missing"
+
+
+def published_tables() -> dict[str, dict[str, Any]]:
+    """The paper's tables by key, such as "table1_gray": PSNR in dB by method, set and noise level."""
+    tables: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    return {key: table for key, table in tables.items() if key.startswith("table")}
 
 
 def published_psnr(dataset: str, color: str, sigma: float) -> dict[str, float]:
     """What the paper's tables report: PSNR in dB by method, empty where they have no such column."""
-    tables: dict[str, Any] = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     figures: dict[str, float] = {}
-    for key, table in tables.items():
-        if key.startswith("table") and color in key:
+    for key, table in published_tables().items():
+        if color in key:
             for method, sets in table.items():
                 value = sets.get(dataset, {}).get(f"{sigma:g}")
                 if value is not None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.cache import find_weights
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine
 from mdrn_cli.ensemble import self_ensemble
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.image import BIT_DEPTH, check_format, read_picture, write_picture
 from mdrn_cli.manifest import Record
 from mdrn_cli.tiling import count_tiles, run_tiled
+from mdrn_cli.weights import find_weights
 
 DEFAULT_TILE = 512
 OVERLAP = 64
@@ -40,6 +40,7 @@ class DenoiseOptions:
         tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
         device, precision: see Engine.
         overwrite: whether an existing output may be replaced.
+        manifests: paths or URLs of manifests beyond the project's own.
 
     Raises:
         UsageError: a value makes no sense.
@@ -53,6 +54,7 @@ class DenoiseOptions:
     device: str = "auto"
     precision: str = "auto"
     overwrite: bool = False
+    manifests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_sigma(self.sigma)
@@ -94,7 +96,9 @@ def check_sigma(sigma: float) -> None:
         raise UsageError(f"sigma must be from 1 to 100, not {sigma:g}")
 
 
-def load_engine(model: str, color: str, sigma: float, device: str, precision: str) -> tuple[Engine, Record | None]:
+def load_engine(
+    model: str, color: str, sigma: float, device: str, precision: str, manifests: Sequence[str] = ()
+) -> tuple[Engine, Record | None]:
     """The network for a request, ready to run, and its manifest record (None for a path).
 
     Raises:
@@ -102,7 +106,7 @@ def load_engine(model: str, color: str, sigma: float, device: str, precision: st
         UsageError: the checkpoint asked for is for another color mode or sigma.
         DeviceError: no such device.
     """
-    path, record = find_weights(model, color, sigma)
+    path, record = find_weights(model, color, sigma, manifests)
     checkpoint = load_checkpoint(path)
     if (checkpoint.config.color, checkpoint.sigma) != (color, sigma):
         raise UsageError(
@@ -178,14 +182,16 @@ def denoise_file(source: Path, target: Path, options: DenoiseOptions, on_tile: O
     check_format(target, picture.alpha is not None)
     if options.color != "auto":
         picture = picture.to_color(options.color)
-    engine, record = load_engine(options.model, picture.color, options.sigma, options.device, options.precision)
+    engine, record = load_engine(
+        options.model, picture.color, options.sigma, options.device, options.precision, options.manifests
+    )
     restored = denoise_pixels(picture.pixels, engine, options.tile, options.ensemble, on_tile)
     if not np.isfinite(restored).all():
-        raise InputError(f"restoring {source} gave values that are not finite", "try --precision float32")
+        raise MdrnError(f"restoring {source} gave values that are not finite", "try --precision float32")
     try:
         write_picture(target, replace(picture, pixels=restored))
     except OSError as error:
-        raise UsageError(f"cannot write {target} ({error.strerror or error})", exit_code=1) from error
+        raise MdrnError(f"cannot write {target} ({error.strerror or error})") from error
     _, height, width = restored.shape
     return DenoiseResult(
         input=source,

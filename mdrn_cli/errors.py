@@ -40,6 +40,10 @@ class WeightsError(MdrnError):
     exit_code = 5
 
 
+class FetchError(WeightsError):
+    """A file of weights or images is missing here and cannot be had, or is not what it should be (exit code 5)."""
+
+
 class DeviceError(MdrnError):
     """The device is absent or out of memory (exit code 6)."""
 

@@ -74,16 +74,33 @@ def load_manifest(path: Path | None = None) -> tuple[Record, ...]:
     """
     path = path or manifest_path()
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise WeightsError(f"{path} is not a readable manifest ({error})") from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
+    """The validated records of a manifest's JSON text.
+
+    Args:
+        content: UTF-8 JSON.
+        origin: where it came from, for messages.
+
+    Raises:
+        WeightsError: see `load_manifest`.
+    """
+    try:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{origin} is not a readable manifest ({error})") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checkpoints"), list):
-        raise WeightsError(f"{path} is not a manifest of schema {SCHEMA}")
+        raise WeightsError(f"{origin} is not a manifest of schema {SCHEMA}")
     records = tuple(parse_record(item) for item in data["checkpoints"])
     names = [record.name for record in records]
     for name in names:
         if names.count(name) > 1:
-            raise WeightsError(f"{path} has more than one record named {name}")
+            raise WeightsError(f"{origin} has more than one record named {name}")
     return records
 
 

@@ -70,7 +70,8 @@ def _read_or_reason(file: Path, color: str) -> NDArray[np.uint8] | str:
 
 
 class PatchSampler:
-    """Draws random patches, every position of every photograph being equally likely.
+    """Draws random patches: every photograph is equally likely, and every position in it. (Were positions of all
+    photographs equally likely, the few largest, and smoothest, would fill most batches.)
 
     All pixels lie in one uint8 tensor on the device, so a batch is a single gather there.
 
@@ -95,24 +96,19 @@ class PatchSampler:
         ends = areas.cumsum(0)
         for photo, end, area in zip(fitting, ends.tolist(), areas.tolist(), strict=True):
             pixels[end - area : end] = photo.reshape(area, -1)
-        positions = (shapes - size + 1).prod(dim=1)
-        self.total = int(positions.sum())
         self.pixels = torch.from_numpy(pixels).to(device)  # (P, C)
         self.start = (ends - areas).to(device)
-        self.width = shapes[:, 1].to(device)
-        self.position_end = positions.cumsum(0).to(device)
-        self.position_start = self.position_end - positions.to(device)
+        self.shape = shapes.to(device)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` patches, each in one of its 8 orientations: float32 (count, C, size, size) in [0, 1],
         channels_last in memory. `generator` lives on the sampler's device."""
         device, size = self.pixels.device, self.size
-        drawn = torch.randint(self.total, (count,), generator=generator, device=device)
-        photo = torch.searchsorted(self.position_end, drawn, right=True)
-        width = self.width[photo]
-        position = drawn - self.position_start[photo]
-        columns = width - size + 1
-        corner = self.start[photo] + position // columns * width + position % columns  # (count,)
+        photo = torch.randint(len(self.shape), (count,), generator=generator, device=device)
+        fractions = torch.rand((count, 2), generator=generator, device=device, dtype=torch.float64)
+        top, left = (fractions * (self.shape[photo] - size + 1)).long().unbind(1)
+        width = self.shape[photo, 1]
+        corner = self.start[photo] + top * width + left  # (count,)
         rows, cols = self._orientations(count, generator)
         index = corner.view(-1, 1, 1) + rows * width.view(-1, 1, 1) + cols  # (count, size, size)
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)

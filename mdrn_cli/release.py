@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from mdrn_cli.bench import measure
-from mdrn_cli.cache import BUNDLED
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import FAMILIES, Record, load_manifest, manifest_path, parse_record, save_manifest
+from mdrn_cli.weights import BUNDLED
 
 LICENCE = "MIT"
 HALF_TOLERANCE_DB = 0.002

@@ -19,6 +19,15 @@ from mdrn_cli.model import MDRN, MDRNConfig
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
+@pytest.fixture(autouse=True)
+def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads the user's cache or leaves the machine; those of the fetcher lift the latter for loopback."""
+    monkeypatch.setenv("MDRN_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MDRN_OFFLINE", "1")
+    for name in ("MDRN_DATA", "MDRN_WEIGHTS_URL", "MDRN_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray:
     """A real photograph, uint8 (512, 512, 3)."""
@@ -59,6 +68,27 @@ def tiny_weights(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def record_json(**changes: object) -> dict[str, object]:
+    """A valid manifest record, as JSON has it."""
+    base: dict[str, object] = {
+        "name": "mdrn-2b-gray-50",
+        "file": "mdrn-2b-gray-50.safetensors",
+        "sha256": "0" * 64,
+        "bytes": 10,
+        "urls": [],
+        "family": "mdrn-2b",
+        "color": "gray",
+        "sigma": 50,
+        "distilled": None,
+        "config": {},
+        "parameters": 1,
+        "training": {},
+        "metrics": {"Set12": 27.0},
+        "licence": "MIT",
+    }
+    return {**base, **changes}
 
 
 def run_mdrn(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120):

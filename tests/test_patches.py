@@ -42,10 +42,13 @@ def test_every_patch_is_a_crop_in_one_of_eight_orientations_and_all_occur():
     assert {patch.tobytes() for patch in drawn} == possible
 
 
-def test_positions_are_equally_likely_across_photographs():
-    big, small = np.zeros((19, 19, 1), np.uint8), np.full((10, 10, 1), 255, np.uint8)
+def test_photographs_are_equally_likely_and_so_are_positions_in_each():
+    big, small = np.zeros((19, 29, 1), np.uint8), np.full((10, 10, 1), 255, np.uint8)
     patches = PatchSampler([big, small], 10, CPU).sample(20000, generator())
-    assert patches.mean() == pytest.approx(1 / 101, abs=0.003)
+    assert patches.mean() == pytest.approx(1 / 2, abs=0.02)
+    big[0, 0], big[18, 28] = 255, 255  # each in one of the 200 positions, at a corner of the patch
+    corners = PatchSampler([big], 10, CPU).sample(40000, generator()).amax(dim=(1, 2, 3))
+    assert corners.mean() == pytest.approx(2 / 200, abs=0.002)
 
 
 def test_colors_stay_together_and_lie_channels_last():

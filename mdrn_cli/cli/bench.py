@@ -7,17 +7,22 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from mdrn_cli.cli.console import progress_bar, stderr, stdout
-from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.cli.console import bytes_bar, progress_bar, stderr, stdout
+from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
+    from mdrn_cli.datasets import Dataset
+    from mdrn_cli.engine import Engine
 
 SCHEMA = "mdrn.bench/1"
 REFERENCE = "MDRN"
@@ -31,16 +36,17 @@ def bench(
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise level, may be repeated; the paper's levels by default.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.")
-    ] = "auto",
-    ensemble: Annotated[bool, typer.Option("--ensemble", help="Average over 8 orientations (MDRN+).")] = False,
-    data: Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")] = None,
+    model: Model = "auto",
+    ensemble: Ensemble = False,
+    data: Data = None,
     color: Annotated[str | None, typer.Option(help="gray or color; the set's own by default.")] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels; 0: whole images.")] = 0,
-    device: Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with a row per image.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the restored images as PNG.")] = None,
+    manifest: Manifests = None,
+    _offline: Offline = False,
+    as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per noise level.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
 ) -> None:
@@ -56,7 +62,8 @@ def bench(
         raise UsageError("--json, --csv and --markdown exclude one another")
     if color not in (None, "gray", "color"):
         raise UsageError(f"color must be gray or color, not {color!r}")
-    results = _measure(dataset, sigma, model, ensemble, data, color, tile, device, precision)
+    engines = _Engines(model, device, precision, tuple(manifest or ()))
+    results = _measure(_open(dataset, data, color), sigma, engines, ensemble, tile, save)
     if as_json:
         typer.echo(json.dumps(to_json(results)))
     elif as_csv:
@@ -69,45 +76,81 @@ def bench(
         stdout.print(_table(results))
 
 
+@dataclass(frozen=True)
+class _Engines:
+    """What networks are asked for."""
+
+    model: str
+    device: str
+    precision: str
+    manifests: tuple[str, ...]
+
+    def load(self, color: str, sigma: float) -> tuple[Engine, str]:
+        from mdrn_cli.denoise import load_engine
+
+        engine, record = load_engine(self.model, color, sigma, self.device, self.precision, self.manifests)
+        return engine, record.name if record else self.model
+
+
+def _open(name: str, data: Path | None, color: str | None) -> Dataset:
+    from mdrn_cli.datasets import open_dataset
+
+    with bytes_bar() as bar:
+        task = bar.add_task(name, total=None)
+        opened = open_dataset(name, data, color, lambda count: bar.advance(task, count))
+    if opened.verified is False:
+        _warn(f"the folder {opened.files[0].parent} is not byte for byte the public {opened.name}")
+    return opened
+
+
 def _measure(
-    dataset: str,
-    sigmas: Sequence[float] | None,
-    model: str,
-    ensemble: bool,
-    data: Path | None,
-    color: str | None,
-    tile: int,
-    device: str,
-    precision: str,
+    opened: Dataset, sigmas: Sequence[float] | None, engines: _Engines, ensemble: bool, tile: int, save: Path | None
 ) -> list[Result]:
     from mdrn_cli.bench import measure
-    from mdrn_cli.datasets import PAPER_SIGMAS, open_dataset
-    from mdrn_cli.denoise import check_sigma, load_engine
+    from mdrn_cli.datasets import PAPER_SIGMAS
+    from mdrn_cli.denoise import check_sigma
 
     for value in sigmas or ():
         check_sigma(value)
-    opened = open_dataset(dataset, data, color)
+    if not sigmas and not opened.clean:
+        raise UsageError(f"the images of {opened.name} carry real noise of unknown level", "give --sigma")
     results: list[Result] = []
+    missing: MdrnError | None = None
     with progress_bar("images") as bar:
         for value in sigmas or PAPER_SIGMAS[opened.color]:
             try:
-                engine, record = load_engine(model, opened.color, value, device, precision)
+                engine, name = engines.load(opened.color, value)
             except (WeightsError, UsageError) as error:
                 if sigmas:
                     raise
-                stderr.print(f"[yellow]warning:[/] skipped: {error.message}", highlight=False, soft_wrap=True)
+                _warn(f"skipped: {error.message}")
                 missing = error
                 continue
             task = bar.add_task(f"{opened.name} sigma {value:g}", total=len(opened.files))
 
-            def on_image(done: int, _total: int, task: Any = task) -> None:
-                bar.update(task, completed=done)
+            def on_image(file: Path, restored: Any, task: Any = task, value: float = value) -> None:
+                bar.advance(task)
+                if save:
+                    _save(save / f"sigma-{value:g}" / f"{file.stem}.png", restored)
 
-            name = record.name if record else model
             results.append(measure(opened, value, name, engine, ensemble, tile, on_image))
-    if not results:
+    if not results and missing:
         raise missing
     return results
+
+
+def _save(path: Path, restored: Any) -> None:
+    from PIL import Image
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(restored.squeeze()).save(path)
+    except OSError as error:
+        raise MdrnError(f"cannot write {path} ({error.strerror or error})") from error
+
+
+def _warn(message: str) -> None:
+    stderr.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def to_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -127,11 +170,20 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
                 "psnr": _finite(result.mean("psnr")),
                 "ssim": _finite(result.mean("ssim")),
                 "noisy_psnr": _finite(result.mean("noisy_psnr")),
+                "noise_before": _finite(result.mean("noise_before")),
+                "noise_after": _finite(result.mean("noise_after")),
                 "seconds": round(result.seconds, 3),
                 "megapixels_per_second": round(result.megapixels_per_second, 4),
                 "published": result.published,
                 "images": [
-                    {"file": row.file, "psnr": _finite(row.psnr), "ssim": _finite(row.ssim)} for row in result.images
+                    {
+                        "file": row.file,
+                        "psnr": _finite(row.psnr),
+                        "ssim": _finite(row.ssim),
+                        "noise_before": _finite(row.noise_before),
+                        "noise_after": _finite(row.noise_after),
+                    }
+                    for row in result.images
                 ],
             }
             for result in results
@@ -147,7 +199,9 @@ def _finite(value: float) -> float | None:
 def _cells(results: Sequence[Result]) -> list[list[str]]:
     """The table as text: header, then a row for each result."""
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
-    header = ["sigma", "model", "PSNR", "SSIM", "noisy", "MP/s", *methods]
+    truth = math.isfinite(results[0].mean("noisy_psnr"))
+    measured = ["PSNR", "SSIM", "noisy"] if truth else ["noise before", "noise after"]
+    header = ["sigma", "model", *measured, "MP/s", *methods]
     if REFERENCE in methods:
         header.append(f"ours - {REFERENCE}")
     rows = []
@@ -155,11 +209,12 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
         row = [
             f"{result.sigma:g}",
             result.model + ("+" if result.ensemble else ""),
-            f"{result.mean('psnr'):.2f}",
-            f"{result.mean('ssim'):.4f}",
-            f"{result.mean('noisy_psnr'):.2f}",
-            f"{result.megapixels_per_second:.2f}",
         ]
+        if truth:
+            row += [f"{result.mean('psnr'):.2f}", f"{result.mean('ssim'):.4f}", f"{result.mean('noisy_psnr'):.2f}"]
+        else:
+            row += [f"{result.mean('noise_before'):.2f}", f"{result.mean('noise_after'):.2f}"]
+        row.append(f"{result.megapixels_per_second:.2f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
         if REFERENCE in methods:
             reference = result.published.get(REFERENCE)
@@ -169,11 +224,34 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
 
 
 def _table(results: Sequence[Result]) -> Table:
-    header, *rows = _cells(results)
-    title = f"{results[0].dataset}, {results[0].color}, PSNR in dB; columns at the right as published"
-    table = Table(title=title)
-    for name in header:
-        table.add_column(name, justify="left" if name == "model" else "right")
-    for row in rows:
-        table.add_row(*row)
+    """For a terminal: methods down, noise levels across."""
+    first = results[0]
+    what = "PSNR in dB" if math.isfinite(first.mean("noisy_psnr")) else "estimated noise level, 0-255 scale"
+    table = Table(title=f"{first.dataset}, {first.color}, {len(first.images)} images, {what}")
+    table.add_column("")
+    for result in results:
+        table.add_column(f"sigma {result.sigma:g}", justify="right")
+
+    def add(label: str, values: Sequence[float | None], form: str = ".2f", style: str = "") -> None:
+        cells = ("-" if value is None or math.isnan(value) else format(value, form) for value in values)
+        table.add_row(label, *cells, style=style)
+
+    if not math.isfinite(first.mean("noisy_psnr")):
+        add("before", [result.mean("noise_before") for result in results])
+        add("after", [result.mean("noise_after") for result in results], style="bold")
+    else:
+        add("noisy", [result.mean("noisy_psnr") for result in results])
+        for method in SHOWN_METHODS:
+            if any(method in result.published for result in results):
+                add(f"{method} (published)", [result.published.get(method) for result in results])
+        add("ours", [result.mean("psnr") for result in results], style="bold")
+        if any(REFERENCE in result.published for result in results):
+            gaps = [
+                result.mean("psnr") - result.published[REFERENCE] if REFERENCE in result.published else None
+                for result in results
+            ]
+            add(f"ours - {REFERENCE}", gaps, "+.2f")
+        add("SSIM", [result.mean("ssim") for result in results], ".4f")
+    add("megapixels/s", [result.megapixels_per_second for result in results])
+    table.caption = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)
     return table

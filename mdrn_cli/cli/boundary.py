@@ -16,11 +16,15 @@ _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 def run(app: typer.Typer) -> int:
-    """Run an app; whatever it raises becomes one `error:` line, a `hint:` and an exit code. `--debug`
-    anywhere on the command line adds the traceback."""
-    debug = "--debug" in sys.argv[1:]
+    """Run an app; whatever it raises becomes one `error:` line, a `hint:` and an exit code. `--debug`,
+    which may stand anywhere before a `--`, adds the traceback."""
+    arguments = sys.argv[1:]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    if debug:
+        arguments.remove("--debug")
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments, standalone_mode=False)
     except MdrnError as error:
         _show(error.message, error.hint, debug)
         return error.exit_code

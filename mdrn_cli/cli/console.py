@@ -6,7 +6,16 @@ import re
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -27,6 +36,25 @@ def progress_bar(unit: str) -> Progress:
         disable=not stderr.is_terminal,
         transient=True,
     )
+
+
+def bytes_bar() -> Progress:
+    """A bar on stderr for a download: size, rate, time to go."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=stderr,
+        disable=not stderr.is_terminal,
+        transient=True,
+    )
+
+
+def format_bytes(count: int) -> str:
+    """A size such as 1.6 MB."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 
 def parse_duration(text: str) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import progress_bar, stderr
+from mdrn_cli.cli.options import Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.errors import MdrnError
 
 if TYPE_CHECKING:
@@ -23,18 +24,16 @@ def denoise(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Output file; INPUT with _mdrn added by default.")
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.")
-    ] = "auto",
+    model: Model = "auto",
     color: Annotated[str, typer.Option(help="auto (as the file), gray or color.")] = "auto",
-    ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.")
-    ] = False,
+    ensemble: Ensemble = False,
     tile: Annotated[int, typer.Option(help="Side of a tile in pixels, a multiple of 8; 0: no tiles.")] = 512,
-    device: Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object about the result.")] = False,
+    manifest: Manifests = None,
+    _offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Remove noise from an image.
 
@@ -48,7 +47,9 @@ def denoise(
     try:
         from mdrn_cli.denoise import DenoiseOptions
 
-        options = DenoiseOptions(sigma, model, color, ensemble, tile, device, precision, overwrite)
+        options = DenoiseOptions(
+            sigma, model, color, ensemble, tile, device, precision, overwrite, tuple(manifest or ())
+        )
         result = _run(source, target, options)
     except MdrnError as error:
         if as_json:

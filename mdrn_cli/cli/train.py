@@ -10,6 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mdrn_cli.cli.console import format_duration, parse_duration, progress_bar, stderr
+from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, patches and noise.")] = 0,
     validate_every: Annotated[Any, typer.Option(parser=parse_duration, metavar="DURATION")] = "5m",
     save_every: Annotated[Any, typer.Option(parser=parse_duration, metavar="DURATION")] = "1m",
-    device: Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, ...")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
     compile_: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile; on CUDA by default.")
     ] = None,

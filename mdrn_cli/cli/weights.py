@@ -1,39 +1,125 @@
-"""`mdrn weights`."""
+"""`mdrn weights`: the checkpoints there are, where they lie, and new ones from training runs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from mdrn_cli.cli.console import stderr, stdout
+from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr, stdout
+from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline
+from mdrn_cli.errors import UsageError, WeightsError
 
-app = typer.Typer(help="The checkpoints there are, and new ones from training runs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from mdrn_cli.manifest import Record
+    from mdrn_cli.weights import Status
+
+app = typer.Typer(help="The checkpoints there are, where they lie, and new ones.", no_args_is_help=True)
 
 SCHEMA = "mdrn.weights/1"
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Checkpoints; all by default.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.")]
 
 
 @app.command("list")
-def list_(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False) -> None:
-    """List the checkpoints with what they are for and how they measured."""
-    from mdrn_cli.manifest import load_manifest
-
-    records = load_manifest()
+def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json = False) -> None:
+    """List the checkpoints: what they are for, how they measured, where they lie, their licence and source."""
+    statuses = _statuses(None, manifest)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [asdict(record) for record in records]}))
+        typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
         return
     table = Table(title="Checkpoints")
-    for column in ("name", "color", "sigma", "parameters", "MB", "PSNR in dB", "licence"):
+    for column in ("name", "color", "sigma", "parameters", "size", "PSNR in dB", "where", "source", "licence"):
         table.add_column(column)
-    for record in records:
+    for status in statuses:
+        record = status.record
         measured = ", ".join(f"{name} {value:.2f}" for name, value in record.metrics.items())
-        row = (record.name, record.color, f"{record.sigma:g}", f"{record.parameters:,}", f"{record.bytes / 1e6:.1f}")
-        table.add_row(*row, measured, record.licence)
+        what = (record.name, record.color, f"{record.sigma:g}", f"{record.parameters:,}", format_bytes(record.bytes))
+        source = next(iter(record.urls), "this package" if status.state == "bundled" else "-")
+        table.add_row(*what, measured, status.state, source, record.licence)
     stdout.print(table)
+
+
+@app.command()
+def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = None, _offline: Offline = False) -> None:
+    """Bring checkpoints that are not here into the cache."""
+    from mdrn_cli.weights import item_of, locate
+
+    missing = [status.record for status in _statuses(names, manifest) if status.state in ("missing", "corrupt")]
+    if dry_run:
+        for record in missing:
+            source = next(iter(item_of(record).sources), "no known source")
+            typer.echo(f"{record.file}\t{record.bytes}\t{source}")
+        return
+    with bytes_bar() as bar:
+        for record in missing:
+            task = bar.add_task(record.name, total=record.bytes)
+            locate(record, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
+    stderr.print(f"{len(missing)} fetched, the rest was here", highlight=False)
+
+
+@app.command()
+def verify(names: Names = None, manifest: Manifests = None, as_json: Json = False) -> None:
+    """Check the content of checkpoints against the manifest; exit code 5 if one asked for is not intact."""
+    statuses = _statuses(names, manifest)
+    if as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
+    else:
+        for status in statuses:
+            typer.echo(f"{status.record.name}\t{status.state}\t{status.record.bytes}\t{status.path or ''}")
+    bad = [s.record.name for s in statuses if s.state == "corrupt" or (names and s.state == "missing")]
+    if bad:
+        raise WeightsError(f"not intact: {', '.join(bad)}", "bring them with `mdrn weights fetch` or `import`")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="safetensors file, or a folder of them.")],
+    manifest: Manifests = None,
+) -> None:
+    """Take checkpoints brought by hand into the cache; they are recognised by content."""
+    from mdrn_cli.weights import all_records, import_files
+
+    for record in import_files(source, all_records(manifest or ())):
+        typer.echo(record.name)
+
+
+@app.command()
+def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> None:
+    """Print the path of a checkpoint's file, fetching it if need be."""
+    from mdrn_cli.weights import all_records, locate, named
+
+    typer.echo(str(locate(named(all_records(manifest or ()), name))))
+
+
+@app.command()
+def rm(
+    names: Names = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove every checkpoint from the cache.")] = False,
+    manifest: Manifests = None,
+) -> None:
+    """Remove checkpoints from the cache (never bundled ones) and say how much that freed."""
+    from mdrn_cli.cache import Cache
+    from mdrn_cli.weights import item_of
+
+    if bool(names) == everything:
+        raise UsageError("give names, or --all")
+    cache = Cache()
+    freed = sum(cache.remove(item_of(record)) for record in _records(names, manifest))
+    stderr.print(f"{format_bytes(freed)} freed in {cache.root}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command()
+def results() -> None:
+    """Print the paper's tables with our measured rows, as Markdown: the content of docs/results.md."""
+    from mdrn_cli.manifest import load_manifest
+    from mdrn_cli.results import results_markdown
+
+    typer.echo(results_markdown(load_manifest()), nl=False)
 
 
 @app.command()
@@ -43,7 +129,7 @@ def pack(
     ],
     val: Annotated[Path, typer.Option(help="Folder on which float16 is held against float32.")],
     sets: Annotated[list[str], typer.Option("--set", help="Benchmark set to measure on; may be repeated.")],
-    data: Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")] = None,
+    data: Data = None,
     distilled: Annotated[str | None, typer.Option(help="hads or hmds, for a distilled network.")] = None,
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in the manifest."""
@@ -53,3 +139,20 @@ def pack(
         source, sets, str(val), data, distilled, lambda name: stderr.print(f"measuring {name}", highlight=False)
     )
     stderr.print(f"{record.name}: validation {checks}, {record.metrics}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _records(names: list[str] | None, manifest: list[str] | None) -> list[Record]:
+    from mdrn_cli.weights import all_records, named
+
+    records = all_records(manifest or ())
+    return [named(records, name) for name in names] if names else list(records)
+
+
+def _statuses(names: list[str] | None, manifest: list[str] | None) -> list[Status]:
+    from mdrn_cli.weights import status
+
+    return [status(record) for record in _records(names, manifest)]
+
+
+def _to_json(status: Status) -> dict[str, object]:
+    return {**asdict(status.record), "state": status.state, "path": str(status.path) if status.path else None}

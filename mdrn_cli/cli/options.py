@@ -1,0 +1,33 @@
+"""Options that more than one command has, so that they are called and explained the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[str, typer.Option(help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.")]
+Ensemble = Annotated[
+    bool, typer.Option("--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.")
+]
+Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...")]
+Precision = Annotated[str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.")]
+Data = Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")]
+Manifests = Annotated[
+    list[str] | None, typer.Option("--manifest", metavar="URL|FILE", help="A further manifest of checkpoints.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, from where, and stop.")]
+
+
+def _forbid_network(offline: bool) -> bool:
+    if offline:
+        os.environ["MDRN_OFFLINE"] = "1"
+    return offline
+
+
+Offline = Annotated[
+    bool, typer.Option("--offline", callback=_forbid_network, help="Never use the network; also MDRN_OFFLINE=1.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

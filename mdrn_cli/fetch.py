@@ -1,0 +1,227 @@
+"""One file from the network or a mirror folder into a `.part` file, resumed, bounded, checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import requests
+
+from mdrn_cli.errors import FetchError
+from mdrn_cli.files import sha256_of
+
+TIMEOUT = (10.0, 30.0)
+"""Seconds to connect, and between two pieces of the answer."""
+BLOCK = 1 << 16
+RETRIES = 4
+"""Tries after the first, counted anew whenever a try brought at least PROGRESS bytes."""
+PROGRESS = 1 << 20
+BACKOFF = 0.5
+LONGEST_WAIT = 30.0
+RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+OnBytes = Callable[[int], None]
+"""Called with the number of bytes that have come since the last call; negative when some are dropped."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a file must be: its size in bytes and SHA-256, hexadecimal."""
+
+    bytes: int
+    sha256: str
+
+
+class _GiveUpError(Exception):
+    """This source will not do; the next may."""
+
+
+class _TryAgainError(Exception):
+    """This source may do later.
+
+    Attributes:
+        wait: seconds the server asked for, None if it did not.
+    """
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def is_offline() -> bool:
+    """Whether `MDRN_OFFLINE` (or `--offline`, which sets it) forbids the network."""
+    return os.environ.get("MDRN_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+
+
+def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: OnBytes | None = None) -> None:
+    """Bring a file into `part` from the first source that has it, going on from what `part` holds already.
+
+    On return `part` has the right size and hash. A dropped connection leaves it to be resumed; content that
+    is wrong, or a full disk, removes it.
+
+    Args:
+        sources: http(s) or file URLs, or paths, in order of preference.
+        part: the file to write; its folder exists.
+        expected: what the content must be.
+        on_bytes: told of progress.
+
+    Raises:
+        FetchError: no source had it; the message says why for each.
+    """
+    reasons = []
+    for source in sources:
+        try:
+            _from_source(source, part, expected, on_bytes or (lambda _count: None))
+            return
+        except _GiveUpError as error:
+            reasons.append(f"{source}: {error}")
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise FetchError(f"cannot write {part} ({error.strerror or error})", "free some space") from error
+    raise FetchError(
+        "; ".join(reasons) or "no source is known for it", "see `mdrn weights import` and MDRN_WEIGHTS_URL"
+    )
+
+
+def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
+    scheme = urlsplit(source).scheme
+    if scheme in ("http", "https"):
+        if is_offline():
+            raise _GiveUpError("offline")
+        _download_with_retries(source, part, expected, on_bytes)
+    elif scheme == "file" or "://" not in source:
+        _copy(Path(unquote(urlsplit(source).path)) if scheme == "file" else Path(source), part, expected, on_bytes)
+    else:
+        raise _GiveUpError(f"{scheme} is not a scheme that is fetched")
+    if sha256_of(part) != expected.sha256:
+        on_bytes(-part.stat().st_size)
+        part.unlink()
+        raise _GiveUpError("the content has another SHA-256 than it should")
+
+
+def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
+    if not path.is_file():
+        raise _GiveUpError("no such file")
+    if path.stat().st_size != expected.bytes:
+        raise _GiveUpError(f"has {path.stat().st_size} bytes, not {expected.bytes}")
+    shutil.copyfile(path, part)
+    on_bytes(expected.bytes)
+
+
+def _download_with_retries(url: str, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            _download_once(url, part, expected.bytes, on_bytes)
+            return
+        except _TryAgainError as error:
+            failures = 0 if _size(part) - before >= PROGRESS else failures + 1
+            if failures > RETRIES:
+                raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error
+            wait = error.wait if error.wait is not None else BACKOFF * 2 ** max(failures - 1, 0)
+            time.sleep(min(wait, LONGEST_WAIT))
+
+
+def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
+    have = _size(part)
+    if have > size:
+        part.unlink()
+        have = 0
+    if have == size:
+        return
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    try:
+        with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as response:
+            have = _begin(response, have, size, part, on_bytes)
+            _stream(response, part, have, size, on_bytes)
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        raise _TryAgainError(f"the connection failed ({type(error).__name__})") from error
+    except requests.RequestException as error:
+        raise _GiveUpError(str(error)) from error
+    if _size(part) < size:
+        raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
+
+
+def _begin(response: requests.Response, have: int, size: int, part: Path, on_bytes: OnBytes) -> int:
+    """Judge the answer's head; returns how many bytes of `part` it goes on from."""
+    status = response.status_code
+    if status in RETRIED_STATUS:
+        raise _TryAgainError(f"the server answered {status}", _retry_after(response))
+    resumed = status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+    if status not in (200, 206, 416):
+        raise _GiveUpError(f"the server answered {status}")
+    if resumed:
+        return have
+    # The server ignored the range or does not like it: what there is cannot be gone on from.
+    on_bytes(-have)
+    part.unlink(missing_ok=True)
+    if status != 200:
+        raise _TryAgainError(f"the server cannot resume ({status})")
+    length = response.headers.get("Content-Length", "")
+    if length.isdecimal() and int(length) != size:
+        raise _GiveUpError(f"offers {length} bytes, not {size}")
+    return 0
+
+
+def _stream(response: requests.Response, part: Path, have: int, size: int, on_bytes: OnBytes) -> None:
+    with part.open("ab") as file:
+        for block in response.iter_content(BLOCK):
+            have += len(block)
+            if have > size:
+                file.close()
+                on_bytes(-_size(part))
+                part.unlink()
+                raise _GiveUpError(f"sends more than {size} bytes")
+            file.write(block)
+            on_bytes(len(block))
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    value = response.headers.get("Retry-After", "")
+    return float(value) if value.isdecimal() else None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def read_small(source: str, most: int) -> bytes:
+    """The content of a small file: http(s) or file URL, or path.
+
+    Args:
+        source: where it is.
+        most: bytes beyond which it is refused.
+
+    Raises:
+        FetchError: it cannot be had, or is too large.
+    """
+    scheme = urlsplit(source).scheme
+    if scheme not in ("http", "https"):
+        path = Path(unquote(urlsplit(source).path)) if scheme == "file" else Path(source)
+        try:
+            with path.open("rb") as file:
+                content = file.read(most + 1)
+        except OSError as error:
+            raise FetchError(f"cannot read {source} ({error.strerror or error})") from error
+    elif is_offline():
+        raise FetchError(f"offline: {source} cannot be fetched", "unset MDRN_OFFLINE, or give a file")
+    else:
+        try:
+            with requests.get(source, stream=True, timeout=TIMEOUT) as response:
+                response.raise_for_status()
+                content = b""
+                for block in response.iter_content(BLOCK):
+                    content += block
+                    if len(content) > most:
+                        break
+        except requests.RequestException as error:
+            raise FetchError(f"cannot fetch {source} ({error})") from error
+    if len(content) > most:
+        raise FetchError(f"{source} is larger than {most} bytes")
+    return content

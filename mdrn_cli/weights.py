@@ -1,0 +1,150 @@
+"""Where the weights for a request come from (DESIGN section 6): an explicit path, the verified cache, the bundled
+files, or a download from the record's sources or a mirror."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdrn_cli.cache import Cache, Item, is_intact
+from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.fetch import OnBytes, is_offline, read_small
+from mdrn_cli.manifest import Record, choose, load_manifest, parse_manifest
+
+BUNDLED = Path(__file__).parent / "weights"
+LARGEST_MANIFEST = 1 << 22
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a checkpoint is: "cached", "bundled", "missing", or "corrupt" (a damaged copy and no good one)."""
+
+    record: Record
+    state: str
+    path: Path | None
+
+
+def all_records(manifests: Sequence[str] = ()) -> tuple[Record, ...]:
+    """The project's own records and those of further manifests.
+
+    Args:
+        manifests: paths or URLs.
+
+    Raises:
+        WeightsError: a manifest cannot be had or is broken, or two name the same checkpoint.
+    """
+    records = list(load_manifest())
+    for origin in manifests:
+        for record in parse_manifest(read_small(origin, LARGEST_MANIFEST), origin):
+            if any(other.name == record.name for other in records):
+                raise WeightsError(f"{origin} names {record.name}, which is taken by another manifest")
+            records.append(record)
+    return tuple(records)
+
+
+def item_of(record: Record) -> Item:
+    """What the cache is to keep for a record; a mirror named by `MDRN_WEIGHTS_URL` is asked first."""
+    mirror = os.environ.get("MDRN_WEIGHTS_URL", "").rstrip("/")
+    mirrored = (f"{mirror}/{record.file}",) if mirror else ()
+    return Item(record.file, record.sha256, record.bytes, (*mirrored, *record.urls), record.licence)
+
+
+def named(records: Sequence[Record], name: str) -> Record:
+    """The record of a name.
+
+    Raises:
+        UsageError: there is none; the hint lists those there are.
+    """
+    for record in records:
+        if record.name == name:
+            return record
+    raise UsageError(f"no checkpoint {name!r}", f"there are: {', '.join(r.name for r in records)}")
+
+
+def status(record: Record, cache: Cache | None = None) -> Status:
+    """Where a checkpoint is, its content checked."""
+    cache, item = cache or Cache(), item_of(record)
+    copies = (("cached", cache.path(item)), ("bundled", BUNDLED / record.file))
+    for state, path in copies:
+        if is_intact(path, item):
+            return Status(record, state, path)
+    damaged = next((path for _, path in copies if path.is_file()), None)
+    return Status(record, "corrupt" if damaged else "missing", damaged)
+
+
+def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
+    """The file of a record, its SHA-256 checked; fetched when it is not here or damaged.
+
+    Raises:
+        WeightsError: it is not here, or corrupt, and cannot be fetched.
+    """
+    found = status(record)
+    if found.state in ("cached", "bundled") and found.path:
+        return found.path
+    item = item_of(record)
+    if not item.sources or (is_offline() and all("://" in s and not s.startswith("file:") for s in item.sources)):
+        problem = (
+            f"{found.path} is corrupt: its SHA-256 is not the manifest's"
+            if found.state == "corrupt"
+            else f"the weights {record.name} are not on this machine"
+        )
+        reason = ", and the network is off" if is_offline() else ""
+        raise WeightsError(problem + reason, f"bring {record.file} with `mdrn weights import FILE`")
+    return Cache().fetch(item, on_bytes)
+
+
+def find_weights(model: str, color: str, sigma: float, manifests: Sequence[str] = ()) -> tuple[Path, Record | None]:
+    """The weights file for a request.
+
+    Args:
+        model: "auto", a family, the name of a checkpoint, or a path to a safetensors file.
+        color: "gray" or "color".
+        sigma: noise level, 0-255 scale.
+        manifests: paths or URLs of further manifests.
+
+    Returns:
+        The file, and its manifest record (None for a path).
+
+    Raises:
+        WeightsError: nothing serves the request, or the file is missing or corrupt.
+        UsageError: the named checkpoint is for something else.
+    """
+    if os.sep in model or Path(model).suffix:  # names have neither
+        return Path(model), None
+    record = choose(all_records(manifests), model, color, sigma)
+    return locate(record), record
+
+
+def import_files(source: Path, records: Sequence[Record], cache: Cache | None = None) -> list[Record]:
+    """Take checkpoints brought by hand into the cache; a file is recognised by its content, not its name.
+
+    Args:
+        source: a file, or a folder searched at any depth.
+        records: what may be imported.
+        cache: where to keep them.
+
+    Returns:
+        The records found.
+
+    Raises:
+        UsageError: the source does not exist, or a file is not safetensors.
+        WeightsError: nothing in it is a known checkpoint.
+    """
+    cache = cache or Cache()
+    if not source.exists():
+        raise UsageError(f"no file or folder {source}")
+    if source.is_file() and source.suffix != ".safetensors":
+        raise UsageError(f"{source} is not safetensors, the only format taken", "pickled checkpoints can run code")
+    files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+    found = []
+    for path in files:
+        for record in records:
+            item = item_of(record)
+            if is_intact(path, item):
+                cache.store(item, path)
+                found.append(record)
+    if not found:
+        raise WeightsError(f"no known checkpoint in {source}", "their SHA-256 must be one of a manifest's")
+    return found

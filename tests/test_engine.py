@@ -1,0 +1,68 @@
+"""Precision and devices."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_checkpoint
+
+from mdrn_cli.engine import Engine, compute_type, native_bfloat16, pick_device
+from mdrn_cli.errors import DeviceError, UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_computes_in_bfloat16_only_where_it_is_native(monkeypatch):
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("mdrn_cli.engine.native_bfloat16", lambda _d, native=native: native)
+        assert compute_type(CPU, "auto") == expected
+    assert compute_type(CPU, "float32") == torch.float32
+    assert compute_type(CPU, "bfloat16") == torch.bfloat16
+    assert isinstance(native_bfloat16(CPU), bool)
+
+
+def test_reduced_precision_changes_little_and_the_residual_stays_exact():
+    """A network that predicts no noise must give its input back bit for bit in any precision."""
+    image = np.random.default_rng(0).random((1, 40, 56), np.float32)
+    checkpoint = tiny_checkpoint()
+    exact, reduced = (Engine(checkpoint, "cpu", p)(image) for p in ("float32", "bfloat16"))
+    assert exact.dtype == reduced.dtype == np.float32
+    assert 0 < np.abs(exact - reduced).max() < 0.02
+    for name in ("tail.weight", "tail.bias"):
+        checkpoint.state[name].zero_()
+    assert np.array_equal(Engine(checkpoint, "cpu", "bfloat16")(image), image)
+
+
+def test_unknown_precision_and_device_are_refused():
+    with pytest.raises(UsageError, match="precision"):
+        Engine(tiny_checkpoint(), "cpu", "int4")
+    with pytest.raises(DeviceError, match="abacus"):
+        pick_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="cuda"):
+            pick_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    ],
+)
+def test_running_out_of_memory_is_a_device_error_with_a_hint(monkeypatch, error):
+    engine = Engine(tiny_checkpoint(), "cpu")
+
+    def fail(_batch):
+        raise error
+
+    monkeypatch.setattr(engine, "model", fail)
+    with pytest.raises(DeviceError, match="16x8") as caught:
+        engine(np.zeros((1, 8, 16), np.float32))
+    assert "--tile" in caught.value.hint
+
+
+def test_other_faults_are_not_dressed_up():
+    engine = Engine(tiny_checkpoint(), "cpu")
+    with pytest.raises(RuntimeError, match="channels"):
+        engine(np.zeros((3, 8, 8), np.float32))

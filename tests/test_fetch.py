@@ -1,0 +1,360 @@
+"""The fetcher and the cache against a server that drops, stalls, truncates, corrupts, redirects and refuses."""
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from server import Site, serving
+
+from mdrn_cli import fetch
+from mdrn_cli.cache import Cache, Item
+from mdrn_cli.errors import FetchError
+
+CONTENT = os.urandom(300_000)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(fetch, "BACKOFF", 0.01)
+    monkeypatch.setattr(fetch, "TIMEOUT", (2.0, 0.5))
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("MDRN_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MDRN_OFFLINE", raising=False)
+
+
+@pytest.fixture
+def site():
+    with serving(Site({"/a.bin": CONTENT})) as running:
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return Cache(tmp_path / "cache")
+
+
+def item_at(*sources: str, content: bytes = CONTENT, name: str = "a.bin") -> Item:
+    return Item(name, hashlib.sha256(content).hexdigest(), len(content), sources, "CC0")
+
+
+def leftovers(cache: Cache) -> list[str]:
+    """Files in the cache that are neither locks, tags nor about-files."""
+    return sorted(
+        p.name
+        for p in cache.root.rglob("*")
+        if p.is_file() and p.suffix != ".lock" and p.name not in ("CACHEDIR.TAG", "about.json")
+    )
+
+
+def test_a_file_comes_once_with_its_licence_beside_it(site, cache):
+    item, seen = item_at(f"{site.base}/a.bin"), []
+    path = cache.fetch(item, seen.append)
+    assert path.read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
+    assert cache.fetch(item) == path
+    assert len(site.requests) == 1
+    about = json.loads((path.parent / "about.json").read_text())
+    assert (about["licence"], about["sources"]) == ("CC0", [f"{site.base}/a.bin"])
+    assert (cache.root / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55")
+    assert leftovers(cache) == ["a.bin"]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [[503], [500, 502], ["429:0"], ["drop:1000"], ["drop:100000", "drop:100000"], ["stall:5000"], ["drop:0", 503]],
+)
+def test_passing_faults_are_retried(site, cache, faults):
+    site.faults["/a.bin"] = list(faults)
+    seen = []
+    assert cache.fetch(item_at(f"{site.base}/a.bin"), seen.append).read_bytes() == CONTENT
+    assert len(site.requests) == len(faults) + 1
+    assert sum(seen) == len(CONTENT)
+
+
+def test_a_dropped_download_goes_on_where_it_stopped(site, cache):
+    site.faults["/a.bin"] = ["drop:100000"]
+    cache.fetch(item_at(f"{site.base}/a.bin"))
+    ranges = [header for _, header in site.requests]
+    assert ranges[0] is None
+    assert 0 < int(ranges[1].removeprefix("bytes=").rstrip("-")) <= 100_000
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(site, cache):
+    site.faults["/a.bin"] = ["drop:100000", "ignore-range"]
+    seen = []
+    assert cache.fetch(item_at(f"{site.base}/a.bin"), seen.append).read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
+
+
+def test_retries_are_bounded_and_leave_a_part_to_go_on_from(site, cache):
+    site.faults["/a.bin"] = ["drop:70000"] + [503] * 100
+    item = item_at(f"{site.base}/a.bin")
+    with pytest.raises(FetchError, match="503, after 5 tries"):
+        cache.fetch(item)
+    assert leftovers(cache) == ["a.bin.part"]
+    site.faults.clear()
+    site.requests.clear()
+    assert cache.fetch(item).read_bytes() == CONTENT
+    assert site.requests[0][1] is not None
+    assert leftovers(cache) == ["a.bin"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_a_plain_no_is_not_asked_again(site, cache, status):
+    site.faults["/a.bin"] = [status] * 9
+    with pytest.raises(FetchError, match=str(status)) as caught:
+        cache.fetch(item_at(f"{site.base}/a.bin"))
+    assert caught.value.exit_code == 5
+    assert len(site.requests) == 1
+
+
+def test_wait_asked_by_the_server_is_kept_within_bounds(site, cache, monkeypatch):
+    waits = []
+    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+    site.faults["/a.bin"] = ["429:7", "503:999999"]
+    cache.fetch(item_at(f"{site.base}/a.bin"))
+    assert waits == [7, fetch.LONGEST_WAIT]
+
+
+@pytest.mark.parametrize("fault", ["corrupt", "short", "long"])
+def test_wrong_content_is_refused_and_the_next_source_taken(site, cache, fault):
+    site.files["/b.bin"] = CONTENT
+    site.faults["/a.bin"] = [fault] * 9
+    assert cache.fetch(item_at(f"{site.base}/a.bin", f"{site.base}/b.bin")).read_bytes() == CONTENT
+    assert leftovers(cache) == ["a.bin"]
+
+
+@pytest.mark.parametrize(("fault", "message"), [("corrupt", "SHA-256"), ("short", "bytes"), ("long", "bytes")])
+def test_wrong_content_alone_is_an_error_and_nothing_is_kept(site, cache, fault, message):
+    site.faults["/a.bin"] = [fault] * 9
+    with pytest.raises(FetchError, match=message):
+        cache.fetch(item_at(f"{site.base}/a.bin"))
+    assert "a.bin" not in leftovers(cache)
+
+
+def test_more_than_was_declared_is_cut_off(cache):
+    """A server that sends without a length, forever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def pour():
+        connection, _ = listener.accept()
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(b"x" * 65536)
+        except OSError:
+            connection.close()
+
+    threading.Thread(target=pour, daemon=True).start()
+    with pytest.raises(FetchError, match="more than"):
+        cache.fetch(item_at(f"http://127.0.0.1:{listener.getsockname()[1]}/a.bin"))
+    assert leftovers(cache) == []
+    listener.close()
+
+
+def test_redirects_are_followed_over_http_and_never_to_files(site, cache, tmp_path):
+    (tmp_path / "secret").write_bytes(CONTENT)
+    site.faults["/c.bin"] = [f"redirect:{site.base}/a.bin"]
+    assert cache.fetch(item_at(f"{site.base}/c.bin")).read_bytes() == CONTENT
+    cache.remove(item_at())
+    site.faults["/c.bin"] = [f"redirect:file://{tmp_path}/secret"]
+    with pytest.raises(FetchError):
+        cache.fetch(item_at(f"{site.base}/c.bin"))
+    assert leftovers(cache) == []
+
+
+def test_folders_and_file_urls_are_sources_too(cache, tmp_path):
+    source = tmp_path / "mirror" / "a b.bin"
+    source.parent.mkdir()
+    source.write_bytes(CONTENT)
+    for address in (str(source), source.as_uri()):
+        assert cache.fetch(item_at(address)).read_bytes() == CONTENT
+        cache.remove(item_at())
+    source.write_bytes(CONTENT[:-1])
+    with pytest.raises(FetchError, match="bytes"):
+        cache.fetch(item_at(str(source)))
+    for address in ("ftp://x/a.bin", "gopher://x", str(tmp_path / "none")):
+        with pytest.raises(FetchError):
+            cache.fetch(item_at(address))
+
+
+def test_offline_no_socket_is_opened(site, cache, monkeypatch, tmp_path):
+    monkeypatch.setenv("MDRN_OFFLINE", "1")
+
+    def forbidden(*_args, **_kwargs):
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", forbidden)
+    monkeypatch.setattr(socket, "create_connection", forbidden)
+    with pytest.raises(FetchError, match="offline"):
+        cache.fetch(item_at(f"{site.base}/a.bin"))
+    with pytest.raises(FetchError, match="offline"):
+        fetch.read_small(f"{site.base}/a.bin", 10)
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    assert cache.fetch(item_at(f"{site.base}/a.bin", str(tmp_path / "a.bin"))).read_bytes() == CONTENT
+
+
+def test_a_corrupt_cached_file_is_fetched_again(site, cache):
+    item = item_at(f"{site.base}/a.bin")
+    path = cache.fetch(item)
+    path.write_bytes(CONTENT[:-1] + b"?")
+    assert cache.find(item) is None
+    assert [i.name for i in cache.plan([item]).missing] == ["a.bin"]
+    assert cache.fetch(item).read_bytes() == CONTENT
+
+
+def test_a_plan_says_what_is_missing_without_fetching(site, cache):
+    here, missing = item_at(f"{site.base}/a.bin"), item_at(content=b"other", name="b.bin")
+    cache.fetch(here)
+    site.requests.clear()
+    plan = cache.plan([here, missing])
+    assert [i.name for i, _ in plan.present] == ["a.bin"]
+    assert (plan.missing, plan.missing_bytes) == ((missing,), 5)
+    assert site.requests == []
+
+
+def test_many_files_come_in_parallel_and_in_order(site, cache):
+    contents = [os.urandom(2000 + k) for k in range(12)]
+    items = []
+    for k, content in enumerate(contents):
+        site.files[f"/{k}"] = content
+        site.faults[f"/{k}"] = ["slow:0.1"]
+        items.append(item_at(f"{site.base}/{k}", content=content, name=str(k)))
+    began = time.monotonic()
+    paths = cache.fetch_all(items)
+    assert time.monotonic() - began < 12 * 0.1
+    assert [path.read_bytes() for path in paths] == contents
+
+
+def test_one_bad_file_of_many_ends_the_fetch_with_its_name(site, cache):
+    items = [item_at(f"{site.base}/a.bin"), item_at(f"{site.base}/none", content=b"n", name="none")]
+    with pytest.raises(FetchError, match="none"):
+        cache.fetch_all(items)
+
+
+def test_a_read_only_cache_serves_what_it_holds(site, cache, monkeypatch):
+    item = item_at(f"{site.base}/a.bin")
+    path = cache.fetch(item)
+
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # the suite may run as root, whom modes do not stop
+    assert cache.fetch(item) == path
+    with pytest.raises(FetchError, match="cannot write to the cache"):
+        cache.fetch(item_at(f"{site.base}/a.bin", content=b"other"))
+
+
+def test_a_full_disk_leaves_no_half_file(site, cache, monkeypatch):
+    real_open = Path.open
+
+    def full(self, mode="r", *args, **kwargs):
+        file = real_open(self, mode, *args, **kwargs)
+        if mode == "ab":
+            file.close()
+            raise OSError(28, "No space left on device")
+        return file
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(FetchError, match="No space left"):
+        cache.fetch(item_at(f"{site.base}/a.bin"))
+    assert leftovers(cache) == []
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from mdrn_cli.cache import Cache, Item
+name, sha256, size, source, root = sys.argv[1:]
+print(Cache(Path(root)).fetch(Item(name, sha256, int(size), (source,), "CC0")))
+"""
+
+
+def start_fetch(item: Item, cache: Cache) -> subprocess.Popen:
+    arguments = [item.name, item.sha256, str(item.bytes), item.sources[0], str(cache.root)]
+    environment = {**os.environ, "NO_PROXY": "*"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def test_two_processes_fetch_once_between_them(site, cache):
+    site.faults["/a.bin"] = ["slow:0.5"]
+    item = item_at(f"{site.base}/a.bin")
+    processes = [start_fetch(item, cache) for _ in range(3)]
+    outputs = [process.communicate(timeout=30)[0].strip() for process in processes]
+    assert outputs == [str(cache.path(item))] * 3
+    assert len(site.requests) == 1
+    assert cache.path(item).read_bytes() == CONTENT
+
+
+def test_a_killed_fetch_frees_its_lock_and_is_gone_on_with(site, cache):
+    site.faults["/a.bin"] = ["stall:150000"]
+    item = item_at(f"{site.base}/a.bin")
+    process = start_fetch(item, cache)
+    part = cache.path(item).with_name("a.bin.part")
+    deadline = time.monotonic() + 20
+    while not (part.is_file() and part.stat().st_size >= 65536):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    site.requests.clear()
+    assert cache.fetch(item).read_bytes() == CONTENT
+    assert site.requests[0][1] is not None
+
+
+def test_interrupted_parallel_fetch_leaves_parts(site, cache):
+    """Ctrl-C in the middle of a set."""
+    seen = []
+
+    def interrupt(count):
+        seen.append(count)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    item = item_at(f"{site.base}/a.bin")
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch_all([item], interrupt)
+    assert leftovers(cache) == ["a.bin.part"]
+    assert cache.fetch(item).read_bytes() == CONTENT
+
+
+def test_a_proxy_named_by_the_environment_is_used(site, cache, monkeypatch):
+    """The server stands in for a proxy: a proxy is asked for the whole address."""
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("http_proxy", site.base)
+    site.files["http://mirror.invalid/a.bin"] = CONTENT
+    assert cache.fetch(item_at("http://mirror.invalid/a.bin")).read_bytes() == CONTENT
+    assert site.requests == [("http://mirror.invalid/a.bin", None)]
+
+
+def test_small_files_are_bounded(site, tmp_path):
+    assert fetch.read_small(f"{site.base}/a.bin", len(CONTENT)) == CONTENT
+    with pytest.raises(FetchError, match="larger"):
+        fetch.read_small(f"{site.base}/a.bin", len(CONTENT) - 1)
+    (tmp_path / "big").write_bytes(b"12345")
+    with pytest.raises(FetchError, match="larger"):
+        fetch.read_small(str(tmp_path / "big"), 4)
+    with pytest.raises(FetchError):
+        fetch.read_small(str(tmp_path / "none"), 4)
+    with pytest.raises(FetchError, match="404"):
+        fetch.read_small(f"{site.base}/none", 4)
+
+
+def test_removing_says_what_it_freed(site, cache):
+    item = item_at(f"{site.base}/a.bin")
+    cache.fetch(item)
+    assert cache.remove(item) > len(CONTENT)
+    assert cache.remove(item) == 0
+    assert cache.find(item) is None
