@@ -1,11 +1,9 @@
-"""Denoising: image -> tiles -> image, and file -> file."""
+"""Denoising one image: image -> tiles -> image."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +12,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.image import BIT_DEPTH, check_format, read_picture, write_picture
+from mdrn_cli.image import Picture
 from mdrn_cli.manifest import Record
 from mdrn_cli.tiling import count_tiles, run_tiled
 from mdrn_cli.weights import find_weights
@@ -39,7 +37,6 @@ class DenoiseOptions:
         ensemble: average over eight orientations (MDRN+), eight times the work.
         tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
         device, precision: see Engine.
-        overwrite: whether an existing output may be replaced.
         manifests: paths or URLs of manifests beyond the project's own.
 
     Raises:
@@ -53,7 +50,6 @@ class DenoiseOptions:
     tile: int = DEFAULT_TILE
     device: str = "auto"
     precision: str = "auto"
-    overwrite: bool = False
     manifests: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -65,15 +61,22 @@ class DenoiseOptions:
 
 
 @dataclass(frozen=True)
-class DenoiseResult:
-    """What was done to a file; the fields of `mdrn denoise --json`."""
+class Facts:
+    """What was done to a picture.
 
-    input: Path
-    output: Path
+    Attributes:
+        width, height: of the picture in pixels.
+        mode: Pillow's name of its pixel layout.
+        sigma: noise level assumed, 0-255 scale.
+        model: name or path of the checkpoint.
+        sha256: of its file; None for a path.
+        device, precision: what it ran on and in.
+        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+    """
+
     width: int
     height: int
     mode: str
-    bit_depth: int
     sigma: float
     model: str
     sha256: str | None
@@ -81,7 +84,6 @@ class DenoiseResult:
     precision: str
     tile: int
     tiles: int
-    seconds: float
 
 
 def check_sigma(sigma: float) -> None:
@@ -158,54 +160,50 @@ def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
         on_tile(done, total)
 
 
-def denoise_file(source: Path, target: Path, options: DenoiseOptions, on_tile: OnTile | None = None) -> DenoiseResult:
-    """Denoise one image file into another, keeping its alpha and metadata. The target is written whole or
-    not at all.
+class Restorer:
+    """Restores pictures one after another, keeping the networks it has loaded.
 
     Args:
-        source: the noisy file.
-        target: its suffix decides the format.
         options: how.
-        on_tile: called with (tiles done, tiles in all).
-
-    Raises:
-        InputError: the source cannot be read.
-        UsageError: the target exists, has no folder or a format that will not do.
-        WeightsError, DeviceError: see `load_engine`.
     """
-    began = time.perf_counter()
-    if not target.parent.is_dir():
-        raise UsageError(f"no folder {target.parent} to write to", "create it first")
-    if target.exists() and not options.overwrite:
-        raise UsageError(f"{target} exists already", "use --overwrite to replace it")
-    picture = read_picture(source)
-    check_format(target, picture.alpha is not None)
-    if options.color != "auto":
-        picture = picture.to_color(options.color)
-    engine, record = load_engine(
-        options.model, picture.color, options.sigma, options.device, options.precision, options.manifests
-    )
-    restored = denoise_pixels(picture.pixels, engine, options.tile, options.ensemble, on_tile)
-    if not np.isfinite(restored).all():
-        raise MdrnError(f"restoring {source} gave values that are not finite", "try --precision float32")
-    try:
-        write_picture(target, replace(picture, pixels=restored))
-    except OSError as error:
-        raise MdrnError(f"cannot write {target} ({error.strerror or error})") from error
-    _, height, width = restored.shape
-    return DenoiseResult(
-        input=source,
-        output=target,
-        width=width,
-        height=height,
-        mode=picture.mode,
-        bit_depth=BIT_DEPTH,
-        sigma=options.sigma,
-        model=record.name if record else options.model,
-        sha256=record.sha256 if record else None,
-        device=str(engine.device),
-        precision=engine.precision,
-        tile=options.tile,
-        tiles=count_tiles(height, width, options.tile, OVERLAP) if options.tile else 1,
-        seconds=time.perf_counter() - began,
-    )
+
+    def __init__(self, options: DenoiseOptions) -> None:
+        self.options = options
+        self._engines: dict[str, tuple[Engine, Record | None]] = {}
+
+    def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
+        """Restore one picture; the result has the alpha and metadata of the input.
+
+        Raises:
+            WeightsError, UsageError, DeviceError: see `load_engine`.
+            MdrnError: the network gave values that are not finite.
+        """
+        options = self.options
+        if options.color != "auto":
+            picture = picture.to_color(options.color)
+        engine, record = self._engine(picture.color)
+        pixels = denoise_pixels(picture.pixels, engine, options.tile, options.ensemble, on_tile)
+        if not np.isfinite(pixels).all():
+            raise MdrnError("the network gave values that are not finite", "try --precision float32")
+        _, height, width = pixels.shape
+        facts = Facts(
+            width=width,
+            height=height,
+            mode=picture.mode,
+            sigma=options.sigma,
+            model=record.name if record else options.model,
+            sha256=record.sha256 if record else None,
+            device=str(engine.device),
+            precision=engine.precision,
+            tile=options.tile,
+            tiles=count_tiles(height, width, options.tile, OVERLAP) if options.tile else 1,
+        )
+        return replace(picture, pixels=pixels), facts
+
+    def _engine(self, color: str) -> tuple[Engine, Record | None]:
+        if color not in self._engines:
+            options = self.options
+            self._engines[color] = load_engine(
+                options.model, color, options.sigma, options.device, options.precision, options.manifests
+            )
+        return self._engines[color]

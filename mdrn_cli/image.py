@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.files import write_atomically
 
 FORMATS = {
     ".png": "PNG",
@@ -100,10 +99,11 @@ def find_images(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """A Pillow image of a file; what goes wrong while it is open becomes an InputError."""
+def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+    """A Pillow image of a file or its content; what goes wrong while it is open becomes an InputError."""
+    path = "the input" if isinstance(source, bytes) else source
     try:
-        with Image.open(path) as file:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
             yield file
     except FileNotFoundError as error:
         raise InputError(f"no file {path}") from error
@@ -133,14 +133,14 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
-def read_picture(path: Path) -> Picture:
-    """Read a file for restoring.
+def read_picture(source: Path | bytes) -> Picture:
+    """Read a file, or the content of one, for restoring.
 
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    with _opened(path) as file:
-        _refuse_unhandled(file, path)
+    with _opened(source) as file:
+        _refuse_unhandled(file, "the input" if isinstance(source, bytes) else str(source))
         file.load()
         data = np.asarray(file)
         metadata = {key: file.info[key] for key in ("icc_profile", "exif", "xmp", "dpi") if file.info.get(key)}
@@ -150,7 +150,7 @@ def read_picture(path: Path) -> Picture:
     return Picture(np.ascontiguousarray(colors.transpose(2, 0, 1), np.float32) / np.float32(255), alpha, metadata)
 
 
-def _refuse_unhandled(file: Image.Image, path: Path) -> None:
+def _refuse_unhandled(file: Image.Image, path: str) -> None:
     if getattr(file, "n_frames", 1) > 1:
         raise InputError(f"{path} has {getattr(file, 'n_frames', 1)} frames; only single images are handled")
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
@@ -160,30 +160,32 @@ def _refuse_unhandled(file: Image.Image, path: Path) -> None:
         raise InputError(f"{path} is {kind}; 8-bit gray and RGB are handled, with or without alpha")
 
 
-def check_format(path: Path, alpha: bool) -> None:
-    """Make sure a picture can be written to `path` before any work is done.
+def format_of(path: Path) -> str:
+    """Pillow's name of the format a file name stands for.
 
     Raises:
-        UsageError: the suffix names no handled format, or the format cannot hold the alpha channel.
+        UsageError: the suffix names no handled format.
     """
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise UsageError(
             f"cannot tell the format of {path.name!r}", f"use one of the suffixes {', '.join(sorted(FORMATS))}"
         )
-    if alpha and kind in ("JPEG", "BMP"):
-        raise UsageError(f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP")
+    return kind
 
 
-def write_picture(path: Path, picture: Picture) -> None:
-    """Write a picture atomically in the format of the suffix, with its alpha and metadata.
+def encode_picture(picture: Picture, kind: str) -> bytes:
+    """The content of an image file, with the picture's alpha and metadata.
+
+    Args:
+        picture: its pixels are clipped and rounded to 8 bits.
+        kind: PNG, JPEG, TIFF, WEBP or BMP.
 
     Raises:
-        UsageError: see `check_format`.
-        OSError: the file cannot be written.
+        UsageError: the format cannot hold the alpha channel.
     """
-    check_format(path, picture.alpha is not None)
-    kind = FORMATS[path.suffix.lower()]
+    if picture.alpha is not None and kind in ("JPEG", "BMP"):
+        raise UsageError(f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP")
     data = np.rint(np.clip(picture.pixels, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
     if picture.alpha is not None:
         data = np.concatenate([data, picture.alpha[:, :, None]], axis=2)
@@ -192,4 +194,4 @@ def write_picture(path: Path, picture: Picture) -> None:
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
         buffer, kind, **SAVE_OPTIONS[kind], **metadata
     )
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()

@@ -83,8 +83,12 @@ class MSAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        near, far = F.relu(self.conv_in(x)).chunk(2, dim=1)  # 2 x (N, C/2, H, W)
-        y = F.relu(torch.cat([self.conv_d1(near), self.conv_d2(far)], dim=1))  # (N, C, H, W)
+        # One convolution for each half rather than one that is then split: its results lie dense in memory.
+        assert self.conv_in.bias is not None
+        near_in, far_in = zip(self.conv_in.weight.chunk(2), self.conv_in.bias.chunk(2), strict=True)
+        near = F.relu_(F.conv2d(x, *near_in))  # (N, C/2, H, W)
+        far = F.relu_(F.conv2d(x, *far_in))  # (N, C/2, H, W)
+        y = F.relu_(torch.cat([self.conv_d1(near), self.conv_d2(far)], dim=1))  # (N, C, H, W)
         # The shuffle before a 1x1 convolution is a permutation of its weights: same function, no copy of y.
         weight = self.conv_out.weight[:, self.shuffle]
         return x + F.conv2d(y, weight, self.conv_out.bias)
@@ -100,7 +104,11 @@ class MSAG(nn.Module):
 
     def forward(self, inputs: list[Tensor]) -> Tensor:
         """k x (N, C, H, W) -> (N, C, H, W)."""
-        x = self.fuse(torch.cat(inputs, dim=1) if len(inputs) > 1 else inputs[0])
+        # The sum of one 1x1 convolution for each input is that of their concatenation, without the copy.
+        first, *rest = zip(inputs, self.fuse.weight.chunk(len(inputs), dim=1), strict=True)
+        x = F.conv2d(*first, self.fuse.bias)
+        for features, weight in rest:
+            x = x + F.conv2d(features, weight)
         return x + self.blocks(x)  # type: ignore[no-any-return]
 
 

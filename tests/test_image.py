@@ -5,7 +5,12 @@ import pytest
 from PIL import Image, ImageCms
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import Picture, check_format, find_images, read_picture, read_uint8, write_picture
+from mdrn_cli.image import Picture, encode_picture, find_images, format_of, read_picture, read_uint8
+
+
+def write_picture(path, picture):
+    path.write_bytes(encode_picture(picture, format_of(path)))
+
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (13, 17, 4), np.uint8)
 
@@ -112,12 +117,14 @@ def test_missing_foreign_truncated_and_empty_files_are_told_apart(tmp_path):
         read_picture(tmp_path)
 
 
-def test_an_output_format_that_will_not_do_is_known_before_any_work(tmp_path):
+def test_an_output_format_that_will_not_do_is_refused(tmp_path):
+    assert format_of(tmp_path / "a.JPG") == "JPEG"
     with pytest.raises(UsageError, match="format"):
-        check_format(tmp_path / "a.xyz", alpha=False)
-    with pytest.raises(UsageError, match="transparency"):
-        check_format(tmp_path / "a.jpg", alpha=True)
-    check_format(tmp_path / "a.JPG", alpha=False)
+        format_of(tmp_path / "a.xyz")
+    make("RGBA").save(tmp_path / "a.png")
+    for kind in ("JPEG", "BMP"):
+        with pytest.raises(UsageError, match="transparency"):
+            encode_picture(read_picture(tmp_path / "a.png"), kind)
 
 
 def test_gray_is_itu_601_luma():

@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from mdrn_cli.cli.console import stderr
+from mdrn_cli.cli.console import print_error, stderr
 from mdrn_cli.errors import MdrnError
 
 INTERRUPTED = 130
@@ -56,13 +56,4 @@ def _usage(error: Exception, debug: bool) -> int:
 def _show(message: str, hint: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    stderr.print(f"[bold red]error:[/] {_plain(message)}", highlight=False, soft_wrap=True)
-    if hint:
-        stderr.print(f"[bold]hint:[/] {_plain(hint)}", highlight=False, soft_wrap=True)
-
-
-def _plain(text: str) -> str:
-    """Text as a single line, its brackets not taken for markup."""
-    from rich.markup import escape
-
-    return escape(" ".join(text.split()))
+    print_error(message, hint)

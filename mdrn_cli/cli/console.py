@@ -6,6 +6,7 @@ import re
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,6 +22,13 @@ stdout = Console()
 stderr = Console(stderr=True)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def print_error(message: str, hint: str = "") -> None:
+    """One `error:` line on stderr, and a `hint:` line if there is one."""
+    for label, text in (("[bold red]error:[/]", message), ("[bold]hint:[/]", hint)):
+        if text:
+            stderr.print(f"{label} {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
 
 
 def progress_bar(unit: str) -> Progress:

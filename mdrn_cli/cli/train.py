@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mdrn_cli.cli.console import format_duration, parse_duration, progress_bar, stderr
+from mdrn_cli.cli.console import format_duration, parse_duration, stderr
 from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.errors import UsageError
 
@@ -98,12 +98,13 @@ def train(
 def _run(config: TrainConfig, output: Path, resume: bool) -> None:
     from mdrn_cli.training import run_train
 
-    with progress_bar("photographs") as reading, _training_bar() as bar:
-        files = reading.add_task("reading", total=None)
+    with _bar() as bar:
+        files = bar.add_task("reading", total=None, state="")
         task = bar.add_task("training", total=1.0, state="")
 
         def on_file(done: int, total: int) -> None:
-            reading.update(files, completed=done, total=total, visible=done < total)
+            state = f"{done} of {total} photographs"
+            bar.update(files, completed=done, total=total, state=state, visible=done < total)
 
         counters, photos = run_train(config, output, resume, _reporter(bar, task), on_file)
     for path, reason in photos.unreadable:
@@ -117,7 +118,7 @@ def _run(config: TrainConfig, output: Path, resume: bool) -> None:
     )
 
 
-def _training_bar() -> Progress:
+def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     return Progress(*columns, console=stderr, disable=not stderr.is_terminal)
 

@@ -1,0 +1,265 @@
+"""Denoising files: what is to be done is decided first, then done with reading, restoring and writing overlapped."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdrn_cli.denoise import DenoiseOptions, Facts, OnTile, Restorer
+from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.files import write_atomically
+from mdrn_cli.image import FORMATS, Picture, encode_picture, find_images, format_of, read_picture
+
+OUTPUT_SUFFIX = "_mdrn"
+LOOKAHEAD = 2
+"""Pictures read ahead, and results waiting to be written."""
+DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Where results go.
+
+    Args:
+        output: file or folder; None puts each result beside its input, `_mdrn` added to the name.
+        in_place: replace the inputs.
+        suffix: such as ".png"; None keeps the input's.
+        existing: what to do where a result exists already: "error", "skip" or "overwrite".
+        recursive: whether folders are searched at any depth.
+    """
+
+    output: Path | None = None
+    in_place: bool = False
+    suffix: str | None = None
+    existing: str = "error"
+    recursive: bool = False
+
+    def __post_init__(self) -> None:
+        if self.in_place and (self.output or self.suffix):
+            raise UsageError("--in-place excludes --output and --format")
+        if self.suffix and self.suffix not in FORMATS:
+            raise UsageError(f"no format {self.suffix[1:]!r}", f"formats are: {', '.join(sorted(FORMATS))}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its result goes; `skip` when the result exists already."""
+
+    source: Path
+    target: Path
+    skip: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes:
+        job: the job.
+        status: "done", "skipped" or "failed".
+        error: why it failed.
+        facts: what was done.
+        seconds: from reading begun to result written, time spent on other jobs not counted.
+    """
+
+    job: Job
+    status: str
+    error: MdrnError | None = None
+    facts: Facts | None = None
+    seconds: float = 0.0
+
+
+def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
+    """Decide what is to be done, before anything is.
+
+    Args:
+        inputs: files, and folders (whose tree is mirrored under the output folder).
+        naming: where results go.
+
+    Raises:
+        UsageError: two results would have one name, a result exists already, an output folder is missing or
+            its format unknown.
+        InputError: a folder holds no images.
+    """
+    jobs: list[Job] = []
+    into_folder = len(inputs) > 1 or inputs[0].is_dir() or (naming.output is not None and naming.output.is_dir())
+    if into_folder and naming.output is not None and naming.output.is_file():
+        raise UsageError(f"{naming.output} is a file; several results need a folder")
+    for source in inputs:
+        if source.is_dir():
+            jobs += _plan_folder(source, naming)
+        else:
+            jobs.append(_plan_file(source, source.name, naming, into_folder, naming.existing))
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
+    files = find_images(folder) if naming.recursive else [f for f in find_images(folder) if f.parent == folder]
+    if naming.output is not None:
+        files = [f for f in files if not f.is_relative_to(naming.output)]
+    elif not naming.in_place:
+        names = set(files)
+        files = [f for f in files if not _is_result(f, names)]
+    if not files:
+        raise InputError(f"no images in {folder}", "" if naming.recursive else "use --recursive for nested folders")
+    existing = "skip" if naming.existing == "error" else naming.existing
+    return [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+
+
+def _is_result(file: Path, names: set[Path]) -> bool:
+    """Whether a file was made by an earlier run beside its input, so that it is not taken for an input."""
+    stem = file.stem.removesuffix(OUTPUT_SUFFIX)
+    return stem != file.stem and any(file.with_name(stem + suffix) in names for suffix in FORMATS)
+
+
+def _plan_file(source: Path, name: str, naming: Naming, into_folder: bool, existing: str) -> Job:
+    if naming.in_place:
+        format_of(source)
+        return Job(source, source)
+    if naming.output is None:
+        target = source.with_name(f"{source.stem}{OUTPUT_SUFFIX}{source.suffix}")
+    else:
+        target = naming.output / name if into_folder else naming.output
+    if naming.suffix and (into_folder or naming.output is None):
+        target = target.with_suffix(naming.suffix)
+    format_of(target)
+    if not into_folder and not target.parent.is_dir():
+        raise UsageError(f"no folder {target.parent} to write to", "create it first")
+    if target.exists() and existing == "error":
+        raise UsageError(f"{target} exists already", "use --overwrite to replace it, --skip-existing to keep it")
+    return Job(source, target, skip=existing == "skip" and target.exists())
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    sources: dict[Path, Path] = {}
+    inputs = {job.source.resolve() for job in jobs}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise UsageError(
+                f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
+            )
+        if target in inputs and job.target != job.source and not job.skip:
+            raise UsageError(f"the result of {job.source} would replace the input {job.target}")
+        sources[target] = job.source
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    options: DenoiseOptions,
+    on_start: Callable[[Job], None] | None = None,
+    on_tile: OnTile | None = None,
+    fail_fast: bool = False,
+) -> Iterator[Outcome]:
+    """Do the jobs, giving each outcome as soon as its result is on disk; one that fails does not stop the rest.
+
+    The next pictures are read and finished ones encoded and written in other threads, so the processor that
+    computes the network does not wait. Results appear whole or not at all.
+
+    Args:
+        jobs: from `plan_jobs`.
+        options: how to denoise.
+        on_start: called with a job before it is computed.
+        on_tile: called with (tiles done, tiles in all) of the picture under way.
+        fail_fast: stop at the first failure.
+    """
+    restore = Restorer(options)
+    todo = [job for job in jobs if not job.skip]
+    yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        reading: deque[Future[tuple[Picture, float]]] = deque()
+        writing: deque[Future[Outcome]] = deque()
+        try:
+            for k, job in enumerate(todo):
+                while len(reading) < LOOKAHEAD and k + len(reading) < len(todo):
+                    reading.append(reader.submit(_read, todo[k + len(reading)]))
+                if on_start:
+                    on_start(job)
+                writing.append(_restore(job, reading.popleft(), restore, on_tile, writer))
+                while writing and (len(writing) > LOOKAHEAD or writing[0].done()):
+                    outcome = writing.popleft().result()
+                    yield outcome
+                    if fail_fast and outcome.status == FAILED:
+                        return
+            while writing:
+                yield writing.popleft().result()
+        finally:
+            for read in reading:
+                read.cancel()
+            for write in writing:
+                write.cancel()
+
+
+def _read(job: Job) -> tuple[Picture, float]:
+    began = time.perf_counter()
+    return read_picture(job.source), time.perf_counter() - began
+
+
+def _restore(
+    job: Job,
+    reading: Future[tuple[Picture, float]],
+    restore: Restorer,
+    on_tile: OnTile | None,
+    writer: ThreadPoolExecutor,
+) -> Future[Outcome]:
+    """Restore one picture and hand it to the writer; the future's result is the outcome."""
+    try:
+        picture, reading_seconds = reading.result()
+        began = time.perf_counter()
+        restored, facts = restore(picture, on_tile)
+        spent = reading_seconds + time.perf_counter() - began
+    except Exception as error:
+        failed: Future[Outcome] = Future()
+        failed.set_result(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
+        return failed
+    return writer.submit(_write, job, restored, facts, spent)
+
+
+def _write(job: Job, restored: Picture, facts: Facts, spent: float) -> Outcome:
+    began = time.perf_counter()
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(job.target, encode_picture(restored, format_of(job.target)))
+    except Exception as error:
+        return Outcome(job, FAILED, _as_mdrn_error(error, job.target))
+    return Outcome(job, DONE, facts=facts, seconds=spent + time.perf_counter() - began)
+
+
+def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
+    if isinstance(error, MdrnError):
+        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        return type(error)(named, error.hint, error.exit_code)
+    if isinstance(error, OSError):
+        return MdrnError(f"cannot write {path} ({error.strerror or error})")
+    return MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
+
+
+def denoise_content(content: bytes, kind: str, options: DenoiseOptions, on_tile: OnTile | None = None) -> bytes:
+    """Denoise the content of an image file into that of another, as pipes need it.
+
+    Args:
+        content: of the noisy file.
+        kind: PNG, JPEG, TIFF, WEBP or BMP, of the result.
+        options: how to denoise.
+        on_tile: called with (tiles done, tiles in all).
+
+    Raises:
+        InputError, UsageError, WeightsError, DeviceError: see `read_picture`, `Restorer`, `encode_picture`.
+    """
+    return encode_picture(Restorer(options)(read_picture(content), on_tile)[0], kind)
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """The exit code of DESIGN section 5: 0 all done or skipped, 3 some failed; when all failed, their common
+    code, or 4."""
+    failures = [outcome.error.exit_code for outcome in outcomes if outcome.error]
+    if not failures:
+        return 0
+    if len(failures) < len(outcomes):
+        return 3
+    return failures[0] if len(set(failures)) == 1 else 4

@@ -1,0 +1,296 @@
+"""Folders and many files: decided first, done without stopping, nothing lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_mdrn
+from PIL import Image
+
+from mdrn_cli import batch
+from mdrn_cli.batch import Naming, exit_code, plan_jobs, run_jobs
+from mdrn_cli.denoise import DenoiseOptions
+from mdrn_cli.errors import InputError, UsageError
+
+
+@pytest.fixture
+def tree(tmp_path, photo) -> Path:
+    """Six images in nested folders, something else beside them."""
+    root = tmp_path / "photos"
+    for k, name in enumerate(("a.png", "b.jpg", "sub/a.png", "sub/deep/c.webp", "sub/deep/d.tif", ".hidden/e.png")):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo[k * 32 : k * 32 + 24, :40]).save(path)
+    (root / "notes.txt").write_text("hello")
+    return root
+
+
+def names(jobs, root):
+    return [(j.source.relative_to(root).as_posix(), j.target.relative_to(root).as_posix()) for j in jobs]
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def test_results_lie_beside_their_inputs_and_are_not_inputs_of_the_next_run(tree):
+    jobs = plan_jobs([tree], Naming())
+    assert names(jobs, tree) == [("a.png", "a_mdrn.png"), ("b.jpg", "b_mdrn.jpg")]
+    for job in jobs:
+        job.target.write_bytes(job.source.read_bytes())
+    again = plan_jobs([tree], Naming())
+    assert names(again, tree) == names(jobs, tree)
+    assert all(job.skip for job in again)
+    assert not any(job.skip for job in plan_jobs([tree], Naming(existing="overwrite")))
+
+
+def test_the_tree_is_mirrored_under_the_output_folder(tree, tmp_path):
+    jobs = plan_jobs([tree], Naming(tmp_path / "out", recursive=True))
+    assert [job.target.relative_to(tmp_path / "out").as_posix() for job in jobs] == [
+        "a.png",
+        "b.jpg",
+        "sub/a.png",
+        "sub/deep/c.webp",
+        "sub/deep/d.tif",
+    ]
+    assert not (tmp_path / "out").exists(), "a plan does nothing"
+
+
+def test_an_output_folder_inside_the_input_is_not_read(tree):
+    out = tree / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes((tree / "a.png").read_bytes())
+    assert len(plan_jobs([tree], Naming(out, recursive=True))) == 5
+
+
+def test_several_files_go_into_a_folder_and_one_to_a_name(tree, tmp_path):
+    several = plan_jobs([tree / "a.png", tree / "b.jpg"], Naming(tmp_path / "out", suffix=".tif"))
+    assert [job.target.name for job in several] == ["a.tif", "b.tif"]
+    (one,) = plan_jobs([tree / "a.png"], Naming(tmp_path / "x.jpg"))
+    assert one.target == tmp_path / "x.jpg"
+    (tmp_path / "there").mkdir()
+    (into,) = plan_jobs([tree / "a.png"], Naming(tmp_path / "there"))
+    assert into.target == tmp_path / "there" / "a.png"
+    (named,) = plan_jobs([tree / "a.png"], Naming(suffix=".webp"))
+    assert named.target.name == "a_mdrn.webp"
+
+
+def test_in_place_replaces_the_inputs(tree):
+    jobs = plan_jobs([tree / "a.png"], Naming(in_place=True))
+    assert jobs[0].source == jobs[0].target
+    with pytest.raises(UsageError, match="--in-place"):
+        Naming(Path("x"), in_place=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "naming", "message"),
+    [
+        (["a.png", "sub/a.png"], {"output": "out"}, "both be written"),
+        (["a.png", "a.png"], {"output": "out"}, "both be written"),
+        (["a.png", "b.jpg"], {"output": "a.png"}, "is a file"),
+        (["a.png"], {"output": "none/x.png"}, "no folder"),
+        (["a.png"], {"output": "b.jpg"}, "exists already"),
+        (["a.png"], {"output": "x.xyz"}, "format"),
+    ],
+)
+def test_what_cannot_go_well_is_refused_before_any_work(tree, inputs, naming, message):
+    naming = {key: tree / value for key, value in naming.items()}
+    with pytest.raises(UsageError, match=message):
+        plan_jobs([tree / name for name in inputs], Naming(**naming))
+
+
+def test_a_result_never_replaces_another_input(tree):
+    """b.jpg converted to PNG in the same folder must not fall on an input of that name."""
+    Image.new("RGB", (8, 8)).save(tree / "b.png")
+    with pytest.raises(UsageError, match="replace the input"):
+        plan_jobs([tree / "b.jpg", tree / "b.png"], Naming(tree, suffix=".png", existing="overwrite"))
+
+
+def test_same_stem_with_one_format_is_a_collision(tree, tmp_path):
+    Image.new("RGB", (8, 8)).save(tree / "a.jpg")
+    with pytest.raises(UsageError, match="both be written"):
+        plan_jobs([tree], Naming(tmp_path / "out", suffix=".png"))
+
+
+@pytest.mark.usefixtures("tree")
+def test_a_folder_without_images_is_an_input_error(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no images"):
+        plan_jobs([tmp_path / "empty"], Naming())
+    with pytest.raises(InputError) as caught:
+        plan_jobs([tmp_path], Naming())
+    assert "--recursive" in caught.value.hint
+
+
+def test_a_bad_file_never_stops_the_rest(tree, tmp_path, tiny_weights):
+    broken = {"cut.png": (tree / "a.png").read_bytes()[:200], "text.jpg": b"hello", "empty.webp": b""}
+    for name, data in broken.items():
+        (tree / name).write_bytes(data)
+    Image.new("CMYK", (8, 8)).save(tree / "ink.jpg")
+    report = tmp_path / "report.json"
+    done = run_mdrn(
+        "denoise", "-r", tree, "-o", tmp_path / "out", "--sigma", 50, "--model", tiny_weights("color"), "--json",
+        "--report", report,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    *objects, summary = map(json.loads, done.stdout.splitlines())
+    assert (summary["done"], summary["skipped"], summary["failed"], summary["not_tried"]) == (5, 0, 4, 0)
+    failed = {Path(o["input"]).name for o in objects if o["status"] == "failed"}
+    assert failed == {*broken, "ink.jpg"} == {Path(f["input"]).name for f in summary["failures"]}
+    assert done.stderr.count("error: ") == 4
+    assert "Traceback" not in done.stderr
+    assert sorted(content(tmp_path / "out")) == ["a.png", "b.jpg", "sub/a.png", "sub/deep/c.webp", "sub/deep/d.tif"]
+    assert json.loads(report.read_text()) == {"results": objects, "summary": summary}
+
+
+def test_a_second_run_does_only_what_is_missing(tree, tmp_path, tiny_weights):
+    arguments = ["denoise", "-r", tree, "-o", tmp_path / "out", "--sigma", 50, "--model", tiny_weights("color")]
+    assert run_mdrn(*arguments).returncode == 0
+    before = content(tmp_path / "out")
+    (tmp_path / "out" / "sub" / "a.png").unlink()
+    again = run_mdrn(*arguments, "--json")
+    summary = json.loads(again.stdout.splitlines()[-1])
+    assert (summary["done"], summary["skipped"]) == (1, 4)
+    assert content(tmp_path / "out") == before
+
+
+def test_all_failed_and_fail_fast(tmp_path, tiny_weights):
+    for k in range(3):
+        (tmp_path / f"{k}.png").write_text("no image")
+    arguments = ["denoise", *tmp_path.glob("*.png"), "--sigma", 50, "--model", tiny_weights("color"), "--json"]
+    everything = run_mdrn(*arguments)
+    assert everything.returncode == 4
+    first = run_mdrn(*arguments, "--fail-fast")
+    assert first.returncode == 4
+    assert json.loads(first.stdout.splitlines()[-1])["not_tried"] == 2
+
+
+def test_in_place_keeps_the_file_when_it_fails(tree, tiny_weights):
+    (tree / "cut.png").write_bytes((tree / "a.png").read_bytes()[:200])
+    before = content(tree)
+    done = run_mdrn(
+        "denoise", tree / "a.png", tree / "cut.png", "--in-place", "--sigma", 50, "--model", tiny_weights("color")
+    )
+    assert done.returncode == 3
+    after = content(tree)
+    assert after.keys() == before.keys()
+    assert after["cut.png"] == before["cut.png"]
+    assert after["a.png"] != before["a.png"]
+    assert Image.open(tree / "a.png").size == (40, 24)
+
+
+def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
+    before = content(tmp_path)
+    done = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run")
+    assert done.stdout.splitlines() == [f"{tree}/a.png -> {tree}/a_mdrn.png", f"{tree}/b.jpg -> {tree}/b_mdrn.jpg"]
+    assert content(tmp_path) == before
+
+
+def pipe(arguments, data: bytes):
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", *map(str, arguments)]
+    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
+
+
+def test_stdin_and_stdout(tree, tmp_path, tiny_weights):
+    how = ["--sigma", 50, "--model", tiny_weights("color")]
+    data = (tree / "a.png").read_bytes()
+    piped = pipe(["-", "-o", "-", "-f", "png", *how], data)
+    assert piped.returncode == 0, piped.stderr
+    assert run_mdrn("denoise", tree / "a.png", "-o", tmp_path / "file.png", *how).returncode == 0
+    assert piped.stdout == (tmp_path / "file.png").read_bytes()
+    assert pipe(["-", "-o", tmp_path / "x.png", *how], data).returncode == 0
+    assert (tmp_path / "x.png").read_bytes() == piped.stdout
+    assert pipe([tree / "a.png", "-o", "-", "-f", "png", *how], b"").stdout == piped.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "data", "code", "message"),
+    [
+        (["-", "-o", "-"], b"", 2, b"--format"),
+        (["-"], b"", 2, b"needs --output"),
+        (["-", "x.png", "-o", "-", "-f", "png"], b"", 2, b"single input"),
+        (["-", "-o", "-", "-f", "png"], b"not an image", 4, b"not an image"),
+        (["-", "-o", "-", "-f", "png"], b"", 4, b"not an image"),
+        (["none.png", "-o", "-", "-f", "png"], b"", 4, b"none.png"),
+    ],
+)
+def test_pipes_that_cannot_work(arguments, data, code, message, tiny_weights):
+    done = pipe([*arguments, "--sigma", "50", "--model", tiny_weights("color")], data)
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert message in done.stderr
+
+
+def test_an_image_is_not_written_to_a_terminal(tree, tiny_weights):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(tree / "a.png"), "-o", "-", "-f", "png"]
+    command += ["--sigma", "50", "--model", str(tiny_weights("color"))]
+    done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, check=False)
+    os.close(slave)
+    os.close(master)
+    assert done.returncode == 2
+    assert b"terminal" in done.stderr
+
+
+def test_ctrl_c_keeps_finished_files_removes_partial_ones_and_exits_130(tmp_path, photo, tiny_weights):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for k in range(300):
+        Image.fromarray(photo[: 200 + k % 7, :200]).save(folder / f"{k:03d}.png")
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(folder), "-o", str(tmp_path / "out"), "--sigma", "50"]
+    process = subprocess.Popen(
+        [*command, "--model", str(tiny_weights("color"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").glob("*.png"))) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
+    assert b"Traceback" not in stderr
+    finished = list((tmp_path / "out").iterdir())
+    assert 5 <= len(finished) < 300
+    for path in finished:
+        assert path.suffix == ".png"
+        Image.open(path).load()
+
+
+def test_reading_and_writing_overlap_with_computing(tmp_path, monkeypatch, photo, tiny_weights):
+    """With readers, network and writers of equal speed a folder takes the time of one, not of three."""
+    files = []
+    for k in range(8):
+        files.append(tmp_path / f"{k}.png")
+        Image.fromarray(photo[:16, :16]).save(files[-1])
+    pause = 0.05
+
+    def slowed(function):
+        def slow(*args, **kwargs):
+            time.sleep(pause)
+            return function(*args, **kwargs)
+
+        return slow
+
+    monkeypatch.setattr(batch, "read_picture", slowed(batch.read_picture))
+    monkeypatch.setattr(batch, "encode_picture", slowed(batch.encode_picture))
+    monkeypatch.setattr(batch.Restorer, "__call__", slowed(batch.Restorer.__call__))
+    jobs = plan_jobs(files, Naming(tmp_path / "out"))
+    options = DenoiseOptions(50.0, str(tiny_weights("color")))
+    list(run_jobs(jobs[:1], options))
+    began = time.perf_counter()
+    outcomes = list(run_jobs(jobs[1:], options))
+    assert time.perf_counter() - began < 0.8 * 3 * pause * len(outcomes)
+    assert exit_code(outcomes) == 0
+
+
+def test_outcomes_hold_no_pixels(tree, tmp_path, tiny_weights):
+    """A run over thousands of files keeps none of them."""
+    jobs = plan_jobs([tree], Naming(tmp_path / "out"))
+    for outcome in run_jobs(jobs, DenoiseOptions(50.0, str(tiny_weights("color")))):
+        assert not any(isinstance(value, np.ndarray) for value in vars(outcome.facts).values())
