@@ -5,23 +5,19 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
 from mdrn_cli.engine import compute_type, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.losses import reconstruction_loss
-from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.noise import add_noise
 from mdrn_cli.optim import OPTIMIZERS, make_optimizers
 from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
 from mdrn_cli.runfolder import (
@@ -35,13 +31,45 @@ from mdrn_cli.runfolder import (
     save_sample,
     save_state,
 )
+from mdrn_cli.validation import Validator, autocast
 
 REPORT_EVERY = 20
-VALIDATION_CROP = 256
 METRICS_COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
 
-StepLoss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
-"""(model, clean (N, C, H, W) in [0, 1], noise generator) -> scalar loss."""
+Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""`MDRN.forward_features`, compiled or not."""
+StepLoss = Callable[[Network, Tensor, torch.Generator, float], Tensor]
+"""(network, clean (N, C, H, W) in [0, 1], noise generator, share of the run done) -> scalar loss."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns from a teacher (paper, section 3.2).
+
+    Args:
+        mode: "hads" (a larger teacher at the same noise level) or "hmds" (a teacher at a lower one).
+        teacher: path of its checkpoint.
+        teacher_sigma: its noise level, 0-255 scale.
+        weight: of the distillation loss, at the start of the run.
+        final_weight: the same at its end; the weight goes from one to the other in a straight line.
+        shared_noise: HMDS only: the teacher sees the student's noise scaled down, not noise of its own.
+
+    Raises:
+        UsageError: the mode is unknown or a weight negative.
+    """
+
+    mode: str
+    teacher: str
+    teacher_sigma: float
+    weight: float = 0.1
+    final_weight: float = 0.0
+    shared_noise: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("hads", "hmds"):
+            raise UsageError(f"mode must be hads or hmds, not {self.mode!r}")
+        if min(self.weight, self.final_weight) < 0:
+            raise UsageError("the weight of distillation cannot be negative")
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,7 @@ class TrainConfig:
         compile: torch.compile; None compiles on CUDA only.
         validate_every, save_every: seconds.
         max_skipped: consecutive non-finite steps after which the run is given up.
+        distillation: how the network learns from a teacher, or None.
 
     Raises:
         UsageError: a value makes no sense.
@@ -98,6 +127,7 @@ class TrainConfig:
     validate_every: float = 300.0
     save_every: float = 60.0
     max_skipped: int = 50
+    distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
         if (self.iterations is None) == (self.time_budget is None):
@@ -112,6 +142,12 @@ class TrainConfig:
                 raise UsageError(f"{name.replace('_', ' ')} must be above 0, not {value}")
         if not 0 <= self.ema < 1:
             raise UsageError(f"ema must be at least 0 and below 1, not {self.ema:g}")
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> TrainConfig:
+        """The inverse of `dataclasses.asdict`."""
+        distillation = saved.get("distillation")
+        return cls(**{**saved, "distillation": Distillation(**distillation) if distillation else None})
 
     @property
     def network(self) -> MDRNConfig:
@@ -147,52 +183,27 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-
-
-class Validator:
-    """PSNR over center crops of a few photographs, with the same noise each time.
-
-    Args:
-        photos: uint8 (H, W, C); cropped to at most 256x256.
-        sigma: noise level, 0-255 scale.
-    """
-
-    def __init__(self, photos: list[NDArray[np.uint8]], sigma: float) -> None:
-        self.clean = [_center_crop(photo, VALIDATION_CROP) for photo in photos]
-        self.noisy = [add_noise(photo, sigma) for photo in self.clean]
-
-    def __call__(self, model: nn.Module, device: torch.device, dtype: torch.dtype) -> tuple[float, list[Any]]:
-        """Mean PSNR in dB, and the first photo as (noisy, restored, clean) uint8 pictures."""
-        restored = []
-        with torch.inference_mode():
-            for noisy in self.noisy:
-                batch = torch.from_numpy(noisy)[None].to(device, memory_format=torch.channels_last)
-                with autocast(device, dtype):
-                    restored.append(to_uint8(model(batch)[0].float().cpu().numpy()))
-        mean = float(np.mean([psnr(a, b) for a, b in zip(restored, self.clean, strict=True)]))
-        return mean, [to_uint8(self.noisy[0]), restored[0], self.clean[0]]
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Mixed precision in `dtype` with float32 weights; plain float32 when that is `dtype`."""
-    reduced = dtype != torch.float32
-    return torch.autocast(device.type, dtype if reduced else torch.bfloat16, enabled=reduced)
-
-
-def _center_crop(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    top, left = max(photo.shape[0] - size, 0) // 2, max(photo.shape[1] - size, 0) // 2
-    return photo[top : top + size, left : left + size]
+OnFile = Callable[[int, int], None]
+"""Called with (photographs read, photographs in all)."""
 
 
 def plain_loss(sigma: float) -> StepLoss:
     """Reconstruction loss under noise of level `sigma` (section 3.3, equation 2)."""
 
-    def step_loss(model: nn.Module, clean: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(clean.shape, generator=generator, device=clean.device)
-        noisy = (clean + noise * (sigma / 255)).contiguous(memory_format=torch.channels_last)
-        return reconstruction_loss(model(noisy), clean)
+    def step_loss(network: Network, clean: Tensor, generator: torch.Generator, _done: float) -> Tensor:
+        return reconstruction_loss(network(noisy_version(clean, draw_noise(clean, generator), sigma))[0], clean)
 
     return step_loss
+
+
+def draw_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the shape of `clean`."""
+    return torch.randn(clean.shape, generator=generator, device=clean.device)
+
+
+def noisy_version(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
+    """`clean` in [0, 1] under standard normal `noise` scaled to `sigma` on the 0-255 scale."""
+    return (clean + noise * (sigma / 255)).contiguous(memory_format=torch.channels_last)
 
 
 def run_train(
@@ -200,7 +211,7 @@ def run_train(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: Callable[[int, int], None] | None = None,
+    on_file: OnFile | None = None,
 ) -> tuple[Counters, PhotoFolder]:
     """Train with the reconstruction loss alone; leaves `last` and `best` checkpoints in `output`.
 
@@ -218,6 +229,20 @@ def run_train(
         UsageError, InputError, WeightsError: the run cannot start.
         MdrnError: it cannot resume, or diverged.
     """
+    if config.distillation:
+        raise UsageError("this run learns from a teacher", "go on with it by `mdrn distill --resume`")
+    return run_with(lambda _device: plain_loss(config.sigma), config, output, resume, report, on_file)
+
+
+def run_with(
+    make_loss: Callable[[torch.device], StepLoss],
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    report: Report,
+    on_file: OnFile | None,
+) -> tuple[Counters, PhotoFolder]:
+    """What every kind of run has in common; `make_loss` gives its loss for the training device."""
     photos = read_photographs(Path(config.data), config.color, on_file)
     device = pick_device(config.device)
     sampler = PatchSampler(photos.photos, config.patch_size, device)
@@ -226,7 +251,7 @@ def run_train(
         validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
     model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     output.mkdir(parents=True, exist_ok=True)
-    counters = fit(config, model, plain_loss(config.sigma), sampler, validator, output, resume, report)
+    counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report)
     return counters, photos
 
 
@@ -296,7 +321,8 @@ class _Run:
         self.dtype = compute_type(device, config.precision)
         self.model = model
         compiled = config.compile if config.compile is not None else device.type == "cuda"
-        self.forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+        features: Network = model.forward_features
+        self.network: Network = torch.compile(features) if compiled else features
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -338,7 +364,7 @@ class _Run:
             group["lr"] = peak * factor
         clean = self.sampler.sample(config.batch_size, self.state.generator)
         with autocast(self.device, self.dtype):
-            loss = self.step_loss(self.forward, clean, self.state.generator)
+            loss = self.step_loss(self.network, clean, self.state.generator, self.fraction())
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
         if bool((loss + norm).isfinite()):

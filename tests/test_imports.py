@@ -9,8 +9,20 @@ import mdrn_cli
 
 PACKAGE = Path(mdrn_cli.__file__).parent
 LEAVES = {"files", "model", "losses", "metrics", "noise", "tiling", "ensemble", "optim"}
-PARTS = {"image", "manifest", "checkpoint", "fetch", "cache", "weights", "engine", "datasets", "patches", "runfolder"}
-PIPELINES = {"denoise", "batch", "bench", "training", "release", "results"}
+PARTS = {
+    "image",
+    "manifest",
+    "checkpoint",
+    "fetch",
+    "cache",
+    "weights",
+    "engine",
+    "datasets",
+    "patches",
+    "runfolder",
+    "validation",
+}
+PIPELINES = {"denoise", "batch", "bench", "training", "distillation", "release", "results"}
 LEVEL = {"errors": 0, "": 0} | dict.fromkeys(LEAVES, 1) | dict.fromkeys(PARTS, 2) | dict.fromkeys(PIPELINES, 3)
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -110,11 +110,11 @@ def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
     sampler = PatchSampler(sampler_photos, config.patch_size, torch.device("cpu"))
     inner, calls = plain_loss(config.sigma), []
 
-    def interrupted(network, clean, generator):
+    def interrupted(network, clean, generator, done):
         calls.append(1)
         if len(calls) == 6:
             raise StopError
-        return inner(network, clean, generator)
+        return inner(network, clean, generator, done)
 
     (tmp_path / "halves").mkdir()
     with pytest.raises(StopError):

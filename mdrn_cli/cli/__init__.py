@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mdrn_cli import __version__
-from mdrn_cli.cli import bench, data, denoise, train, weights
+from mdrn_cli.cli import bench, data, denoise, distill, train, weights
 from mdrn_cli.cli.boundary import run
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
 app.command("denoise")(denoise.denoise)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
+app.command("distill")(distill.distill)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
 

@@ -1,0 +1,146 @@
+"""`mdrn distill`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdrn_cli.cli.options import Device, Precision
+from mdrn_cli.cli.runs import (
+    BatchSize,
+    Clip,
+    Color,
+    Compile,
+    Ema,
+    Init,
+    Iterations,
+    LearningRate,
+    MuonLearningRate,
+    Optimizer,
+    Output,
+    PatchSize,
+    Photographs,
+    Resume,
+    SaveEvery,
+    Seed,
+    Sigma,
+    TimeBudget,
+    Val,
+    ValidateEvery,
+    resolve_config,
+    show_run,
+)
+from mdrn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdrn_cli.training import Distillation
+
+DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
+
+
+def distill(
+    output: Output,
+    mode: Annotated[
+        str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
+    ] = None,
+    teacher_sigma: Annotated[
+        float | None, typer.Option(help="Noise level of the teacher; the student's own for hads.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Name or file of the teacher; the bundled MDRN of its noise level by default.")
+    ] = None,
+    weight: Annotated[float, typer.Option(help="Weight of the distillation loss at the start.")] = 0.1,
+    final_weight: Annotated[float, typer.Option(help="The same at the end of the run.")] = 0.0,
+    shared_noise: Annotated[
+        bool, typer.Option(help="hmds: the teacher sees the student's noise scaled down, or noise of its own.")
+    ] = True,
+    data: Photographs = None,
+    val: Val = None,
+    color: Color = "gray",
+    sigma: Sigma = 50.0,
+    blocks: Annotated[
+        int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")
+    ] = None,
+    init: Init = None,
+    iterations: Iterations = None,
+    time_budget: TimeBudget = None,
+    batch_size: BatchSize = 8,
+    patch_size: PatchSize = 64,
+    optimizer: Optimizer = "muon",
+    learning_rate: LearningRate = 1e-3,
+    muon_learning_rate: MuonLearningRate = 0.02,
+    ema: Ema = 0.999,
+    clip: Clip = 1.0,
+    seed: Seed = 0,
+    validate_every: ValidateEvery = "5m",
+    save_every: SaveEvery = "1m",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    compile_: Compile = None,
+    resume: Resume = False,
+) -> None:
+    """Train a network under a frozen teacher, as the paper's section 3.2 does.
+
+    [bold]Examples[/]
+
+      mdrn distill --mode hads --sigma 50 --data photos --time-budget 60m --output run
+
+      mdrn distill --mode hmds --teacher-sigma 25 --data photos --time-budget 60m --output run
+    """
+    from mdrn_cli.distillation import run_distill
+
+    distillation = None
+    if not resume:
+        distillation = _distillation(mode, teacher, teacher_sigma, color, sigma, weight, final_weight, shared_noise)
+    config = resolve_config(
+        output,
+        resume,
+        data,
+        val,
+        init,
+        color=color,
+        sigma=sigma,
+        blocks=blocks or DEFAULT_BLOCKS.get(mode or "", 8),
+        iterations=iterations,
+        time_budget=time_budget,
+        batch_size=batch_size,
+        patch_size=patch_size,
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        muon_learning_rate=muon_learning_rate,
+        ema=ema,
+        clip=clip,
+        seed=seed,
+        validate_every=validate_every,
+        save_every=save_every,
+        device=device,
+        precision=precision,
+        compile=compile_,
+        distillation=distillation,
+    )
+    show_run(run_distill, config, output, resume)
+
+
+def _distillation(
+    mode: str | None,
+    teacher: str | None,
+    teacher_sigma: float | None,
+    color: str,
+    sigma: float,
+    weight: float,
+    final_weight: float,
+    shared_noise: bool,
+) -> Distillation:
+    """Finds the teacher's file; its noise level is checked against the student's when the run starts."""
+    from mdrn_cli.training import Distillation
+    from mdrn_cli.weights import find_weights
+
+    if mode not in DEFAULT_BLOCKS:
+        raise UsageError(f"--mode must be hads or hmds, not {mode!r}")
+    if teacher_sigma is None:
+        if mode == "hmds":
+            raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
+        teacher_sigma = sigma
+    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma)
+    return Distillation(mode, str(path), teacher_sigma, weight, final_weight, shared_noise)

@@ -1,0 +1,111 @@
+"""Heterogeneous knowledge distillation: a student trained under a frozen teacher (paper, section 3.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
+from mdrn_cli.errors import UsageError
+from mdrn_cli.losses import distillation_loss, reconstruction_loss
+from mdrn_cli.model import MDRN
+from mdrn_cli.patches import PhotoFolder
+from mdrn_cli.runfolder import Counters
+from mdrn_cli.training import (
+    Distillation,
+    Network,
+    OnFile,
+    Report,
+    StepLoss,
+    TrainConfig,
+    draw_noise,
+    noisy_version,
+    run_with,
+)
+
+
+def run_distill(
+    config: TrainConfig,
+    output: Path,
+    resume: bool,
+    report: Report,
+    on_file: OnFile | None = None,
+) -> tuple[Counters, PhotoFolder]:
+    """Train a student under a frozen teacher (section 3.2): `run_train` with another loss, set by
+    `config.distillation`.
+
+    Raises:
+        UsageError: teacher and student do not go together.
+        Others: see `run_train`.
+    """
+    distillation = config.distillation
+    if distillation is None:
+        raise UsageError("no teacher to learn from")
+    teacher = load_checkpoint(Path(distillation.teacher))
+    check_teacher(config, distillation, teacher)
+    return run_with(
+        lambda device: distilled_loss(config.sigma, distillation, frozen(teacher.build(), device)),
+        config,
+        output,
+        resume,
+        report,
+        on_file,
+    )
+
+
+def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Checkpoint) -> None:
+    """Refuse a pair that makes no sense.
+
+    Raises:
+        UsageError: widths or color modes differ, or the noise levels are not those the mode asks for.
+    """
+    theirs, ours = teacher.config, config.network
+    if theirs.features != ours.features:
+        raise UsageError(f"the teacher has {theirs.features} features, the student {ours.features}: they must agree")
+    if theirs.color != ours.color:
+        raise UsageError(f"the teacher is for {theirs.color} images, the student for {ours.color}")
+    if teacher.sigma != distillation.teacher_sigma:
+        raise UsageError(f"the teacher is for sigma {teacher.sigma:g}, not {distillation.teacher_sigma:g}")
+    if distillation.mode == "hads" and teacher.sigma != config.sigma:
+        raise UsageError(
+            f"hads needs one noise level: the teacher has {teacher.sigma:g}, the student {config.sigma:g}",
+            "hmds is for a teacher at a lower level",
+        )
+    if distillation.mode == "hmds" and teacher.sigma >= config.sigma:
+        raise UsageError(
+            f"hmds needs a teacher below the student: {teacher.sigma:g} is not below {config.sigma:g}",
+            "hads is for one noise level",
+        )
+
+
+def frozen(teacher: MDRN, device: torch.device) -> MDRN:
+    """A teacher ready to be asked: on the device, in evaluation mode, without gradients."""
+    moved: MDRN = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved.eval().requires_grad_(False)
+
+
+def distilled_loss(sigma: float, distillation: Distillation, teacher: MDRN) -> StepLoss:
+    """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
+    network gives both its image and its features.
+
+    Args:
+        sigma: noise level of the student, 0-255 scale.
+        distillation: mode and weights.
+        teacher: frozen, on the training device.
+    """
+
+    def step_loss(network: Network, clean: Tensor, generator: torch.Generator, done: float) -> Tensor:
+        noise = draw_noise(clean, generator)
+        noisy = noisy_version(clean, noise, sigma)
+        denoised, features = network(noisy)
+        if distillation.mode == "hmds":
+            theirs = noise if distillation.shared_noise else draw_noise(clean, generator)
+            noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
+        with torch.no_grad():
+            wanted = teacher.forward_features(noisy)[1]
+        weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
+        return reconstruction_loss(denoised, clean) + weight * distillation_loss(features, wanted)
+
+    return step_loss

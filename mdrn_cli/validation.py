@@ -1,0 +1,50 @@
+"""Validation during training: PSNR of the averaged weights on a few photographs."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.noise import add_noise
+
+VALIDATION_CROP = 256
+
+
+class Validator:
+    """PSNR over center crops of a few photographs, with the same noise each time.
+
+    Args:
+        photos: uint8 (H, W, C); cropped to at most 256x256.
+        sigma: noise level, 0-255 scale.
+    """
+
+    def __init__(self, photos: list[NDArray[np.uint8]], sigma: float) -> None:
+        self.clean = [_center_crop(photo, VALIDATION_CROP) for photo in photos]
+        self.noisy = [add_noise(photo, sigma) for photo in self.clean]
+
+    def __call__(
+        self, model: nn.Module, device: torch.device, dtype: torch.dtype
+    ) -> tuple[float, list[NDArray[np.uint8]]]:
+        """Mean PSNR in dB, and the first photo as (noisy, restored, clean) uint8 pictures."""
+        restored = []
+        with torch.inference_mode():
+            for noisy in self.noisy:
+                batch = torch.from_numpy(noisy)[None].to(device, memory_format=torch.channels_last)
+                with autocast(device, dtype):
+                    restored.append(to_uint8(model(batch)[0].float().cpu().numpy()))
+        mean = float(np.mean([psnr(a, b) for a, b in zip(restored, self.clean, strict=True)]))
+        return mean, [to_uint8(self.noisy[0]), restored[0], self.clean[0]]
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
+    """Mixed precision in `dtype` with float32 weights; plain float32 when that is `dtype`."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype if reduced else torch.bfloat16, enabled=reduced)
+
+
+def _center_crop(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    top, left = max(photo.shape[0] - size, 0) // 2, max(photo.shape[1] - size, 0) // 2
+    return photo[top : top + size, left : left + size]

@@ -1,0 +1,175 @@
+"""A student under a frozen teacher (section 3.2)."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import run_mdrn, tiny_checkpoint
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.distillation import check_teacher, distilled_loss, frozen, run_distill
+from mdrn_cli.errors import UsageError
+from mdrn_cli.losses import distillation_loss, reconstruction_loss
+from mdrn_cli.training import Distillation, TrainConfig, run_train
+
+CPU = torch.device("cpu")
+
+
+def config_for(folder, distillation, **changes) -> TrainConfig:
+    base = TrainConfig(
+        data=str(folder),
+        blocks=1,
+        features=8,
+        iterations=4,
+        batch_size=2,
+        patch_size=32,
+        precision="float32",
+        save_every=0,
+        device="cpu",
+        distillation=distillation,
+    )
+    return replace(base, **changes)
+
+
+def test_the_loss_is_the_sum_over_groups_of_mean_absolute_differences():
+    ours = [torch.zeros(2, 3, 4, 5)] * 3
+    theirs = [torch.full((2, 3, 4, 5), value) for value in (1.0, -2.0, 0.5)]
+    assert distillation_loss(ours, theirs).item() == pytest.approx(3.5)
+    with pytest.raises(ValueError, match="zip"):
+        distillation_loss(ours, theirs[:2])
+
+
+class Recorder:
+    """A network that remembers what it was given."""
+
+    def __init__(self, model):
+        self.model, self.inputs = model, []
+
+    def forward_features(self, noisy):
+        self.inputs.append(noisy)
+        return self.model.forward_features(noisy)
+
+
+def asked(distillation, sigma, done=0.0):
+    """Inputs of student and teacher in one step, and its loss with the parts it should be made of."""
+    student, teacher = Recorder(tiny_checkpoint(seed=1).build()), Recorder(tiny_checkpoint(seed=2).build())
+    clean = torch.rand(2, 1, 16, 16)
+    step = distilled_loss(sigma, distillation, teacher)
+    loss = step(student.forward_features, clean, torch.Generator().manual_seed(0), done)
+    (ours,), (theirs,) = student.inputs, teacher.inputs
+    denoised, features = student.model.forward_features(ours)
+    parts = reconstruction_loss(denoised, clean), distillation_loss(features, teacher.model.forward_features(theirs)[1])
+    return clean, ours, theirs, loss, parts
+
+
+def test_hads_gives_both_the_same_noisy_input_and_adds_the_weighted_loss():
+    _, ours, theirs, loss, (reconstruction, distilled) = asked(Distillation("hads", "", 50.0, weight=0.3), 50.0)
+    assert torch.equal(ours, theirs)
+    assert loss.item() == pytest.approx((reconstruction + 0.3 * distilled).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_hmds_gives_the_teacher_the_same_patch_under_less_noise(shared):
+    clean, ours, theirs, _, _ = asked(Distillation("hmds", "", 25.0, shared_noise=shared), 50.0)
+    student_noise, teacher_noise = (ours - clean) * 255, (theirs - clean) * 255
+    assert student_noise.std().item() == pytest.approx(50, rel=0.15)
+    assert teacher_noise.std().item() == pytest.approx(25, rel=0.15)
+    assert torch.allclose(student_noise / 2, teacher_noise, atol=1e-3) == shared
+
+
+@pytest.mark.parametrize(("done", "weight"), [(0.0, 0.4), (0.5, 0.3), (1.0, 0.2), (1.5, 0.2)])
+def test_the_weight_goes_from_start_to_end_in_a_straight_line(done, weight):
+    distillation = Distillation("hads", "", 50.0, weight=0.4, final_weight=0.2)
+    _, _, _, loss, (reconstruction, distilled) = asked(distillation, 50.0, done)
+    assert loss.item() == pytest.approx((reconstruction + weight * distilled).item(), rel=1e-5)
+
+
+def test_one_forward_pass_each_and_the_teacher_is_frozen():
+    teacher = frozen(tiny_checkpoint(seed=2).build().train(), CPU)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    buffers = {name: tensor.clone() for name, tensor in teacher.named_buffers()}
+    student = tiny_checkpoint(seed=1).build().train()
+    heads = []
+    for network in (student, teacher):
+        network.head.register_forward_hook(lambda module, _a, _o: heads.append(module))
+    step = distilled_loss(50.0, Distillation("hads", "", 50.0), teacher)
+    step(student.forward_features, torch.rand(1, 1, 16, 16), torch.Generator(), 0.0).backward()
+    assert heads == [student.head, teacher.head]
+    assert not teacher.training
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    assert student.head.weight.grad.abs().max() > 0
+    assert all(torch.equal(teacher.state_dict()[name], before[name]) for name in before)
+    assert all(torch.equal(dict(teacher.named_buffers())[name], buffers[name]) for name in buffers)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "mode", "teacher_sigma", "student", "message"),
+    [
+        (("gray", 25.0), "hads", 25.0, {"sigma": 50.0}, "hads needs one noise level"),
+        (("gray", 50.0), "hmds", 50.0, {"sigma": 50.0}, "below the student"),
+        (("gray", 75.0), "hmds", 75.0, {"sigma": 50.0}, "below the student"),
+        (("color", 50.0), "hads", 50.0, {"sigma": 50.0}, "is for color"),
+        (("gray", 50.0), "hads", 50.0, {"sigma": 50.0, "features": 16}, "features"),
+        (("gray", 25.0), "hmds", 15.0, {"sigma": 50.0}, "is for sigma 25"),
+    ],
+)
+def test_a_pair_that_makes_no_sense_is_a_usage_error(teacher, mode, teacher_sigma, student, message):
+    distillation = Distillation(mode, "", teacher_sigma)
+    with pytest.raises(UsageError, match=message):
+        check_teacher(config_for("x", distillation, **student), distillation, tiny_checkpoint(*teacher))
+
+
+def test_an_unknown_mode_or_a_negative_weight_is_a_usage_error():
+    with pytest.raises(UsageError, match="mode"):
+        Distillation("both", "", 50.0)
+    with pytest.raises(UsageError, match="weight"):
+        Distillation("hads", "", 50.0, final_weight=-1)
+
+
+def test_a_run_leaves_the_teachers_file_alone_and_records_it(photo_folder, tmp_path, tiny_weights):
+    path = tiny_weights("gray", 25.0, 2)
+    before = path.read_bytes()
+    config = config_for(photo_folder, Distillation("hmds", str(path), 25.0))
+    run_distill(config, tmp_path / "run", False, lambda _p: None)
+    assert path.read_bytes() == before
+    record = load_checkpoint(tmp_path / "run" / "last.safetensors").record
+    assert record["distillation"]["mode"] == "hmds"
+    with pytest.raises(UsageError, match="learns from a teacher"):
+        run_train(config, tmp_path / "run", True, lambda _p: None)
+    with pytest.raises(UsageError, match="no teacher"):
+        run_distill(replace(config, distillation=None), tmp_path / "other", False, lambda _p: None)
+
+
+def test_the_command_distills_and_resumes(photo_folder, tmp_path):
+    from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
+    from mdrn_cli.model import MDRN, MDRNConfig
+
+    config = MDRNConfig("gray", 1)
+    teacher = tmp_path / "teacher.safetensors"
+    save_checkpoint(teacher, Checkpoint(config, 25.0, MDRN(config).state_dict(), {}), torch.float32)
+    run = tmp_path / "run"
+    arguments = ["distill", "--mode", "hmds", "--teacher-sigma", 25, "--teacher", teacher, "--data", photo_folder]
+    arguments += ["--blocks", 1, "--iterations", 2, "--batch-size", 1, "--patch-size", 32, "--precision", "float32"]
+    done = run_mdrn(*arguments, "-o", run)
+    assert done.returncode == 0, done.stderr
+    assert load_checkpoint(run / "last.safetensors").record["iteration"] == 2
+    assert run_mdrn("distill", "--resume", "-o", run).returncode == 0
+    refused = run_mdrn("train", "--resume", "-o", run)
+    assert refused.returncode == 2
+    assert "mdrn distill --resume" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--mode", "both"], 2, "hads or hmds"),
+        ([], 2, "hads or hmds"),
+        (["--mode", "hmds"], 2, "--teacher-sigma"),
+        (["--mode", "hads", "--sigma", "99"], 5, "sigma 99"),
+        (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
+    ],
+)
+def test_what_cannot_be_distilled_is_said(photo_folder, tmp_path, arguments, code, message):
+    done = run_mdrn("distill", *arguments, "--data", photo_folder, "--iterations", 1, "-o", tmp_path / "run")
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
