@@ -106,7 +106,7 @@ def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
         pass
 
     sampler_photos = run_photos(photo_folder)
-    model = initial_model(config)
+    model = initial_model(config).to(memory_format=torch.channels_last)
     sampler = PatchSampler(sampler_photos, config.patch_size, torch.device("cpu"))
     inner, calls = plain_loss(config.sigma), []
 
