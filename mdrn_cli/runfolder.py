@@ -41,6 +41,7 @@ class Counters:
         skipped: steps skipped because loss or gradient was not finite.
         consecutive_skipped: of these, the ones since the last good step.
         best_psnr: highest validation PSNR so far in dB, None before the first.
+        loss_sum, loss_steps: sum and count of losses since the last report.
     """
 
     iteration: int = 0
@@ -48,6 +49,8 @@ class Counters:
     skipped: int = 0
     consecutive_skipped: int = 0
     best_psnr: float | None = None
+    loss_sum: float = 0.0
+    loss_steps: int = 0
 
 
 @dataclass

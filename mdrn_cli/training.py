@@ -414,6 +414,7 @@ class _Run:
 
     def save(self) -> None:
         self.saved = self.counters.elapsed
+        self._gather_losses()
         save_state(self.folder, self.state, asdict(self.config))
         self.save_weights(LAST_FILE)
 
@@ -422,11 +423,19 @@ class _Run:
         checkpoint = Checkpoint(self.config.network, self.config.sigma, self.averaged.state_dict(), record)
         save_checkpoint(self.folder / name, checkpoint, torch.float32)
 
+    def _gather_losses(self) -> None:
+        """Losses stay on the device until a report or a save asks for them."""
+        if self.losses:
+            self.counters.loss_sum += float(torch.stack(self.losses).sum())
+            self.counters.loss_steps += len(self.losses)
+            self.losses.clear()
+
     def progress(self, value: float | None) -> Progress:
         counters, fraction = self.counters, self.fraction()
         spent = max(counters.elapsed - self.first_elapsed, 1e-9)
-        loss = float(torch.stack(self.losses).mean()) if self.losses else math.nan
-        self.losses.clear()
+        self._gather_losses()
+        loss = counters.loss_sum / counters.loss_steps if counters.loss_steps else math.nan
+        counters.loss_sum, counters.loss_steps = 0.0, 0
         return Progress(
             iteration=counters.iteration,
             fraction=min(fraction, 1.0),
