@@ -233,10 +233,15 @@ def _write(job: Job, restored: Picture, facts: Facts, spent: float) -> Outcome:
 def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
     if isinstance(error, MdrnError):
         named = error.message if str(path) in error.message else f"{path}: {error.message}"
-        return type(error)(named, error.hint, error.exit_code)
+        named_error = type(error)(named, error.hint, error.exit_code)
+        named_error.__cause__ = error
+        return named_error
     if isinstance(error, OSError):
-        return MdrnError(f"cannot write {path} ({error.strerror or error})")
-    return MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
+        wrapped = MdrnError(f"cannot write {path} ({error.strerror or error})")
+    else:
+        wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 def denoise_content(content: bytes, kind: str, options: DenoiseOptions, on_tile: OnTile | None = None) -> bytes:

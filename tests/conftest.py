@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 # Small networks on two cores: more threads would only wait for one another.
@@ -15,6 +16,7 @@ from PIL import Image
 
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.training import TrainConfig
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -56,6 +58,22 @@ def tiny_checkpoint(color: str = "gray", sigma: float = 50.0, seed: int = 0, blo
     torch.manual_seed(seed)
     config = MDRNConfig(color, blocks, features=8)
     return Checkpoint(config, sigma, MDRN(config).state_dict(), {"iterations": 0})
+
+
+def tiny_config(folder: object, **changes: object) -> TrainConfig:
+    """A training run of seconds, deterministic, saving at every step."""
+    base = TrainConfig(
+        data=str(folder),
+        blocks=1,
+        features=8,
+        iterations=12,
+        batch_size=2,
+        patch_size=32,
+        precision="float32",
+        save_every=0,
+        device="cpu",
+    )
+    return replace(base, **changes)
 
 
 @pytest.fixture

@@ -4,31 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import run_mdrn, tiny_checkpoint
+from conftest import run_mdrn, tiny_checkpoint, tiny_config
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import check_teacher, distilled_loss, frozen, run_distill
 from mdrn_cli.errors import UsageError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
-from mdrn_cli.training import Distillation, TrainConfig, run_train
+from mdrn_cli.training import Distillation, run_train
 
 CPU = torch.device("cpu")
-
-
-def config_for(folder, distillation, **changes) -> TrainConfig:
-    base = TrainConfig(
-        data=str(folder),
-        blocks=1,
-        features=8,
-        iterations=4,
-        batch_size=2,
-        patch_size=32,
-        precision="float32",
-        save_every=0,
-        device="cpu",
-        distillation=distillation,
-    )
-    return replace(base, **changes)
 
 
 def test_the_loss_is_the_sum_over_groups_of_mean_absolute_differences():
@@ -116,7 +100,7 @@ def test_one_forward_pass_each_and_the_teacher_is_frozen():
 def test_a_pair_that_makes_no_sense_is_a_usage_error(teacher, mode, teacher_sigma, student, message):
     distillation = Distillation(mode, "", teacher_sigma)
     with pytest.raises(UsageError, match=message):
-        check_teacher(config_for("x", distillation, **student), distillation, tiny_checkpoint(*teacher))
+        check_teacher(tiny_config("x", distillation=distillation, **student), distillation, tiny_checkpoint(*teacher))
 
 
 def test_an_unknown_mode_or_a_negative_weight_is_a_usage_error():
@@ -129,7 +113,7 @@ def test_an_unknown_mode_or_a_negative_weight_is_a_usage_error():
 def test_a_run_leaves_the_teachers_file_alone_and_records_it(photo_folder, tmp_path, tiny_weights):
     path = tiny_weights("gray", 25.0, 2)
     before = path.read_bytes()
-    config = config_for(photo_folder, Distillation("hmds", str(path), 25.0))
+    config = tiny_config(photo_folder, distillation=Distillation("hmds", str(path), 25.0))
     run_distill(config, tmp_path / "run", False, lambda _p: None)
     assert path.read_bytes() == before
     record = load_checkpoint(tmp_path / "run" / "last.safetensors").record

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_mdrn
+from conftest import run_mdrn, tiny_config
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -23,21 +23,6 @@ from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.training import TrainConfig, fit, initial_model, plain_loss, run_train
-
-
-def config_for(folder: Path, **changes) -> TrainConfig:
-    base = TrainConfig(
-        data=str(folder),
-        blocks=1,
-        features=8,
-        iterations=12,
-        batch_size=2,
-        patch_size=32,
-        precision="float32",
-        save_every=0,
-        device="cpu",
-    )
-    return replace(base, **changes)
 
 
 def silent(_progress) -> None:
@@ -62,7 +47,7 @@ def test_l1_is_the_mean_absolute_difference():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam"])
 def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimizer):
     run = tmp_path / "run"
-    config = config_for(
+    config = tiny_config(
         photo_folder,
         val=str(photo_folder),
         iterations=60,
@@ -91,7 +76,7 @@ def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimi
 
 def test_a_time_budget_ends_the_run_and_its_schedule(photo_folder, tmp_path):
     began = time.monotonic()
-    config = config_for(photo_folder, iterations=None, time_budget=1.5, save_every=60)
+    config = tiny_config(photo_folder, iterations=None, time_budget=1.5, save_every=60)
     counters, _ = run_train(config, tmp_path / "run", False, silent)
     assert 1.5 <= counters.elapsed < 10
     assert time.monotonic() - began < 30
@@ -99,7 +84,7 @@ def test_a_time_budget_ends_the_run_and_its_schedule(photo_folder, tmp_path):
 
 
 def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
-    config = config_for(photo_folder, iterations=10)
+    config = tiny_config(photo_folder, iterations=10)
     run_train(config, tmp_path / "whole", False, silent)
 
     class StopError(Exception):
@@ -172,14 +157,14 @@ def fit_with(config: TrainConfig, folder: Path, losses) -> None:
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(photo_folder, tmp_path):
-    config = config_for(photo_folder, iterations=6)
+    config = tiny_config(photo_folder, iterations=6)
     counters = fit_with(config, tmp_path / "run", [1, math.nan, 1, math.inf, math.nan, 1])
     assert (counters.skipped, counters.consecutive_skipped) == (3, 0)
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["skipped"] == 3
 
 
 def test_too_many_in_a_row_end_the_run_with_the_last_good_state(photo_folder, tmp_path):
-    config = config_for(photo_folder, iterations=50, max_skipped=5)
+    config = tiny_config(photo_folder, iterations=50, max_skipped=5)
     with pytest.raises(MdrnError, match="diverged"):
         fit_with(config, tmp_path / "run", [1, 1, 1] + [math.nan] * 47)
     last = load_checkpoint(tmp_path / "run" / "last.safetensors")
@@ -190,7 +175,7 @@ def test_too_many_in_a_row_end_the_run_with_the_last_good_state(photo_folder, tm
 def test_starting_from_another_checkpoint(photo_folder, tmp_path, tiny_weights):
     """Other sigma, other color mode, more blocks: the run begins with the adapted weights."""
     init = tiny_weights("gray", 25.0)
-    config = config_for(photo_folder, init=str(init), blocks=2, sigma=50.0)
+    config = tiny_config(photo_folder, init=str(init), blocks=2, sigma=50.0)
     gray = torch.rand(1, 1, 16, 16)
     with torch.inference_mode():
         assert torch.equal(initial_model(config)(gray), load_checkpoint(init).build()(gray))
@@ -212,7 +197,7 @@ def test_starting_from_another_checkpoint(photo_folder, tmp_path, tiny_weights):
 )
 def test_a_config_that_makes_no_sense_is_a_usage_error(photo_folder, wrong):
     with pytest.raises(UsageError):
-        config_for(photo_folder, **wrong)
+        tiny_config(photo_folder, **wrong)
 
 
 def test_command_line_errors(photo_folder, tmp_path):
@@ -230,7 +215,7 @@ def test_command_line_errors(photo_folder, tmp_path):
 
 
 def test_a_finished_run_is_not_overwritten_by_accident(photo_folder, tmp_path):
-    run_train(config_for(photo_folder, iterations=1), tmp_path / "run", False, silent)
+    run_train(tiny_config(photo_folder, iterations=1), tmp_path / "run", False, silent)
     again = run_mdrn("train", "-o", tmp_path / "run", "--data", photo_folder, "--iterations", 1)
     assert again.returncode == 2
     assert "--resume" in again.stderr

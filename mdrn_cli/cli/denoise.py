@@ -24,8 +24,6 @@ SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
 PIPE = Path("-")
 FILES = "Files"
-QUALITY = "Quality"
-MACHINE = "Machine"
 
 
 def denoise(
@@ -169,7 +167,7 @@ def _run(jobs: list[Job], options: DenoiseOptions, fail_fast: bool, report: Path
         for outcome in run_jobs(jobs, options, on_start, on_tile, fail_fast):
             outcomes.append(outcome)
             bar.advance(files)
-            _show(outcome, as_json)
+            _show(outcome, as_json, quiet=len(jobs) == 1)
     summary = _summary(outcomes, len(jobs))
     if as_json:
         typer.echo(json.dumps(summary))
@@ -181,6 +179,8 @@ def _run(jobs: list[Job], options: DenoiseOptions, fail_fast: bool, report: Path
         )
     if report:
         _write_report(report, [to_json(outcome) for outcome in outcomes], summary)
+    if len(jobs) == 1 and outcomes[0].error:
+        raise outcomes[0].error
     return exit_code(outcomes)
 
 
@@ -197,13 +197,13 @@ def _bar() -> Progress:
     )
 
 
-def _show(outcome: Outcome, as_json: bool) -> None:
-    """An outcome as it arrives: JSON on stdout, else a line on stderr."""
+def _show(outcome: Outcome, as_json: bool, quiet: bool) -> None:
+    """An outcome as it arrives: JSON on stdout, a line on stderr; `quiet` leaves errors to the caller."""
     if as_json:
         typer.echo(json.dumps(to_json(outcome)))
-    if outcome.error:
+    if outcome.error and not quiet:
         print_error(outcome.error.message, outcome.error.hint)
-    elif outcome.facts and not as_json:
+    if outcome.facts and not as_json:
         done = outcome.facts
         stderr.print(
             f"{outcome.job.target}: {done.width}x{done.height} {done.mode}, sigma {done.sigma:g}, {done.model}, "
