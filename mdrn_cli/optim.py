@@ -33,6 +33,9 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, for kernels of shape (out, in, h, w) seen as (out, in*h*w).
 
+    As in torch's fused optimizers, a step does nothing while `found_inf`, a scalar tensor on the device, is not 0:
+    whether to skip is decided there, without waiting for the device.
+
     Args:
         params: convolution kernels, or one group {"params": ...}.
         lr: step length in spectral norm.
@@ -41,6 +44,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, params: Any, lr: float = 0.01, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
+        self.found_inf = torch.zeros(())
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
@@ -57,13 +61,15 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             if "momentum_buffer" not in self.state[p]:
                 self.state[p]["momentum_buffer"] = torch.zeros(shape, dtype=p.dtype, device=p.device)
-        grads = [p.grad.reshape(shape) for p in params if p.grad is not None]
         buffers = [self.state[p]["momentum_buffer"] for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - momentum)
-        nesterov = torch.stack(torch._foreach_lerp(grads, buffers, momentum))
-        scale = max(1.0, shape[0] / shape[1]) ** 0.5
-        for p, update in zip(params, orthogonalise(nesterov), strict=True):
-            p.add_(update.view(p.shape), alpha=-lr * scale)
+        grads = torch.stack([p.grad.reshape(shape) for p in params if p.grad is not None])
+        keep = self.found_inf == 0
+        gains = torch.where(keep, grads - torch.stack(buffers), 0) * (1 - momentum)
+        torch._foreach_add_(buffers, list(gains.unbind()))
+        averages = torch.stack(buffers)
+        nesterov = torch.where(keep, grads + momentum * (averages - grads), 0)
+        steps = orthogonalise(nesterov) * (-lr * max(1.0, shape[0] / shape[1]) ** 0.5)
+        torch._foreach_add_(params, [step.view(p.shape) for p, step in zip(params, steps, strict=True)])
 
 
 def make_optimizers(model: nn.Module, name: str, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:

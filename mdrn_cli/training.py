@@ -289,16 +289,21 @@ def fit(
     try:
         while run.fraction() < 1:
             run.step()
-            due = run.validation_due()
-            if due or run.counters.iteration % REPORT_EVERY == 0:
-                progress = run.progress(run.validate() if due else None)
+            validating, saving = run.validation_due(), run.save_due()
+            reporting = validating or run.counters.iteration % REPORT_EVERY == 0
+            if reporting or saving:
+                run.collect()
+            if reporting:
+                progress = run.progress(run.validate() if validating else None)
                 metrics.append(run.metrics_row(progress))
                 report(progress)
-            if run.save_due():
+            if saving:
                 run.save()
     except KeyboardInterrupt:
+        run.collect()
         run.save()
         raise
+    run.collect()
     run.save()
     return run.counters
 
@@ -330,7 +335,7 @@ class _Run:
         self.peak_rates = [group["lr"] for group in self.groups()]
         self.parameters: list[Tensor] = list(model.parameters())
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
-        self.losses: list[Tensor] = []
+        self.tally = self._no_tally()
 
     @property
     def counters(self) -> Counters:
@@ -367,30 +372,55 @@ class _Run:
             loss = self.step_loss(self.network, clean, self.state.generator, self.fraction())
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        if bool((loss + norm).isfinite()):
-            for optimizer in self.state.optimizers:
-                optimizer.step()
-            self._average()
-            counters.consecutive_skipped = 0
-            self.losses.append(loss.detach())
-        else:
-            counters.skipped += 1
-            counters.consecutive_skipped += 1
+        loss = loss.detach()
+        finite = (loss + norm).isfinite()
+        self._update(finite)
+        self._tally(loss, finite)
         self.model.zero_grad(set_to_none=True)
         counters.iteration += 1
         counters.elapsed = time.monotonic() - self.started
-        if counters.consecutive_skipped > config.max_skipped:
+
+    def _update(self, finite: Tensor) -> None:
+        """Move weights and their average, unless the step was not finite; the device decides, nobody waits."""
+        for optimizer in self.state.optimizers:
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            optimizer.step()
+        done = self.counters.iteration
+        decay = min(self.config.ema, (1 + done) / (10 + done))
+        with torch.no_grad():
+            gains = torch._foreach_sub(self.parameters, self.averaged_parameters)
+            torch._foreach_mul_(gains, (1 - decay) * finite.float())
+            torch._foreach_add_(self.averaged_parameters, gains)
+
+    def _tally(self, loss: Tensor, finite: Tensor) -> None:
+        """Count on the device: sum and number of losses, steps skipped, and of these the ones in a row."""
+        good, bad = finite.float(), (~finite).float()
+        total = torch.stack([torch.where(finite, loss, 0).float(), good, bad, bad])
+        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 3 + [bad])
+
+    def collect(self) -> None:
+        """Bring the device's counts into the counters.
+
+        Raises:
+            MdrnError: too many steps in a row were not finite.
+        """
+        counters = self.counters
+        loss, steps, skipped, in_a_row = self.tally.tolist()
+        counters.loss_sum += loss
+        counters.loss_steps += int(steps)
+        counters.skipped += int(skipped)
+        counters.consecutive_skipped = int(in_a_row)
+        self.tally = self._no_tally()
+        if counters.consecutive_skipped > self.config.max_skipped:
             raise MdrnError(
                 f"training diverged: {counters.consecutive_skipped} steps in a row were not finite "
                 f"(iteration {counters.iteration})",
                 f"{self.folder} keeps the last good state; lower the learning rate",
             )
 
-    def _average(self) -> None:
-        done = self.counters.iteration
-        decay = min(self.config.ema, (1 + done) / (10 + done))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.averaged_parameters, self.parameters, 1 - decay)
+    def _no_tally(self) -> Tensor:
+        start = [0.0, 0.0, 0.0, float(self.counters.consecutive_skipped)]
+        return torch.tensor(start, device=self.device)
 
     def validation_due(self) -> bool:
         return self.validator is not None and (
@@ -409,12 +439,13 @@ class _Run:
         return value
 
     def save_due(self) -> bool:
-        # A state is only kept while steps are finite: it is what a diverged run falls back on.
-        return self.counters.elapsed - self.saved >= self.config.save_every and self.counters.consecutive_skipped == 0
+        return self.counters.elapsed - self.saved >= self.config.save_every
 
     def save(self) -> None:
+        # A state is only kept while steps are finite: it is what a diverged run falls back on.
+        if self.counters.consecutive_skipped:
+            return
         self.saved = self.counters.elapsed
-        self._gather_losses()
         save_state(self.folder, self.state, asdict(self.config))
         self.save_weights(LAST_FILE)
 
@@ -423,17 +454,9 @@ class _Run:
         checkpoint = Checkpoint(self.config.network, self.config.sigma, self.averaged.state_dict(), record)
         save_checkpoint(self.folder / name, checkpoint, torch.float32)
 
-    def _gather_losses(self) -> None:
-        """Losses stay on the device until a report or a save asks for them."""
-        if self.losses:
-            self.counters.loss_sum += float(torch.stack(self.losses).sum())
-            self.counters.loss_steps += len(self.losses)
-            self.losses.clear()
-
     def progress(self, value: float | None) -> Progress:
         counters, fraction = self.counters, self.fraction()
         spent = max(counters.elapsed - self.first_elapsed, 1e-9)
-        self._gather_losses()
         loss = counters.loss_sum / counters.loss_steps if counters.loss_steps else math.nan
         counters.loss_sum, counters.loss_steps = 0.0, 0
         return Progress(

@@ -1,5 +1,8 @@
 """Muon and the division of parameters between optimizers."""
 
+import math
+
+import pytest
 import torch
 
 from mdrn_cli.model import MDRN, MDRNConfig
@@ -52,3 +55,23 @@ def test_muon_descends():
         (weight - target).square().mean().backward()
         optimizer.step()
     assert (weight - target).square().mean().item() < before / 4
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw", "adam"])
+def test_a_step_that_is_not_finite_changes_nothing_that_lasts(name):
+    """One NaN step between two good ones must leave what the two alone would have given."""
+
+    def after(gradients):
+        torch.manual_seed(0)
+        model = MDRN(MDRNConfig("gray", 1, 8))
+        optimizers = make_optimizers(model, name, 1e-3, 0.02)
+        for value in gradients:
+            for p in model.parameters():
+                p.grad = torch.full_like(p, value) + torch.arange(p.numel()).view(p.shape) / p.numel()
+            for optimizer in optimizers:
+                optimizer.found_inf = torch.tensor(0.0 if math.isfinite(value) else 1.0)
+                optimizer.step()
+        return list(model.parameters())
+
+    for a, b in zip(after([0.1, math.nan, 0.3]), after([0.1, 0.3]), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
