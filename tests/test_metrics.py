@@ -7,7 +7,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from mdrn_cli.metrics import psnr, ssim, to_uint8
-from mdrn_cli.noise import add_noise
+from mdrn_cli.noise import add_noise, estimate_sigma
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +63,24 @@ def test_color_noise_is_drawn_in_height_width_channel_order(photo):
     crop = photo[:5, :7]
     drawn = np.random.RandomState(0).normal(0, 10 / 255, (5, 7, 3))
     assert np.array_equal(add_noise(crop, 10), (crop / 255 + drawn).astype(np.float32).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("sigma", [2, 10, 50])
+def test_noise_on_a_flat_image_is_estimated_closely(channels, sigma):
+    rng = np.random.default_rng(0)
+    noisy = 0.5 + rng.normal(0, sigma / 255, (channels, 201, 301)).astype(np.float32)
+    assert estimate_sigma(noisy) == pytest.approx(sigma, rel=0.04)
+
+
+@pytest.mark.parametrize(("sigma", "tolerance"), [(5, 0.1), (25, 0.05), (75, 0.03)])
+def test_noise_on_a_photograph_is_estimated(photo, gray_photo, sigma, tolerance):
+    assert estimate_sigma(add_noise(photo, sigma)) == pytest.approx(sigma, rel=tolerance)
+    assert estimate_sigma(add_noise(gray_photo, sigma)) == pytest.approx(sigma, rel=2 * tolerance)
+
+
+def test_noise_of_tiny_images():
+    assert np.isnan(estimate_sigma(np.zeros((1, 2, 9), np.float32)))
+    for shape in ((1, 3, 3), (3, 7, 7), (3, 12, 40)):
+        assert estimate_sigma(np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)) > 0
+    assert estimate_sigma(np.zeros((3, 64, 64), np.float32)) == 0
