@@ -6,9 +6,8 @@ import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr, stdout
+from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr
 from mdrn_cli.cli.options import Data, DryRun, Json, Offline
 from mdrn_cli.errors import FetchError, UsageError
 
@@ -30,14 +29,12 @@ def list_(data: Data = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, state) for known, state in rows]}))
         return
-    table = Table(title="Benchmark sets")
-    for column in ("name", "color", "images", "size", "where", "source", "licence"):
-        table.add_column(column)
     for known, state in rows:
-        size = format_bytes(known.bytes)
-        repository = "/".join(known.source.split("/")[:2])
-        table.add_row(known.name, known.color, str(len(known.items)), size, state, repository, known.licence)
-    stdout.print(table)
+        kind = known.color if known.clean else f"{known.color}, real noise"
+        typer.echo(
+            f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {state}\n"
+            f"    licence: {known.licence}; from {known.source}"
+        )
 
 
 @app.command()

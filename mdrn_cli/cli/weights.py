@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr, stdout
+from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr
 from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline
 from mdrn_cli.errors import UsageError, WeightsError
 
@@ -32,16 +31,15 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
     if as_json:
         typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
         return
-    table = Table(title="Checkpoints")
-    for column in ("name", "color", "sigma", "parameters", "size", "PSNR in dB", "where", "source", "licence"):
-        table.add_column(column)
     for status in statuses:
         record = status.record
-        measured = ", ".join(f"{name} {value:.2f}" for name, value in record.metrics.items())
-        what = (record.name, record.color, f"{record.sigma:g}", f"{record.parameters:,}", format_bytes(record.bytes))
-        source = next(iter(record.urls), "this package" if status.state == "bundled" else "-")
-        table.add_row(*what, measured, status.state, source, record.licence)
-    stdout.print(table)
+        source = next(iter(record.urls), "this package" if status.state == "bundled" else "no known source")
+        measured = ", ".join(f"{name} {value:.2f} dB" for name, value in record.metrics.items())
+        typer.echo(
+            f"{record.name}: {record.color}, sigma {record.sigma:g}, {record.parameters:,} parameters, "
+            f"{format_bytes(record.bytes)}, {status.state}\n"
+            f"    {measured}; licence {record.licence}; from {source}"
+        )
 
 
 @app.command()

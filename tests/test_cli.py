@@ -1,0 +1,63 @@
+"""The command as a whole: quick to answer, one error boundary."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import run_mdrn
+
+import mdrn_cli
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["denoise", "--help"], ["train", "--help"], ["bench", "--help"]])
+def test_help_answers_without_torch(arguments):
+    script = (
+        "import sys; from mdrn_cli.cli import app\n"
+        f"app({arguments!r}, standalone_mode=False)\n"
+        "assert not {'torch', 'numpy', 'PIL', 'safetensors'} & sys.modules.keys(), sorted(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
+
+
+def test_help_takes_less_than_half_a_second():
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        assert run_mdrn("--help").returncode == 0
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+
+
+def test_version():
+    assert run_mdrn("--version").stdout == f"mdrn {mdrn_cli.__version__}\n"
+
+
+def test_no_command_is_a_usage_error_that_shows_the_help():
+    done = run_mdrn()
+    assert done.returncode == 2
+    assert "Usage" in done.stdout + done.stderr
+
+
+def test_an_unknown_command_is_one_error_line():
+    done = run_mdrn("denoize")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "denoise" in done.stderr
+
+
+def test_debug_shows_the_traceback():
+    plain = run_mdrn("denoise", "none.png", "--sigma", 50)
+    assert "Traceback" not in plain.stderr
+    for arguments in (["--debug", "denoise", "none.png"], ["denoise", "none.png", "--debug"]):
+        debugged = run_mdrn(*arguments, "--sigma", 50)
+        assert "Traceback" in debugged.stderr
+        assert debugged.returncode == plain.returncode == 4
+
+
+def test_weights_list():
+    done = run_mdrn("weights", "list")
+    assert done.returncode == 0
+    assert "mdrn-2b-gray-50" in done.stdout

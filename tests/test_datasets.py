@@ -1,0 +1,170 @@
+"""Benchmark sets: recognised by content, fetched once, run without truth."""
+
+import hashlib
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SHARED, run_mdrn
+from PIL import Image
+from server import Site, serving
+
+from mdrn_cli import datasets
+from mdrn_cli.cache import Item
+from mdrn_cli.datasets import BenchmarkSet, benchmark_sets, find_on_disk, open_dataset, verify_set
+from mdrn_cli.errors import FetchError
+
+
+@pytest.fixture
+def small_set(tmp_path, photo, monkeypatch) -> tuple[BenchmarkSet, dict[str, bytes]]:
+    """A set of three files that takes the place of Set12, and their content."""
+    contents = {}
+    for k in range(3):
+        path = tmp_path / "source.png"
+        Image.fromarray(photo[k * 50 : k * 50 + 40, :60]).save(path)
+        contents[f"{k:02d}.png"] = path.read_bytes()
+    path.unlink()
+    items = tuple(
+        Item(name, hashlib.sha256(content).hexdigest(), len(content), (), "CC0") for name, content in contents.items()
+    )
+    known = BenchmarkSet("Set12", "gray", True, "some/where", "CC0", items)
+    monkeypatch.setattr(datasets, "benchmark_sets", lambda: {"Set12": known})
+    return known, contents
+
+
+def test_the_index_names_every_file_of_every_set():
+    known = benchmark_sets()
+    sizes = {name: len(entry.items) for name, entry in known.items()}
+    assert sizes == {
+        "Set12": 12,
+        "BSD68": 68,
+        "CBSD68": 68,
+        "Kodak24": 24,
+        "McMaster": 18,
+        "RNI6": 6,
+        "RNI15": 15,
+        "Urban100": 100,
+    }
+    for entry in known.values():
+        assert entry.licence
+        for item in entry.items:
+            assert "/" not in item.name
+            assert item.sources[0].startswith("https://")
+            assert entry.source.split("/")[2] in item.sources[0], "the commit is pinned"
+    assert not known["RNI6"].clean
+    assert known["Urban100"].color == "both"
+
+
+def test_a_set_is_recognised_by_content_under_any_name(small_set, tmp_path):
+    known, contents = small_set
+    folder = tmp_path / "data" / "test" / "my pictures"
+    folder.mkdir(parents=True)
+    for k, content in enumerate(contents.values()):
+        (folder / f"renamed-{k}.png").write_bytes(content)
+    (folder / "notes.txt").write_text("more beside")
+    files, verified = find_on_disk(known, tmp_path / "data")
+    assert verified
+    assert [path.read_bytes() for path in files] == list(contents.values())
+    assert open_dataset("set12", tmp_path / "data").verified is True
+    assert verify_set(known, tmp_path / "data") == "on disk"
+
+
+def test_a_folder_of_the_name_with_other_content_is_used_but_not_passed_off(small_set, tmp_path):
+    known, contents = small_set
+    folder = tmp_path / "data" / "Set12"
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    Image.new("L", (60, 40)).save(folder / "00.png")
+    opened = open_dataset("Set12", tmp_path / "data")
+    assert (opened.verified, len(opened.files)) == (False, 3)
+    assert verify_set(known, tmp_path / "data") == "on disk, other files"
+
+
+def test_bench_warns_of_a_folder_that_is_not_the_public_set(tmp_path, photo, tiny_weights):
+    (tmp_path / "Set12").mkdir()
+    Image.fromarray(photo[:40, :40]).save(tmp_path / "Set12" / "a.png")
+    done = run_mdrn("bench", "Set12", "--data", tmp_path, "--sigma", 50, "--model", tiny_weights())
+    assert done.returncode == 0
+    assert "not byte for byte" in done.stderr
+
+
+def test_a_set_is_fetched_once_then_taken_from_the_cache(small_set, monkeypatch):
+    known, contents = small_set
+    monkeypatch.delenv("MDRN_OFFLINE")
+    monkeypatch.setenv("NO_PROXY", "*")
+    with serving(Site({f"/{name}": content for name, content in contents.items()})) as site:
+        items = tuple(replace(item, sources=(f"{site.base}/{item.name}",)) for item in known.items)
+        monkeypatch.setattr(datasets, "benchmark_sets", lambda: {"Set12": replace(known, items=items)})
+        seen = []
+        opened = open_dataset("Set12", on_bytes=seen.append)
+        assert sum(seen) == known.bytes
+        assert [path.name for path in opened.files] == list(contents)
+        assert opened.verified
+        site.requests.clear()
+        open_dataset("Set12")
+        assert site.requests == []
+        opened.files[1].write_bytes(b"damaged")
+        assert verify_set(known) == "partly cached"
+        open_dataset("Set12")
+        assert [path for path, _ in site.requests] == ["/01.png"]
+    monkeypatch.setenv("MDRN_OFFLINE", "1")
+    assert open_dataset("Set12").verified
+    assert verify_set(known) == "cached"
+
+
+def test_offline_says_what_is_missing_and_how_to_bring_it(small_set):
+    with pytest.raises(FetchError, match="3 of 3 files of Set12") as caught:
+        open_dataset(small_set[0].name)
+    assert "MDRN_DATA" in caught.value.hint
+
+
+def test_data_commands(tmp_path):
+    listed = json.loads(run_mdrn("data", "list", "--json").stdout)["sets"]
+    assert {entry["state"] for entry in listed} == {"missing"}
+    assert all(entry["source"] and entry["licence"] for entry in listed)
+    dry = run_mdrn("data", "fetch", "Set12", "--dry-run").stdout.splitlines()
+    assert len(dry) == 12
+    assert dry[0].split("\t")[:2] == ["01.png", "38267"]
+    assert run_mdrn("data", "fetch", "Set12", "--offline").returncode == 5
+    assert run_mdrn("data", "verify", "Set12").returncode == 5
+    assert run_mdrn("data", "verify").returncode == 0
+    assert run_mdrn("data", "verify", "Set13").returncode == 2
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.shared
+def test_the_shared_sets_are_the_public_ones():
+    for name in ("Set12", "BSD68", "CBSD68", "Kodak24", "RNI6", "RNI15"):
+        assert verify_set(benchmark_sets()[name], SHARED) == "on disk"
+
+
+@pytest.fixture
+def real_noise(tmp_path, photo):
+    """A set without truth: two photographs with noise in them."""
+    folder = tmp_path / "sets" / "RNI6"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k in range(2):
+        clean = np.asarray(Image.fromarray(photo[200:300, 200 + k : 300 + k]).convert("L"), float)
+        noisy = np.clip(np.rint(clean + rng.normal(0, 50, clean.shape)), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / f"{k}.png")
+    return tmp_path / "sets"
+
+
+def test_sets_without_truth_report_noise_before_and_after_and_pictures(real_noise, tmp_path):
+    arguments = ["bench", "RNI6", "--data", real_noise]
+    without = run_mdrn(*arguments)
+    assert without.returncode == 2
+    assert "--sigma" in without.stderr
+    done = run_mdrn(*arguments, "--sigma", 50, "--save", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["psnr"] is None
+    assert result["noise_before"] > 30
+    assert result["noise_after"] < 10
+    assert sorted(p.name for p in (tmp_path / "out" / "sigma-50").iterdir()) == ["0.png", "1.png"]
+    table = run_mdrn(*arguments, "--sigma", 50).stdout
+    assert "before" in table
+    assert "PSNR" not in table

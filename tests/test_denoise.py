@@ -1,0 +1,204 @@
+"""`mdrn denoise` on one file: what comes out, and what is said when it cannot."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import run_mdrn
+from PIL import Image
+
+from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.denoise import DenoiseOptions, denoise_pixels
+from mdrn_cli.engine import Engine
+from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.image import read_picture
+
+
+def denoise_file(source, target, options, on_tile=None, existing="error"):
+    """One file through the pipeline; its error is raised."""
+    (outcome,) = run_jobs(plan_jobs([source], Naming(target, existing=existing)), options, on_tile=on_tile)
+    if outcome.error:
+        raise outcome.error
+    return outcome.facts
+
+
+@pytest.fixture
+def noisy(tmp_path, photo):
+    path = tmp_path / "noisy.png"
+    Image.fromarray(photo[:150, :200]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_every_format_in_gray_and_color(tmp_path, photo, tiny_weights, suffix, mode):
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    Image.fromarray(photo[:40, :50]).convert(mode).save(source)
+    color = "gray" if mode == "L" and suffix != ".webp" else "color"  # WebP stores gray as RGB
+    weights = tiny_weights(color)
+    options = DenoiseOptions(50.0, str(weights), device="cpu", precision="float32")
+    result = denoise_file(source, target, options)
+    with Image.open(target) as out:
+        assert out.size == (50, 40)
+        assert out.mode == ("L" if color == "gray" else "RGB")
+        if suffix != ".jpg":
+            expected = Engine(load_checkpoint(weights), "cpu", "float32")(read_picture(source).pixels)
+            expected = np.rint(np.clip(expected, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0).squeeze()
+            assert np.array_equal(np.asarray(out), expected)
+    assert (result.width, result.height, result.tiles) == (50, 40, 1)
+
+
+def test_alpha_is_copied_untouched(tmp_path, photo, tiny_weights):
+    alpha = np.random.default_rng(0).integers(0, 256, (40, 50, 1), np.uint8)
+    Image.fromarray(np.concatenate([photo[:40, :50], alpha], axis=2)).save(tmp_path / "a.png")
+    denoise_file(tmp_path / "a.png", tmp_path / "b.png", DenoiseOptions(50.0, str(tiny_weights("color"))))
+    with Image.open(tmp_path / "b.png") as out:
+        assert out.mode == "RGBA"
+        assert np.array_equal(np.asarray(out)[..., 3:], alpha)
+
+
+def test_color_option_overrides_the_file(tmp_path, noisy, tiny_weights):
+    denoise_file(noisy, tmp_path / "g.png", DenoiseOptions(50.0, str(tiny_weights("gray")), color="gray"))
+    assert Image.open(tmp_path / "g.png").mode == "L"
+
+
+def test_tiles_are_counted_and_reported(noisy, tmp_path, tiny_weights):
+    ticks = []
+    options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=128)
+    result = denoise_file(noisy, tmp_path / "out.png", options, lambda done, total: ticks.append((done, total)))
+    assert result.tiles == 6
+    assert ticks == [(k, 6) for k in range(7)]
+
+
+def test_memory_is_bounded_by_the_tile():
+    """The network never sees more than a tile, however large the image."""
+    largest = 0
+
+    def function(x):
+        nonlocal largest
+        largest = max(largest, x.shape[1] * x.shape[2])
+        return x
+
+    denoise_pixels(np.zeros((1, 1000, 1500), np.float32), function, tile=256)
+    assert largest <= 256 * 256
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20), (5, 3)])
+def test_tiny_images(tmp_path, tiny_weights, size):
+    Image.new("L", size, 100).save(tmp_path / "a.png")
+    denoise_file(tmp_path / "a.png", tmp_path / "b.png", DenoiseOptions(50.0, str(tiny_weights()), ensemble=True))
+    assert Image.open(tmp_path / "b.png").size == size
+
+
+def test_command_line_names_the_output_and_prints_json(noisy, tiny_weights):
+    weights = tiny_weights("color")
+    done = run_mdrn("denoise", noisy, "--sigma", 50, "--model", weights, "--tile", 128, "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    about, summary = map(json.loads, done.stdout.splitlines())
+    assert (summary["done"], summary["failed"]) == (1, 0)
+    target = noisy.with_name("noisy_mdrn.png")
+    assert Image.open(target).size == (200, 150)
+    assert about["schema"] == "mdrn.denoise/1"
+    assert (about["status"], about["error"]) == ("done", None)
+    assert (about["input"], about["output"]) == (str(noisy), str(target))
+    assert (about["width"], about["height"], about["mode"], about["bit_depth"]) == (200, 150, "RGB", 8)
+    assert about["sigma"] == {"value": 50.0, "source": "option"}
+    assert about["tile"]["count"] == 6
+    assert {"model", "device", "precision", "seconds", "warnings"} <= about.keys()
+
+
+def test_without_json_stdout_stays_empty(noisy, tiny_weights):
+    done = run_mdrn("denoise", noisy, "--sigma", 50, "--model", tiny_weights("color"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "noisy_mdrn.png" in done.stderr
+
+
+def broken_files(folder):
+    (folder / "text.png").write_text("hello")
+    (folder / "empty.png").write_bytes(b"")
+    whole = (folder / "noisy.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["none.png", "--sigma", 50], 4, "no file none.png"),
+        (["text.png", "--sigma", 50], 4, "not an image"),
+        (["empty.png", "--sigma", 50], 4, "not an image"),
+        (["cut.png", "--sigma", 50], 4, "damaged"),
+        (["noisy.png", "--sigma", 50, "-o", "missing/out.png"], 2, "no folder missing"),
+        (["noisy.png", "--sigma", 50, "-o", "noisy.png"], 2, "exists already"),
+        (["noisy.png", "--sigma", 50, "-o", "out.xyz"], 2, "format"),
+        (["noisy.png", "--sigma", 0.2], 2, "sigma 0.2 is below 1"),
+        (["noisy.png", "--sigma", 500], 2, "from 1 to 100"),
+        (["noisy.png", "--sigma", "lots"], 2, "--sigma"),
+        (["noisy.png", "--sigma", 50, "--tile", 100], 2, "tile"),
+        (["noisy.png", "--sigma", 50, "--color", "sepia"], 2, "sepia"),
+        (["noisy.png", "--sigma", 50, "--device", "abacus"], 6, "abacus"),
+        (["noisy.png", "--sigma", 50, "--model", "none.safetensors"], 5, "no checkpoint file"),
+        (["noisy.png", "--sigma", 33], 5, "sigma 33"),
+        (["noisy.png", "--sigma", 50, "--nonsense"], 2, "--nonsense"),
+    ],
+)
+def test_errors_are_one_line_with_a_hint_and_a_code(noisy, arguments, code, message):
+    broken_files(noisy.parent)
+    before = {path: path.read_bytes() for path in noisy.parent.iterdir()}
+    done = run_mdrn("denoise", *arguments, cwd=noisy.parent)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert {path: path.read_bytes() for path in noisy.parent.iterdir()} == before
+
+
+def test_no_checkpoint_lists_those_there_are(noisy):
+    done = run_mdrn("denoise", noisy, "--sigma", 33)
+    assert "hint: there are: " in done.stderr
+    assert "mdrn-2b-color-50" in done.stderr
+
+
+def test_json_tells_of_failure_too():
+    done = run_mdrn("denoise", "none.png", "--sigma", 50, "--json")
+    assert done.returncode == 4
+    failure, summary = map(json.loads, done.stdout.splitlines())
+    assert (failure["status"], summary["failed"]) == ("failed", 1)
+    assert "none.png" in failure["error"]
+
+
+def test_an_existing_output_is_replaced_only_when_asked(noisy, tiny_weights):
+    options = DenoiseOptions(50.0, str(tiny_weights("color")))
+    target = noisy.with_name("out.png")
+    target.write_text("precious")
+    with pytest.raises(UsageError, match="exists"):
+        denoise_file(noisy, target, options)
+    assert target.read_text() == "precious"
+    denoise_file(noisy, target, DenoiseOptions(50.0, str(tiny_weights("color"))), existing="overwrite")
+    assert Image.open(target).size == (200, 150)
+
+
+def test_a_failed_write_leaves_the_old_output_whole(noisy, tiny_weights, monkeypatch):
+    target = noisy.with_name("out.png")
+    target.write_text("precious")
+    options = DenoiseOptions(50.0, str(tiny_weights("color")))
+    monkeypatch.setattr(os, "fsync", lambda _fd: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(MdrnError, match="No space left") as caught:
+        denoise_file(noisy, target, options, existing="overwrite")
+    assert caught.value.exit_code == 1
+    assert target.read_text() == "precious"
+    assert not list(noisy.parent.glob(".*"))
+
+
+def test_weights_for_something_else_are_refused(noisy, tiny_weights):
+    for weights in (tiny_weights("gray"), tiny_weights("color", 25.0)):
+        with pytest.raises(UsageError, match="is for"):
+            denoise_file(noisy, noisy.with_name("out.png"), DenoiseOptions(50.0, str(weights)))
+
+
+def test_errors_keep_their_kind():
+    assert (UsageError("").exit_code, InputError("").exit_code, WeightsError("").exit_code) == (2, 4, 5)

@@ -1,0 +1,110 @@
+"""The manifest is validated field by field, and requests find the right checkpoint."""
+
+import json
+
+import pytest
+from conftest import record_json
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.files import sha256_of
+from mdrn_cli.manifest import choose, load_manifest, parse_record, save_manifest
+from mdrn_cli.weights import BUNDLED
+
+RECORDS = load_manifest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "../evil"},
+        {"name": ""},
+        {"file": "../../etc/passwd"},
+        {"file": "/abs.safetensors"},
+        {"file": "weights.pt"},
+        {"sha256": "0" * 63},
+        {"sha256": "Z" * 64},
+        {"bytes": -1},
+        {"bytes": True},
+        {"urls": "http://x"},
+        {"family": "unet"},
+        {"color": "cmyk"},
+        {"sigma": 0},
+        {"sigma": float("nan")},
+        {"sigma": "50"},
+        {"distilled": "both"},
+        {"config": []},
+        {"metrics": {"Set12": "high"}},
+        {"surprise": 1},
+    ],
+)
+def test_a_broken_record_is_refused_by_field(change):
+    with pytest.raises(WeightsError) as caught:
+        parse_record(record_json(**change))
+    assert next(iter(change)) in caught.value.message
+
+
+def test_missing_fields_and_other_shapes_are_refused(tmp_path):
+    incomplete = record_json()
+    del incomplete["licence"]
+    for broken in (incomplete, None, [], "x"):
+        with pytest.raises(WeightsError):
+            parse_record(broken)
+    path = tmp_path / "m.json"
+    for text in ("", "{", "[]", '{"schema": "other"}', '{"schema": "mdrn.manifest/1", "checkpoints": {}}', "[" * 9999):
+        path.write_text(text)
+        with pytest.raises(WeightsError):
+            load_manifest(path)
+    path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [record_json(), record_json()]}))
+    with pytest.raises(WeightsError, match="more than one"):
+        load_manifest(path)
+    with pytest.raises(WeightsError):
+        load_manifest(tmp_path / "none.json")
+
+
+def test_manifest_round_trip(tmp_path):
+    records = [parse_record(record_json(name="b")), parse_record(record_json(name="a"))]
+    save_manifest(tmp_path / "m.json", records)
+    assert load_manifest(tmp_path / "m.json") == (records[1], records[0])
+
+
+def test_choice_by_family_color_sigma_and_measured_quality():
+    plain = parse_record(record_json())
+    better = parse_record(record_json(name="mdrn-2b-hads-gray-50", distilled="hads", metrics={"Set12": 27.1}))
+    large = parse_record(record_json(name="mdrn-gray-50", family="mdrn"))
+    assert choose([plain, better], "mdrn-2b", "gray", 50) is better
+    assert choose([plain, better, large], "auto", "gray", 50) is large
+    assert choose([plain, better, large], "mdrn-2b-gray-50", "gray", 50) is plain
+
+
+def test_no_checkpoint_for_the_request_lists_those_there_are():
+    plain = parse_record(record_json())
+    for request in (
+        ("auto", "gray", 30.0),
+        ("mdrn", "gray", 50.0),
+        ("auto", "color", 50.0),
+        ("nonsense", "gray", 50.0),
+    ):
+        with pytest.raises(WeightsError) as caught:
+            choose([plain], *request)
+        assert "mdrn-2b-gray-50" in caught.value.hint
+        assert caught.value.exit_code == 5
+    with pytest.raises(UsageError, match="sigma 50"):
+        choose([plain], "mdrn-2b-gray-50", "gray", 25.0)
+
+
+def test_there_are_bundled_checkpoints():
+    assert {"mdrn-2b-gray-25", "mdrn-2b-gray-50", "mdrn-2b-color-50"} <= {r.name for r in RECORDS}
+    assert {path.name for path in BUNDLED.glob("*.safetensors")} == {r.file for r in RECORDS}
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
+def test_every_record_tells_the_truth_about_its_file(record):
+    path = BUNDLED / record.file
+    assert (path.stat().st_size, sha256_of(path)) == (record.bytes, record.sha256)
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.config.to_dict() == record.config
+    assert (checkpoint.config.color, checkpoint.sigma) == (record.color, record.sigma)
+    assert sum(t.numel() for t in checkpoint.state.values()) == record.parameters
+    assert checkpoint.config.blocks == {"mdrn": 8, "mdrn-2b": 2}[record.family]
+    assert record.metrics

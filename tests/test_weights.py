@@ -1,0 +1,67 @@
+"""The bundled checkpoints do what they are shipped for, on real photographs that are in no benchmark set."""
+
+import numpy as np
+import pytest
+import skimage.data
+from conftest import SHARED
+
+from mdrn_cli.bench import measure
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.datasets import open_dataset
+from mdrn_cli.denoise import denoise_pixels
+from mdrn_cli.engine import Engine
+from mdrn_cli.manifest import load_manifest
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.noise import add_noise
+from mdrn_cli.weights import BUNDLED
+
+RECORDS = load_manifest()
+EVERY_RECORD = pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
+
+
+def photographs(color):
+    for photo in (skimage.data.astronaut()[:256, :256], skimage.data.coffee()[100:300, 150:406]):
+        if color == "gray":
+            yield np.rint(photo @ [0.299, 0.587, 0.114]).astype(np.uint8)[:, :, None]
+        else:
+            yield photo
+
+
+@EVERY_RECORD
+def test_noise_is_removed(record):
+    """Whoever breaks a checkpoint, the network or the engine loses several dB here."""
+    engine = Engine(load_checkpoint(BUNDLED / record.file), "cpu")
+    for clean in photographs(record.color):
+        noisy = add_noise(clean, record.sigma)
+        before, after = psnr(to_uint8(noisy), clean), psnr(to_uint8(engine(noisy)), clean)
+        assert after > before + 6
+
+
+@EVERY_RECORD
+def test_tiles_cannot_be_seen(record, photo, gray_photo):
+    """Tile 128 on a 512x512 photograph is within 1/255 of the whole image everywhere."""
+    engine = Engine(load_checkpoint(BUNDLED / record.file), "cpu", "float32")
+    noisy = add_noise(gray_photo if record.color == "gray" else photo, record.sigma)
+    assert np.abs(denoise_pixels(noisy, engine, tile=128) - denoise_pixels(noisy, engine, tile=0)).max() <= 1 / 255
+
+
+@EVERY_RECORD
+def test_the_ensemble_is_better_than_plain(record):
+    engine = Engine(load_checkpoint(BUNDLED / record.file), "cpu")
+    plain, ensemble = [], []
+    for clean in photographs(record.color):
+        noisy = add_noise(clean, record.sigma)
+        plain.append(psnr(to_uint8(denoise_pixels(noisy, engine)), clean))
+        ensemble.append(psnr(to_uint8(denoise_pixels(noisy, engine, ensemble=True)), clean))
+    assert np.mean(ensemble) > np.mean(plain)
+
+
+@pytest.mark.shared
+@EVERY_RECORD
+def test_manifest_figures_are_measured_again(record):
+    """The first set of each checkpoint, whole."""
+    name = next(iter(record.metrics))
+    dataset = open_dataset(name, SHARED / "test", record.color)
+    engine = Engine(load_checkpoint(BUNDLED / record.file))
+    result = measure(dataset, record.sigma, record.name, engine)
+    assert result.mean("psnr") == pytest.approx(record.metrics[name], abs=0.005)

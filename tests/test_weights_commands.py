@@ -1,0 +1,196 @@
+"""`mdrn weights`: resolution order, mirrors, import, further manifests, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import record_json, run_mdrn, tiny_checkpoint
+from server import Site, serving
+
+from mdrn_cli import weights
+from mdrn_cli.cache import Cache
+from mdrn_cli.checkpoint import save_checkpoint
+from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.files import sha256_of
+from mdrn_cli.manifest import Record, load_manifest, parse_record
+from mdrn_cli.weights import BUNDLED, all_records, find_weights, import_files, item_of, locate, status
+
+
+@pytest.fixture
+def lab(tmp_path) -> tuple[Path, Record]:
+    """A lab's own checkpoint: its file, and the record that a manifest beside it has."""
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    path = folder / "lab-gray-50.safetensors"
+    checkpoint = tiny_checkpoint()
+    save_checkpoint(path, checkpoint, torch.float32)
+    item = record_json(
+        name="lab-gray-50",
+        file=path.name,
+        sha256=sha256_of(path),
+        bytes=path.stat().st_size,
+        config=checkpoint.config.to_dict(),
+    )
+    (folder / "manifest.json").write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [item]}))
+    return path, parse_record(item)
+
+
+@pytest.fixture
+def online(monkeypatch):
+    monkeypatch.delenv("MDRN_OFFLINE")
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+def test_resolution_takes_a_path_then_the_verified_cache_then_the_bundle():
+    record = load_manifest()[0]
+    assert find_weights("some/file.safetensors", "gray", 50)[0].as_posix() == "some/file.safetensors"
+    assert locate(record) == BUNDLED / record.file
+    cached = Cache().path(item_of(record))
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"corrupt")
+    assert locate(record) == BUNDLED / record.file, "a corrupt copy is passed over"
+    shutil.copy(BUNDLED / record.file, cached)
+    assert locate(record) == cached
+    assert status(record).state == "cached"
+
+
+def test_missing_and_corrupt_weights_are_told_apart_and_never_loaded(tmp_path, monkeypatch):
+    record = load_manifest()[0]
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "bundle")
+    with pytest.raises(WeightsError, match="not on this machine, and the network is off") as caught:
+        locate(record)
+    assert "mdrn weights import" in caught.value.hint
+    (tmp_path / "bundle").mkdir()
+    damaged = Path(shutil.copy(BUNDLED / record.file, tmp_path / "bundle"))
+    with damaged.open("r+b") as file:
+        file.seek(1000)
+        file.write(b"\0\1\2")
+    with pytest.raises(WeightsError, match="corrupt"):
+        locate(record)
+
+
+@pytest.mark.usefixtures("online")
+def test_record_urls_are_tried_after_the_mirror(lab, monkeypatch, tmp_path):
+    path, record = lab
+    with serving(Site({"/own.safetensors": path.read_bytes()})) as site:
+        record = parse_record({**json.loads(json.dumps(record.__dict__)), "urls": [f"{site.base}/own.safetensors"]})
+        monkeypatch.setenv("MDRN_WEIGHTS_URL", f"{site.base}/mirror/")
+        assert locate(record).read_bytes() == path.read_bytes()
+        assert [p for p, _ in site.requests] == [f"/mirror/{record.file}", "/own.safetensors"]
+    shutil.rmtree(tmp_path / "home")
+    for mirror in (str(path.parent), path.parent.as_uri()):
+        monkeypatch.setenv("MDRN_WEIGHTS_URL", mirror)
+        monkeypatch.setenv("MDRN_OFFLINE", "1")  # a folder needs no network
+        assert locate(record).read_bytes() == path.read_bytes()
+        shutil.rmtree(tmp_path / "home")
+
+
+def test_import_recognises_content_not_names(lab, tmp_path):
+    path, record = lab
+    renamed = tmp_path / "usb" / "deep" / "whatever.safetensors"
+    renamed.parent.mkdir(parents=True)
+    shutil.copy(path, renamed)
+    assert import_files(tmp_path / "usb", [record]) == [record]
+    assert status(record).state == "cached"
+    with pytest.raises(WeightsError, match="no known checkpoint"):
+        import_files(renamed, load_manifest())
+    pickled = tmp_path / "evil.pt"
+    pickled.write_bytes(b"\x80\x04.")
+    with pytest.raises(UsageError, match="not safetensors"):
+        import_files(pickled, [record])
+    with pytest.raises(UsageError, match="no file"):
+        import_files(tmp_path / "none", [record])
+
+
+def test_a_labs_own_manifest_serves_denoise(lab, gray_photo, tmp_path):
+    from PIL import Image
+
+    path, record = lab
+    Image.fromarray(gray_photo[:40, :40, 0]).save(tmp_path / "a.png")
+    arguments = ["denoise", tmp_path / "a.png", "--sigma", 50, "--model", record.name]
+    unknown = run_mdrn(*arguments)
+    assert unknown.returncode == 5
+    arguments += ["--manifest", path.parent / "manifest.json"]
+    missing = run_mdrn(*arguments)
+    assert missing.returncode == 5
+    assert "not on this machine" in missing.stderr
+    done = run_mdrn(*arguments, "--json", env={"MDRN_WEIGHTS_URL": str(path.parent)})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["model"] == {"name": "lab-gray-50", "sha256": record.sha256}
+
+
+@pytest.mark.usefixtures("online")
+def test_manifests_come_over_http_too(lab):
+    path, record = lab
+    with serving(Site({"/m.json": (path.parent / "manifest.json").read_bytes()})) as site:
+        assert record in all_records([f"{site.base}/m.json"])
+        with pytest.raises(WeightsError, match="404"):
+            all_records([f"{site.base}/none.json"])
+
+
+def hostile(tmp_path, **changes):
+    path = tmp_path / "hostile.json"
+    item = record_json(name="x-gray-50", **changes)
+    path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [item]}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../evil.safetensors"},
+        {"file": "/etc/evil.safetensors"},
+        {"file": "..\\evil.safetensors"},
+        {"file": "weights.pt"},
+        {"sha256": "../" + "0" * 61},
+        {"bytes": -5},
+        {"bytes": 10**30},
+    ],
+)
+def test_a_hostile_manifest_is_refused_and_writes_nothing(tmp_path, change):
+    manifest = hostile(tmp_path, **change)
+    before = sorted(tmp_path.rglob("*"))
+    done = run_mdrn("weights", "fetch", "--manifest", manifest)
+    assert done.returncode == 5
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_two_manifests_cannot_name_one_checkpoint(tmp_path):
+    bundled = load_manifest()[0]
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [record_json(name=bundled.name)]}))
+    with pytest.raises(WeightsError, match="taken by another"):
+        all_records([str(path)])
+
+
+def test_list_verify_path_fetch_and_rm(lab, tmp_path):
+    path, record = lab
+    manifest = ["--manifest", path.parent / "manifest.json"]
+    listed = json.loads(run_mdrn("weights", "list", *manifest, "--json").stdout)["checkpoints"]
+    states = {entry["name"]: entry["state"] for entry in listed}
+    assert states.pop("lab-gray-50") == "missing"
+    assert set(states.values()) == {"bundled"}
+    assert all(entry["licence"] for entry in listed)
+
+    dry = run_mdrn("weights", "fetch", "--dry-run", *manifest, env={"MDRN_WEIGHTS_URL": str(path.parent)})
+    assert dry.stdout.split("\t") == [record.file, str(record.bytes), f"{path.parent}/{record.file}\n"]
+    assert not (tmp_path / "home").exists()
+    assert run_mdrn("weights", "verify", record.name, *manifest).returncode == 5
+    assert run_mdrn("weights", "verify", *manifest).returncode == 0
+
+    assert run_mdrn("weights", "import", path.parent, *manifest).stdout == "lab-gray-50\n"
+    located = Path(run_mdrn("weights", "path", record.name, *manifest).stdout.strip())
+    assert sha256_of(located) == record.sha256
+    assert run_mdrn("weights", "verify", record.name, *manifest).returncode == 0
+    located.write_bytes(b"damaged")
+    assert run_mdrn("weights", "verify", *manifest).returncode == 5
+    assert run_mdrn("weights", "rm", *manifest).returncode == 2
+    freed = run_mdrn("weights", "rm", record.name, *manifest)
+    assert freed.returncode == 0
+    assert "freed" in freed.stderr
+    assert not located.exists()
+    assert run_mdrn("weights", "path", "nonsense").returncode == 2
