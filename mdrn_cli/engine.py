@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,6 +31,19 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
     return device
+
+
+def limit_threads() -> None:
+    """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set.
+
+    Raises:
+        UsageError: it is not a whole number above 0.
+    """
+    threads = os.environ.get("MDRN_THREADS", "").strip()
+    if threads:
+        if not threads.isdecimal() or int(threads) < 1:
+            raise UsageError(f"MDRN_THREADS must be a whole number above 0, not {threads!r}")
+        torch.set_num_threads(int(threads))
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -70,6 +85,7 @@ class Engine:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "auto") -> None:
+        limit_threads()
         self.config = checkpoint.config
         self.device = pick_device(device)
         self.dtype = compute_type(self.device, precision)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
-from mdrn_cli.engine import compute_type, pick_device
+from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN, MDRNConfig
@@ -243,6 +243,7 @@ def run_with(
     on_file: OnFile | None,
 ) -> tuple[Counters, PhotoFolder]:
     """What every kind of run has in common; `make_loss` gives its loss for the training device."""
+    limit_threads()
     photos = read_photographs(Path(config.data), config.color, on_file)
     device = pick_device(config.device)
     sampler = PatchSampler(photos.photos, config.patch_size, device)

@@ -26,7 +26,7 @@ def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """No test reads the user's cache or leaves the machine; those of the fetcher lift the latter for loopback."""
     monkeypatch.setenv("MDRN_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MDRN_OFFLINE", "1")
-    for name in ("MDRN_DATA", "MDRN_WEIGHTS_URL", "MDRN_DEVICE"):
+    for name in ("MDRN_DATA", "MDRN_WEIGHTS_URL", "MDRN_DEVICE", "MDRN_THREADS"):
         monkeypatch.delenv(name, raising=False)
 
 

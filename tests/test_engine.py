@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
-from mdrn_cli.engine import Engine, compute_type, native_bfloat16, pick_device
+from mdrn_cli.engine import Engine, compute_type, limit_threads, native_bfloat16, pick_device
 from mdrn_cli.errors import DeviceError, UsageError
 
 CPU = torch.device("cpu")
@@ -66,3 +66,17 @@ def test_other_faults_are_not_dressed_up():
     engine = Engine(tiny_checkpoint(), "cpu")
     with pytest.raises(RuntimeError, match="channels"):
         engine(np.zeros((3, 8, 8), np.float32))
+
+
+def test_threads_are_limited_by_the_environment(monkeypatch):
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("MDRN_THREADS", "3")
+        limit_threads()
+        assert torch.get_num_threads() == 3
+        for wrong in ("0", "many", "-2"):
+            monkeypatch.setenv("MDRN_THREADS", wrong)
+            with pytest.raises(UsageError, match="MDRN_THREADS"):
+                limit_threads()
+    finally:
+        torch.set_num_threads(before)
