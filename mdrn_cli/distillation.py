@@ -46,7 +46,7 @@ def run_distill(
     teacher = load_checkpoint(Path(distillation.teacher))
     check_teacher(config, distillation, teacher)
     return run_with(
-        lambda device: distilled_loss(config.sigma, distillation, frozen(teacher.build(), device)),
+        lambda device: distilled_loss(config.sigma, config.loss, distillation, frozen(teacher.build(), device)),
         config,
         output,
         resume,
@@ -86,12 +86,13 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
     return moved.eval().requires_grad_(False)
 
 
-def distilled_loss(sigma: float, distillation: Distillation, teacher: MDRN) -> StepLoss:
+def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: MDRN) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
     network gives both its image and its features.
 
     Args:
         sigma: noise level of the student, 0-255 scale.
+        kind: of the reconstruction loss.
         distillation: mode and weights.
         teacher: frozen, on the training device.
     """
@@ -106,6 +107,6 @@ def distilled_loss(sigma: float, distillation: Distillation, teacher: MDRN) -> S
         with torch.no_grad():
             wanted = teacher.forward_features(noisy)[1]
         weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
-        return reconstruction_loss(denoised, clean) + weight * distillation_loss(features, wanted)
+        return reconstruction_loss(denoised, clean, kind) + weight * distillation_loss(features, wanted)
 
     return step_loss

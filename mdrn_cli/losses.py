@@ -7,10 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LOSSES = ("l1", "rmse")
 
-def reconstruction_loss(denoised: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute difference of two (N, C, H, W) batches, the paper's equation 2. Computed in float32."""
-    return (denoised.float() - clean.float()).abs().mean()
+
+def reconstruction_loss(denoised: Tensor, clean: Tensor, kind: str = "l1") -> Tensor:
+    """Difference of two (N, C, H, W) batches, computed in float32.
+
+    Args:
+        denoised, clean: intensities in [0, 1].
+        kind: "l1", the mean absolute difference (the paper's equation 2), or "rmse", the root of each image's mean
+            squared difference, averaged over the batch: PSNR is a matter of squares.
+    """
+    difference = denoised.float() - clean.float()
+    if kind == "rmse":
+        return difference.square().mean(dim=(1, 2, 3)).add(1e-12).sqrt().mean()
+    return difference.abs().mean()
 
 
 def distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
 from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.losses import LOSSES, reconstruction_loss
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.optim import OPTIMIZERS, make_optimizers
 from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
@@ -85,6 +85,7 @@ class TrainConfig:
         iterations: length of the run, or None for a budget of time.
         time_budget: seconds of training, over all resumes, or None.
         batch_size, patch_size: patches a step, and their side in pixels.
+        loss: "l1" (the paper's) or "rmse", see `reconstruction_loss`.
         optimizer: "muon" (see optim.py), "adamw" or "adam".
         learning_rate: peak, of AdamW and Adam.
         muon_learning_rate: peak, of Muon.
@@ -114,6 +115,7 @@ class TrainConfig:
     time_budget: float | None = None
     batch_size: int = 8
     patch_size: int = 64
+    loss: str = "l1"
     optimizer: str = "muon"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02
@@ -136,6 +138,8 @@ class TrainConfig:
             raise UsageError(f"sigma must be above 0 and at most 255, not {self.sigma:g}")
         if self.optimizer not in OPTIMIZERS:
             raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        if self.loss not in LOSSES:
+            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
         for name in ("batch_size", "patch_size", "iterations", "time_budget", "learning_rate", "clip", "max_skipped"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -187,11 +191,12 @@ OnFile = Callable[[int, int], None]
 """Called with (photographs read, photographs in all)."""
 
 
-def plain_loss(sigma: float) -> StepLoss:
-    """Reconstruction loss under noise of level `sigma` (section 3.3, equation 2)."""
+def plain_loss(sigma: float, kind: str) -> StepLoss:
+    """Reconstruction loss of a kind under noise of level `sigma` (section 3.3, equation 2)."""
 
     def step_loss(network: Network, clean: Tensor, generator: torch.Generator, _done: float) -> Tensor:
-        return reconstruction_loss(network(noisy_version(clean, draw_noise(clean, generator), sigma))[0], clean)
+        noisy = noisy_version(clean, draw_noise(clean, generator), sigma)
+        return reconstruction_loss(network(noisy)[0], clean, kind)
 
     return step_loss
 
@@ -231,7 +236,7 @@ def run_train(
     """
     if config.distillation:
         raise UsageError("this run learns from a teacher", "go on with it by `mdrn distill --resume`")
-    return run_with(lambda _device: plain_loss(config.sigma), config, output, resume, report, on_file)
+    return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, on_file)
 
 
 def run_with(

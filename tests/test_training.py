@@ -44,14 +44,24 @@ def test_l1_is_the_mean_absolute_difference():
     assert reconstruction_loss(a, b).item() == pytest.approx(1.25)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw", "adam"])
-def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimizer):
+def test_rmse_is_the_root_of_each_image_s_mean_square_averaged():
+    clean = torch.zeros(2, 1, 1, 2)
+    denoised = torch.tensor([[[[3.0, 4.0]]], [[[0.0, 0.0]]]])
+    assert reconstruction_loss(denoised, clean, "rmse").item() == pytest.approx(12.5**0.5 / 2)
+    denoised.requires_grad_(True)
+    reconstruction_loss(denoised, clean, "rmse").backward()
+    assert torch.isfinite(denoised.grad).all(), "also where an image has no difference"
+
+
+@pytest.mark.parametrize(("optimizer", "loss"), [("muon", "l1"), ("muon", "rmse"), ("adamw", "l1"), ("adam", "l1")])
+def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimizer, loss):
     run = tmp_path / "run"
     config = tiny_config(
         photo_folder,
         val=str(photo_folder),
         iterations=60,
         optimizer=optimizer,
+        loss=loss,
         validate_every=0.3,
         batch_size=4,
         learning_rate=3e-3,
@@ -93,7 +103,7 @@ def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
     sampler_photos = run_photos(photo_folder)
     model = initial_model(config).to(memory_format=torch.channels_last)
     sampler = PatchSampler(sampler_photos, config.patch_size, torch.device("cpu"))
-    inner, calls = plain_loss(config.sigma), []
+    inner, calls = plain_loss(config.sigma, config.loss), []
 
     def interrupted(network, clean, generator, done):
         calls.append(1)
@@ -142,7 +152,7 @@ def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path, optimiz
 def fit_with(config: TrainConfig, folder: Path, losses) -> None:
     """fit() under a loss that multiplies the plain one by what `losses` gives for the step."""
     folder.mkdir()
-    plain, step = plain_loss(config.sigma), iter(losses)
+    plain, step = plain_loss(config.sigma, config.loss), iter(losses)
     sampler = PatchSampler(run_photos(Path(config.data)), config.patch_size, torch.device("cpu"))
     return fit(
         config,

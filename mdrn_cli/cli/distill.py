@@ -16,6 +16,7 @@ from mdrn_cli.cli.runs import (
     Init,
     Iterations,
     LearningRate,
+    Loss,
     MuonLearningRate,
     Optimizer,
     Output,
@@ -67,6 +68,7 @@ def distill(
     time_budget: TimeBudget = None,
     batch_size: BatchSize = 8,
     patch_size: PatchSize = 64,
+    loss: Loss = "l1",
     optimizer: Optimizer = "muon",
     learning_rate: LearningRate = 1e-3,
     muon_learning_rate: MuonLearningRate = 0.02,
@@ -106,6 +108,7 @@ def distill(
         time_budget=time_budget,
         batch_size=batch_size,
         patch_size=patch_size,
+        loss=loss,
         optimizer=optimizer,
         learning_rate=learning_rate,
         muon_learning_rate=muon_learning_rate,
@@ -142,5 +145,5 @@ def _distillation(
         if mode == "hmds":
             raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
         teacher_sigma = sigma
-    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma)
+    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma, exact=True)
     return Distillation(mode, str(path), teacher_sigma, weight, final_weight, shared_noise)

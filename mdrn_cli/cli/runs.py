@@ -32,6 +32,7 @@ TimeBudget = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="Patches a step.")]
 PatchSize = Annotated[int, typer.Option(help="Side of a patch in pixels.")]
+Loss = Annotated[str, typer.Option(help="l1 (the paper's) or rmse (per patch; nearer to PSNR).")]
 Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.")]
 LearningRate = Annotated[float, typer.Option(help="Peak rate of AdamW and Adam.")]
 MuonLearningRate = Annotated[float, typer.Option(help="Peak rate of Muon.")]
