@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mdrn_cli.denoise import denoise_pixels, load_engine
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
+from mdrn_cli.restore import Denoisers, denoise_pixels
 
 PHOTO = Path(__file__).parent / "chelsea.png"
 OUTPUT = Path("demo-output") / "noisy-restored.png"
@@ -21,10 +21,10 @@ def main() -> None:
     """Run the demonstration."""
     clean = read_uint8(PHOTO, "color")
     noisy = add_noise(clean, SIGMA)
-    engine, record = load_engine("auto", "color", SIGMA, "auto", "auto")
-    restored = to_uint8(denoise_pixels(noisy, engine))
+    denoiser = Denoisers().find("color", SIGMA)
+    restored = to_uint8(denoise_pixels(noisy, denoiser))
     print(f"photograph  {PHOTO.name}, {clean.shape[1]}x{clean.shape[0]}, noise of sigma {SIGMA:g} added")
-    print(f"checkpoint  {record.name if record else ''} on {engine.device} in {engine.precision}")
+    print(f"checkpoint  {denoiser.name} on {denoiser.engine.device} in {denoiser.engine.precision}")
     print(f"noisy       {psnr(to_uint8(noisy), clean):.2f} dB")
     print(f"restored    {psnr(restored, clean):.2f} dB")
     OUTPUT.parent.mkdir(exist_ok=True)

@@ -1,3 +1,27 @@
-"""mdrn: an image denoiser built on MDRN (CVPR Workshops 2022)."""
+"""mdrn: an image denoiser built on MDRN (CVPR Workshops 2022).
+
+`mdrn_cli.denoise(image)` and `mdrn_cli.estimate_sigma(pixels)` are the Python API; torch is loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mdrn_cli.api import denoise
+    from mdrn_cli.noise import estimate_sigma
 
 __version__ = "0.1.0"
+__all__ = ["denoise", "estimate_sigma", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "denoise":
+        from mdrn_cli.api import denoise
+
+        return denoise
+    if name == "estimate_sigma":
+        from mdrn_cli.noise import estimate_sigma
+
+        return estimate_sigma
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

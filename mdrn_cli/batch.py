@@ -9,15 +9,27 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.denoise import DenoiseOptions, Facts, OnTile, Restorer
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
-from mdrn_cli.image import FORMATS, Picture, encode_picture, find_images, format_of, read_picture
+from mdrn_cli.image import (
+    FORMATS,
+    Picture,
+    SaveOptions,
+    encode_picture,
+    find_images,
+    format_of,
+    read_picture,
+    refuse_lost_alpha,
+)
+from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
 
 OUTPUT_SUFFIX = "_mdrn"
 LOOKAHEAD = 2
 """Pictures read ahead, and results waiting to be written."""
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+
+OnRestored = Callable[[Picture, Picture], None]
+"""Called with (picture, restored picture)."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,7 @@ class Outcome:
         status: "done", "skipped" or "failed".
         error: why it failed.
         facts: what was done.
+        warnings: what could not be kept as it was.
         seconds: from reading begun to result written, time spent on other jobs not counted.
     """
 
@@ -70,6 +83,7 @@ class Outcome:
     status: str
     error: MdrnError | None = None
     facts: Facts | None = None
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
 
@@ -155,6 +169,8 @@ def run_jobs(
     on_start: Callable[[Job], None] | None = None,
     on_tile: OnTile | None = None,
     fail_fast: bool = False,
+    save: SaveOptions | None = None,
+    on_restored: OnRestored | None = None,
 ) -> Iterator[Outcome]:
     """Do the jobs, giving each outcome as soon as its result is on disk; one that fails does not stop the rest.
 
@@ -167,8 +183,11 @@ def run_jobs(
         on_start: called with a job before it is computed.
         on_tile: called with (tiles done, tiles in all) of the picture under way.
         fail_fast: stop at the first failure.
+        save: how results are written.
+        on_restored: called with (picture, restored picture), in another thread, before the result is written.
     """
     restore = Restorer(options)
+    finish = _Finish(save or SaveOptions(), on_restored)
     todo = [job for job in jobs if not job.skip]
     yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -180,7 +199,7 @@ def run_jobs(
                     reading.append(reader.submit(_read, todo[k + len(reading)]))
                 if on_start:
                     on_start(job)
-                writing.append(_restore(job, reading.popleft(), restore, on_tile, writer))
+                writing.append(_restore(job, reading.popleft(), restore, on_tile, writer, finish))
                 while writing and (len(writing) > LOOKAHEAD or writing[0].done()):
                     outcome = writing.popleft().result()
                     yield outcome
@@ -206,10 +225,12 @@ def _restore(
     restore: Restorer,
     on_tile: OnTile | None,
     writer: ThreadPoolExecutor,
+    finish: _Finish,
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
     try:
         picture, reading_seconds = reading.result()
+        refuse_lost_alpha(picture, format_of(job.target), finish.save)
         began = time.perf_counter()
         restored, facts = restore(picture, on_tile)
         spent = reading_seconds + time.perf_counter() - began
@@ -217,17 +238,27 @@ def _restore(
         failed: Future[Outcome] = Future()
         failed.set_result(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
         return failed
-    return writer.submit(_write, job, restored, facts, spent)
+    return writer.submit(finish, job, picture, restored, facts, spent)
 
 
-def _write(job: Job, restored: Picture, facts: Facts, spent: float) -> Outcome:
-    began = time.perf_counter()
-    try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(job.target, encode_picture(restored, format_of(job.target)))
-    except Exception as error:
-        return Outcome(job, FAILED, _as_mdrn_error(error, job.target))
-    return Outcome(job, DONE, facts=facts, seconds=spent + time.perf_counter() - began)
+@dataclass(frozen=True)
+class _Finish:
+    """The last part of a job: its result encoded and written."""
+
+    save: SaveOptions
+    on_restored: OnRestored | None
+
+    def __call__(self, job: Job, picture: Picture, restored: Picture, facts: Facts, spent: float) -> Outcome:
+        began = time.perf_counter()
+        try:
+            if self.on_restored:
+                self.on_restored(picture, restored)
+            content, warnings = encode_picture(restored, format_of(job.target), self.save)
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(job.target, content)
+        except Exception as error:
+            return Outcome(job, FAILED, _as_mdrn_error(error, job.target))
+        return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)
 
 
 def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
@@ -244,19 +275,29 @@ def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
     return wrapped
 
 
-def denoise_content(content: bytes, kind: str, options: DenoiseOptions, on_tile: OnTile | None = None) -> bytes:
+def denoise_content(
+    content: bytes, kind: str, options: DenoiseOptions, save: SaveOptions | None = None
+) -> tuple[bytes, Facts, tuple[str, ...]]:
     """Denoise the content of an image file into that of another, as pipes need it.
 
     Args:
         content: of the noisy file.
         kind: PNG, JPEG, TIFF, WEBP or BMP, of the result.
         options: how to denoise.
-        on_tile: called with (tiles done, tiles in all).
+        save: how the result is written.
+
+    Returns:
+        The result, what was done, and warnings of what could not be kept as it was.
 
     Raises:
         InputError, UsageError, WeightsError, DeviceError: see `read_picture`, `Restorer`, `encode_picture`.
     """
-    return encode_picture(Restorer(options)(read_picture(content), on_tile)[0], kind)
+    save = save or SaveOptions()
+    picture = read_picture(content)
+    refuse_lost_alpha(picture, kind, save)
+    restored, facts = Restorer(options)(picture)
+    encoded, warnings = encode_picture(restored, kind, save)
+    return encoded, facts, restored.warnings + warnings
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

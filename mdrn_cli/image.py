@@ -1,13 +1,14 @@
 """Image files and their pixels: what is read, what is kept, what is refused.
 
-Handled so far: 8-bit gray and RGB, with or without alpha, one frame. Anything else (16-bit, float, palette,
-CMYK, animation) is refused by name, never converted in silence.
+Read are PNG, JPEG, TIFF, WebP and BMP of one image: gray and RGB of 8 and 16 bits and (TIFF) 32-bit float, with or
+without alpha, palettes and 1 bit. Whatever else there is (CMYK, animation, several pages) is refused by name, never
+converted in silence. The depth is that of the data type, never guessed from values.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageColor, UnidentifiedImageError
 
+from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata, save_arguments
 
 FORMATS = {
     ".png": "PNG",
@@ -29,22 +32,23 @@ FORMATS = {
     ".bmp": "BMP",
 }
 JPEG_QUALITY = 95
-# What else a format needs for the pixels written to be the pixels given, or close to it.
-SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "PNG": {},
-    "JPEG": {"quality": JPEG_QUALITY, "subsampling": "4:4:4"},
-    "TIFF": {"compression": "tiff_deflate"},
-    "WEBP": {"lossless": True, "exact": True},
-    "BMP": {},
+# The decoders let in, of the many that Pillow has.
+_DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
+_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
+_NO_ALPHA = ("JPEG", "BMP")
+_NO_EXIF = ("BMP",)
+# What puts an image upright, by its EXIF orientation; rows and columns are the last two axes.
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[..., ::-1],
+    3: lambda a: a[..., ::-1, ::-1],
+    4: lambda a: a[..., ::-1, :],
+    5: lambda a: a.swapaxes(-1, -2),
+    6: lambda a: a.swapaxes(-1, -2)[..., ::-1],
+    7: lambda a: a.swapaxes(-1, -2)[..., ::-1, ::-1],
+    8: lambda a: a.swapaxes(-1, -2)[..., ::-1, :],
 }
-METADATA_KEYS = {
-    "PNG": ("icc_profile", "exif", "dpi"),
-    "JPEG": ("icc_profile", "exif", "xmp", "dpi"),
-    "TIFF": ("icc_profile", "exif", "dpi"),
-    "WEBP": ("icc_profile", "exif", "xmp"),
-    "BMP": ("dpi",),
-}
-BIT_DEPTH = 8
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,18 @@ class Picture:
     """An image file's content.
 
     Attributes:
-        pixels: float32 (C, H, W) in [0, 1], C being 1 (gray) or 3 (RGB).
-        alpha: uint8 (H, W), or None.
-        metadata: ICC profile, EXIF (with its orientation, which the pixels do not have applied), XMP, DPI.
+        pixels: float32 (C, H, W), C being 1 (gray) or 3 (RGB), in [0, 1]; a float file's may go beyond.
+        alpha: (H, W) of the file's own data type, or None.
+        depth: data type of the file's channels: "uint8", "uint16" or "float32".
+        metadata: ICC profile, EXIF (with its orientation, which the pixels do not have applied), XMP and so on.
+        warnings: what reading could not keep as it was.
     """
 
     pixels: NDArray[np.float32]
-    alpha: NDArray[np.uint8] | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    alpha: NDArray[Any] | None = None
+    depth: str = "uint8"
+    metadata: Metadata = field(default_factory=Metadata)
+    warnings: tuple[str, ...] = ()
 
     @property
     def color(self) -> str:
@@ -71,14 +79,80 @@ class Picture:
         """Pillow's name of the pixel layout: L, LA, RGB or RGBA."""
         return ("L" if self.color == "gray" else "RGB") + ("A" if self.alpha is not None else "")
 
+    @property
+    def bit_depth(self) -> int:
+        """Bits a channel: 8, 16 or 32."""
+        return _BITS[self.depth]
+
     def to_color(self, color: str) -> Picture:
-        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels)."""
+        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without its ICC profile,
+        which is for the one kind only."""
         if color == self.color:
             return self
         if color == "color":
-            return replace(self, pixels=np.repeat(self.pixels, 3, axis=0))
-        luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), self.pixels, axes=1)[None]
-        return replace(self, pixels=luma)
+            pixels = np.repeat(self.pixels, 3, axis=0)
+        else:
+            pixels = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), self.pixels, axes=1)[None]
+        changed = replace(self, pixels=pixels, metadata=replace(self.metadata, icc_profile=b""))
+        if not self.metadata.icc_profile:
+            return changed
+        return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
+
+    def warned(self, warning: str) -> Picture:
+        """The same picture with a warning more."""
+        return replace(self, warnings=(*self.warnings, warning))
+
+    def upright(self) -> Picture:
+        """The picture turned as its EXIF orientation says, for files that will not carry one."""
+        turn = _TURNS.get(self.metadata.orientation)
+        if turn is None:
+            return self
+        alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
+        return replace(self, pixels=np.ascontiguousarray(turn(self.pixels)), alpha=alpha)
+
+    def flattened(self, background: str) -> Picture:
+        """The picture laid on a background, its transparency gone.
+
+        Args:
+            background: "white", "#rrggbb" or another color as CSS names them.
+
+        Raises:
+            UsageError: no such color.
+        """
+        rgb = np.array(parse_color(background), np.float32) / 255
+        if self.alpha is None:
+            return self
+        under = rgb if self.color == "color" else rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+        opacity = to_unit(self.alpha)
+        pixels = self.pixels * opacity + np.reshape(under, (-1, 1, 1)) * (1 - opacity)
+        return replace(self, pixels=pixels.astype(np.float32), alpha=None)
+
+
+def parse_color(name: str) -> tuple[int, int, int]:
+    """Red, green and blue in 0-255 of a color as CSS names it.
+
+    Raises:
+        UsageError: no such color.
+    """
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise UsageError(f"no color {name!r}", "such as white, black or '#ffeedd'") from error
+
+
+def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
+    """Values of a data type as float32, integers scaled to [0, 1]."""
+    scale = np.iinfo(data.dtype).max if data.dtype.kind == "u" else 1
+    return data.astype(np.float32) / np.float32(scale)
+
+
+def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
+    """Values in [0, 1] as a data type: integers clipped, scaled and rounded, floats as they are."""
+    if depth == "float32":
+        return values.astype(np.float32, copy=False)
+    top = np.iinfo(depth).max
+    rounded: NDArray[Any] = np.rint(np.clip(values, 0, 1) * np.float32(top)).astype(depth)
+    return rounded
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -101,9 +175,10 @@ def find_images(folder: Path) -> list[Path]:
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """A Pillow image of a file or its content; what goes wrong while it is open becomes an InputError."""
-    path = "the input" if isinstance(source, bytes) else source
+    Image.init()  # a decoder named before it is loaded is an error of its own
+    path = _name(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_DECODERS) as file:
             yield file
     except FileNotFoundError as error:
         raise InputError(f"no file {path}") from error
@@ -139,25 +214,101 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
+    return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
+
+
+def _name(source: Path | bytes) -> str:
+    return "the input" if isinstance(source, bytes) else str(source)
+
+
+def _starts_as_tiff(source: Path | bytes) -> bool:
+    if isinstance(source, bytes):
+        return source.startswith(_TIFF_STARTS)
+    try:
+        with source.open("rb") as file:
+            return file.read(4).startswith(_TIFF_STARTS)
+    except OSError as error:
+        raise InputError(
+            f"no file {source}" if isinstance(error, FileNotFoundError) else f"cannot read {source} ({error.strerror})"
+        ) from error
+
+
+def _read_tiff(source: Path | bytes) -> Picture:
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+            metadata = read_tiff_metadata(stream)
+    except InputError as error:
+        raise InputError(f"{_name(source)}: {error.message}", error.hint) from error
+    except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
+        raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
+    data, has_alpha, bits = read_deep(source, _name(source))
+    return picture_of(data, has_alpha, metadata, _one_bit(bits))
+
+
+def _read_other(source: Path | bytes) -> Picture:
     with _opened(source) as file:
-        _refuse_unhandled(file, "the input" if isinstance(source, bytes) else str(source))
-        file.load()
-        data = np.asarray(file)
-        metadata = {key: file.info[key] for key in ("icc_profile", "exif", "xmp", "dpi") if file.info.get(key)}
+        warnings = _check(file, _name(source))
+        if _is_deep(file):
+            data, has_alpha, _ = read_deep(source, _name(source))
+        else:
+            file.load()
+            plain = file.convert(_plain_mode(file))
+            data, has_alpha = np.asarray(plain), plain.mode in ("LA", "RGBA")
+        return picture_of(data, has_alpha, read_metadata(file), warnings)
+
+
+def picture_of(
+    data: NDArray[Any], has_alpha: bool, metadata: Metadata | None = None, warnings: tuple[str, ...] = ()
+) -> Picture:
+    """A picture of decoded pixels.
+
+    Args:
+        data: uint8, uint16 or float32 (H, W) or (H, W, C).
+        has_alpha: whether the last channel is alpha.
+        metadata, warnings: see Picture.
+    """
     planes = data[:, :, None] if data.ndim == 2 else data
-    alpha = planes[:, :, -1].copy() if planes.shape[2] in (2, 4) else None
-    colors = planes[:, :, : planes.shape[2] - (alpha is not None)]
-    return Picture(np.ascontiguousarray(colors.transpose(2, 0, 1), np.float32) / np.float32(255), alpha, metadata)
+    alpha = planes[:, :, -1].copy() if has_alpha else None
+    colors = planes[:, :, : planes.shape[2] - has_alpha]
+    pixels = to_unit(np.ascontiguousarray(colors.transpose(2, 0, 1)))
+    return Picture(pixels, alpha, str(data.dtype), metadata or Metadata(), warnings)
 
 
-def _refuse_unhandled(file: Image.Image, path: str) -> None:
-    if getattr(file, "n_frames", 1) > 1:
-        raise InputError(f"{path} has {getattr(file, 'n_frames', 1)} frames; only single images are handled")
+def _check(file: Image.Image, name: str) -> tuple[str, ...]:
+    """Refuse what is not handled; returns what is worth a warning."""
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format != "MPO":
+        raise InputError(f"{name} has {frames} frames; only single images are handled")
+    if _plain_mode(file) is None and not _is_deep(file):
+        raise InputError(f"{name} is of mode {file.mode}; gray and RGB are handled", "convert it to RGB first")
+    if frames > 1:  # a JPEG with more behind it, as cameras and phones write it
+        return (f"only the first of {frames} images in the file is kept",)
+    if file.mode in ("P", "PA"):
+        return (f"the palette becomes {_plain_mode(file)}",)
+    return _one_bit(1 if file.mode == "1" else 8)
+
+
+def _one_bit(bits: int) -> tuple[str, ...]:
+    return ("1 bit a pixel becomes 8",) if bits == 1 else ()
+
+
+def _is_deep(file: Image.Image) -> bool:
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
-    deep = any("16" in str(tile[3]) for tile in getattr(file, "tile", ()))
-    if file.mode not in ("L", "LA", "RGB", "RGBA") or deep:
-        kind = "16-bit" if deep or file.mode.startswith("I") else f"of mode {file.mode}"
-        raise InputError(f"{path} is {kind}; 8-bit gray and RGB are handled, with or without alpha")
+    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in getattr(file, "tile", ()))
+
+
+def _plain_mode(file: Image.Image) -> str | None:
+    """The mode with 8 bits a channel that loses nothing, or None if there is none."""
+    clear = "transparency" in file.info
+    return {
+        "1": "L",
+        "L": "LA" if clear else "L",
+        "LA": "LA",
+        "P": "RGBA" if clear else "RGB",
+        "PA": "RGBA",
+        "RGB": "RGBA" if clear else "RGB",
+        "RGBA": "RGBA",
+    }.get(file.mode)
 
 
 def format_of(path: Path) -> str:
@@ -174,24 +325,94 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def encode_picture(picture: Picture, kind: str) -> bytes:
-    """The content of an image file, with the picture's alpha and metadata.
+@dataclass(frozen=True)
+class SaveOptions:
+    """How results are written.
 
     Args:
-        picture: its pixels are clipped and rounded to 8 bits.
+        quality: of JPEG, 1 to 100; chroma is never subsampled.
+        flatten: background to lay transparent pictures on, or None.
+        strip_metadata: write pixels alone (and the ICC profile, without which colors change).
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    quality: int = JPEG_QUALITY
+    flatten: str | None = None
+    strip_metadata: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise UsageError(f"quality must be from 1 to 100, not {self.quality}")
+        if self.flatten is not None:
+            parse_color(self.flatten)
+
+
+def refuse_lost_alpha(picture: Picture, kind: str, options: SaveOptions) -> None:
+    """Tell, before any work is done for it, that a picture's transparency would be lost.
+
+    Raises:
+        UsageError: the format cannot hold the alpha channel, and no background is given.
+    """
+    if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None:
+        raise UsageError(
+            f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP, or use --flatten COLOR"
+        )
+
+
+def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = None) -> tuple[bytes, tuple[str, ...]]:
+    """The content of an image file, with the picture's alpha and metadata and, where the format has it, its depth.
+
+    Args:
+        picture: what to write.
         kind: PNG, JPEG, TIFF, WEBP or BMP.
+        options: how.
+
+    Returns:
+        The content, and warnings of what the format could not hold.
 
     Raises:
         UsageError: the format cannot hold the alpha channel.
     """
-    if picture.alpha is not None and kind in ("JPEG", "BMP"):
-        raise UsageError(f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP")
-    data = np.rint(np.clip(picture.pixels, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-    if picture.alpha is not None:
-        data = np.concatenate([data, picture.alpha[:, :, None]], axis=2)
-    metadata = {key: value for key, value in picture.metadata.items() if key in METADATA_KEYS[kind]}
+    options = options or SaveOptions()
+    refuse_lost_alpha(picture, kind, options)
+    if options.flatten is not None:
+        picture = picture.flattened(options.flatten)
+    if options.strip_metadata or kind in _NO_EXIF:
+        picture = picture.upright()
+    metadata = Metadata(icc_profile=picture.metadata.icc_profile) if options.strip_metadata else picture.metadata
+    depth = _depth_for(picture.depth, kind)
+    narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {_BITS[depth]}",)
+    data = _planes(picture, depth)
+    if kind == "TIFF":
+        return encode_tiff(data, metadata), narrowed
+    if depth == "uint16":
+        return encode_deep_png(data, metadata), narrowed
+    arguments, lost = save_arguments(metadata, kind)
     buffer = io.BytesIO()
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
-        buffer, kind, **SAVE_OPTIONS[kind], **metadata
+        buffer, kind, **_format_arguments(kind, options.quality), **arguments
     )
-    return buffer.getvalue()
+    return buffer.getvalue(), narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+
+
+def _depth_for(depth: str, kind: str) -> str:
+    """The deepest data type of a format that is not beyond the picture's own."""
+    return [held for held in _DEPTHS_OF.get(kind, ("uint8",)) if _BITS[held] <= _BITS[depth]][-1]
+
+
+def _planes(picture: Picture, depth: str) -> NDArray[Any]:
+    """(H, W, C) of a data type, alpha last; an alpha that has the type already is not touched."""
+    data = from_unit(picture.pixels, depth).transpose(1, 2, 0)
+    if picture.alpha is None:
+        return np.ascontiguousarray(data)
+    alpha = picture.alpha if str(picture.alpha.dtype) == depth else from_unit(to_unit(picture.alpha), depth)
+    return np.concatenate([data, alpha[:, :, None]], axis=2)
+
+
+def _format_arguments(kind: str, quality: int) -> dict[str, Any]:
+    """What a format needs for the pixels written to be the pixels given, or close to it."""
+    if kind == "JPEG":
+        return {"quality": quality, "subsampling": "4:4:4"}
+    return {"lossless": True, "exact": True} if kind == "WEBP" else {}

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.stretch import stretch_loss
 
 SCHEMA = "mdrn.manifest/1"
-FAMILIES = ("mdrn", "mdrn-2b")
+FAMILY_LOSS = {"mdrn": 0.0, "mdrn-2b": 0.2}
+"""About how many dB a family is behind the best (the paper's tables)."""
+FAMILIES = tuple(FAMILY_LOSS)
 DISTILLATIONS = (None, "hads", "hmds")
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -160,38 +163,39 @@ _FIELDS: dict[str, Any] = {
 }
 
 
-def choose(records: Sequence[Record], model: str, color: str, sigma: float) -> Record:
+def choose(records: Sequence[Record], model: str, color: str, sigma: float, exact: bool = False) -> Record:
     """The checkpoint that serves a request.
 
     Args:
         records: those there are.
-        model: "auto" (any family, the larger first), a family, or the exact name of a checkpoint.
+        model: "auto" (any family), a family, or the exact name of a checkpoint.
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
+        exact: only one trained at that very level will do.
 
     Returns:
-        Of several, the best measured one.
+        The one expected to do best: a larger network before a smaller one, one trained at the level or a little
+        below before one further off or above (see `stretch_loss`), of equals the best measured one.
 
     Raises:
         WeightsError: no checkpoint serves it; the hint lists those there are.
-        UsageError: the named checkpoint is for another color mode or noise level.
+        UsageError: the named checkpoint is for another color mode, or for another level where `exact`.
     """
     for record in records:
         if record.name == model:
-            if (record.color, record.sigma) != (color, sigma):
+            if record.color != color or (exact and record.sigma != sigma):
                 raise UsageError(
                     f"{model} is for {record.color} images at sigma {record.sigma:g}, not {color} at {sigma:g}",
                     "leave --model out to have one chosen",
                 )
             return record
     families = FAMILIES if model == "auto" else (model,)
-    for family in families:
-        fitting = [r for r in records if (r.family, r.color, r.sigma) == (family, color, sigma)]
-        if fitting:
-            return max(fitting, key=_quality)
-    wanted = f"checkpoint of {model}" if model != "auto" else "checkpoint"
-    there_are = ", ".join(record.name for record in records) or "none"
-    raise WeightsError(f"no {wanted} for {color} images at sigma {sigma:g}", f"there are: {there_are}")
+    fitting = [r for r in records if r.color == color and r.family in families and (r.sigma == sigma or not exact)]
+    if not fitting:
+        wanted = f"checkpoint of {model}" if model != "auto" else "checkpoint"
+        there_are = ", ".join(record.name for record in records) or "none"
+        raise WeightsError(f"no {wanted} for {color} images at sigma {sigma:g}", f"there are: {there_are}")
+    return min(fitting, key=lambda r: (stretch_loss(r.sigma, sigma) + FAMILY_LOSS[r.family], -_quality(r)))
 
 
 def _quality(record: Record) -> float:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-# Chosen on validation photographs, sigma 5 to 75.
-PATCH = 5
-MOST_PATCHES = 20_000
-BLOCK = 12
-QUANTILE = 0.05
-QUANTILE_OF_NOISE = 0.8229
-"""Root of that quantile of block energy in an image of unit normal noise, by simulation."""
+SIDE = 8
+"""Of the blocks whose frequencies are looked at, in pixels."""
+SMALLEST = 16
+"""Shortest side in pixels of an image whose noise can be estimated."""
+MOST_BLOCKS = 6000
+ENOUGH_BLOCKS = 200
+QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+# Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
+_OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
+_OPPONENT /= np.linalg.norm(_OPPONENT, axis=1, keepdims=True)
+_NETWORK = Path(__file__).parent / "reference" / "noise_estimator.npz"
 
 
 def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[np.float32]:
@@ -34,47 +40,90 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
 
 
 def estimate_sigma(image: NDArray[np.float32]) -> float:
-    """Noise level of an image, from what its content explains least.
+    """Noise level of an image.
+
+    Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
+    frequencies is spread over the image (`noise_features`) tells the level to a small network that has seen
+    photographs with noise of known levels, clipped to 8 bits or not (docs/denoise.md has its errors).
 
     Args:
-        image: (C, H, W), intensities in [0, 1].
+        image: (C, H, W), C being 1 or 3, intensities in [0, 1].
 
     Returns:
-        Standard deviation on the 0-255 scale; NaN when a side is below 3 pixels.
+        Standard deviation on the 0-255 scale; NaN when a side is below 16 pixels.
     """
-    channels, height, width = image.shape
-    if min(height, width) < 3:
+    if min(image.shape[1:]) < SMALLEST:
         return math.nan
-    if channels > 1 and (height - PATCH) * (width - PATCH) > 4 * channels * PATCH**2:
-        return _sigma_of_patches(image) * 255
-    return _sigma_of_blocks(image) * 255
+    features, log_reference = noise_features(image)
+    network = _network(image.shape[0])
+    x = np.clip((features - network["mean"]) / network["spread"], -5, 5)
+    for layer in ("1", "2"):
+        x = network["weight" + layer] @ x + network["bias" + layer]
+        x = x / (1 + np.exp(-x))  # SiLU
+    correction = float((network["weight3"] @ x + network["bias3"])[0])
+    return math.exp(log_reference + correction)
 
 
-def _sigma_of_patches(image: NDArray[np.float32]) -> float:
-    """Chen, Zhu and Heng (ICCV 2015): in the covariance of small patches across channels, content fills some
-    directions and noise all, evenly; the largest eigenvalues are dropped until the rest are even."""
-    windows = sliding_window_view(image, (PATCH, PATCH), axis=(1, 2))  # (C, h, w, PATCH, PATCH)
-    step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_PATCHES))
-    taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4).reshape(-1, image.shape[0] * PATCH**2)
-    values = np.maximum(np.linalg.eigvalsh(np.cov(taken.T.astype(np.float64)))[::-1], 0)
-    for k in range(len(values)):
-        mean = values[k:].mean()
-        if np.median(values[k:]) >= mean:
-            return math.sqrt(mean)
-    return math.sqrt(values[-1])
+def noise_features(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """What the estimate is made from, independent of the level but for the last feature.
+
+    Args:
+        image: (C, H, W), C being 1 or 3, at least 16 pixels a side, intensities in [0, 1].
+
+    Returns:
+        float32 (49 C + 2,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
+        reference; the share of clipped blocks; the reference, scaled. And the reference itself: a logarithm of a
+        level on the 0-255 scale.
+    """
+    blocks = _blocks(image) * np.float32(255)
+    whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
+    if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
+        blocks = blocks[whole]
+    if image.shape[0] == 3:
+        blocks = np.einsum("kc,ncij->nkij", _OPPONENT, blocks)
+    transform, bands = _cosines(), _bands()
+    energy = (transform @ blocks @ transform.T).reshape(*blocks.shape[:2], -1) ** 2 @ bands.T  # (n, C, bands)
+    logs = np.log(np.quantile(energy, QUANTILES, axis=0) + 1e-9) / 2  # (quantiles, C, bands)
+    reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
+    spread = (logs - reference).transpose(1, 0, 2).ravel()
+    return np.concatenate([spread, [1 - whole.mean(), reference / 3]]).astype(np.float32), reference
 
 
-def _sigma_of_blocks(image: NDArray[np.float32]) -> float:
-    """The detail that a double second difference leaves (Immerkaer 1996), where there is least of it: a low
-    quantile over blocks, set right by what that quantile is for noise alone."""
-    detail = _second_difference(_second_difference(image, 1), 2) / 6
-    height, width = (size // BLOCK * BLOCK for size in detail.shape[1:])
-    if not height or not width:
-        return math.sqrt(float((detail**2).mean()))
-    blocks = detail[:, :height, :width].reshape(len(image), height // BLOCK, BLOCK, width // BLOCK, BLOCK)
-    energy = (blocks**2).mean(axis=(2, 4)).reshape(len(image), -1)
-    return float(np.sqrt(np.quantile(energy, QUANTILE, axis=1)).mean()) / QUANTILE_OF_NOISE
+def _blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Blocks spread evenly over the image, (n, C, SIDE, SIDE)."""
+    windows = sliding_window_view(image, (SIDE, SIDE), axis=(1, 2))  # (C, h, w, SIDE, SIDE)
+    step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_BLOCKS))
+    taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
+    blocks: NDArray[np.float32] = taken.reshape(-1, image.shape[0], SIDE, SIDE)
+    return blocks
 
 
-def _second_difference(image: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    return np.diff(image, n=2, axis=axis)
+@lru_cache
+def _cosines() -> NDArray[np.float32]:
+    """The orthonormal discrete cosine transform of SIDE points, as a matrix."""
+    k = np.arange(SIDE)
+    matrix = np.sqrt(2 / SIDE) * np.cos(np.outer(k, 2 * k + 1) * (np.pi / (2 * SIDE)))
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix, np.float32)
+
+
+@lru_cache
+def _bands() -> NDArray[np.float32]:
+    """Weights (bands, SIDE * SIDE) that average energy over frequencies, low to high, then steep across and down."""
+    down, across = np.indices((SIDE, SIDE))
+    total = down + across
+    masks = [(total >= low) & (total <= high) for low, high in ((2, 4), (5, 6), (7, 8), (9, 10), (11, 14))]
+    masks += [(down >= 5) & (across <= 1), (across >= 5) & (down <= 1)]
+    return np.stack([mask.ravel() / mask.sum() for mask in masks]).astype(np.float32)
+
+
+@lru_cache
+def _network(channels: int) -> dict[str, NDArray[np.float32]]:
+    """The estimator's weights for one or three channels (tools/train_noise_estimator.py)."""
+    prefix = "gray_" if channels == 1 else "color_"
+    with np.load(_NETWORK, allow_pickle=False) as stored:
+        return {
+            name.removeprefix(prefix): stored[name].astype(np.float32)
+            for name in stored.files
+            if name.startswith(prefix)
+        }

@@ -95,7 +95,9 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
     return Cache().fetch(item, on_bytes)
 
 
-def find_weights(model: str, color: str, sigma: float, manifests: Sequence[str] = ()) -> tuple[Path, Record | None]:
+def find_weights(
+    model: str, color: str, sigma: float, manifests: Sequence[str] = (), exact: bool = False
+) -> tuple[Path, Record | None]:
     """The weights file for a request.
 
     Args:
@@ -103,6 +105,7 @@ def find_weights(model: str, color: str, sigma: float, manifests: Sequence[str] 
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
         manifests: paths or URLs of further manifests.
+        exact: only a checkpoint trained at that very level will do.
 
     Returns:
         The file, and its manifest record (None for a path).
@@ -113,7 +116,7 @@ def find_weights(model: str, color: str, sigma: float, manifests: Sequence[str] 
     """
     if os.sep in model or Path(model).suffix:  # names have neither
         return Path(model), None
-    record = choose(all_records(manifests), model, color, sigma)
+    record = choose(all_records(manifests), model, color, sigma, exact)
     return locate(record), record
 
 

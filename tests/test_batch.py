@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from PIL import Image
 
 from mdrn_cli import batch
 from mdrn_cli.batch import Naming, exit_code, plan_jobs, run_jobs
-from mdrn_cli.denoise import DenoiseOptions
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.restore import DenoiseOptions
 
 
 @pytest.fixture
@@ -294,3 +295,49 @@ def test_outcomes_hold_no_pixels(tree, tmp_path, tiny_weights):
     jobs = plan_jobs([tree], Naming(tmp_path / "out"))
     for outcome in run_jobs(jobs, DenoiseOptions(50.0, str(tiny_weights("color")))):
         assert not any(isinstance(value, np.ndarray) for value in vars(outcome.facts).values())
+
+
+def broken_inputs(folder: Path) -> set[str]:
+    """Ten inputs that cannot be restored, each for a reason of its own."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))
+    for suffix in ("png", "jpg", "tif"):
+        image.save(folder / f"whole.{suffix}")
+        whole = (folder / f"whole.{suffix}").read_bytes()
+        (folder / f"whole.{suffix}").unlink()
+        (folder / f"cut-{suffix}.{suffix}").write_bytes(whole[: len(whole) // 2])
+        if suffix == "png":
+            size = (100_000).to_bytes(4, "big")
+            header = whole[12:16] + size + size + whole[24:29]
+            huge = whole[:12] + header + zlib.crc32(header).to_bytes(4, "big") + whole[33:]
+            (folder / "huge.png").write_bytes(huge)
+    (folder / "empty.webp").write_bytes(b"")
+    (folder / "text.bmp").write_text("hello")
+    Image.new("CMYK", (16, 16)).save(folder / "cmyk.jpg")
+    image.save(folder / "animated.webp", save_all=True, append_images=[image.rotate(90)])
+    image.save(folder / "pages.tif", save_all=True, append_images=[image.rotate(90)])
+    (folder / "noise.png").write_bytes(np.random.default_rng(1).bytes(5000))
+    return {path.name for path in folder.iterdir()}
+
+
+def test_two_hundred_files_ten_of_them_broken(tmp_path, photo, tiny_weights):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    broken = broken_inputs(folder)
+    assert len(broken) == 10
+    for k in range(190):
+        suffix = ("png", "jpg", "tif", "webp", "bmp")[k % 5]
+        Image.fromarray(photo[k : k + 20, k : k + 24]).save(folder / f"{k:03d}.{suffix}")
+    before = content(folder)
+    report = tmp_path / "report.json"
+    arguments = ["denoise", folder, "-o", out, "--sigma", 50, "--model", tiny_weights("color"), "--report", report]
+    done = run_mdrn(*arguments)
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "190 done, 0 skipped, 10 failed" in done.stderr
+    told = json.loads(report.read_text())
+    assert {Path(failure["input"]).name for failure in told["summary"]["failures"]} == broken
+    assert len({failure["error"] for failure in told["summary"]["failures"]}) == 10
+    assert {path.name for path in out.iterdir()} == before.keys() - broken
+    assert content(folder) == before
+    again = run_mdrn(*arguments)
+    assert "0 done, 190 skipped, 10 failed" in again.stderr

@@ -97,7 +97,7 @@ def test_errors(sets, tiny_weights):
     assert run_mdrn("bench", "BSD68", "--data", sets).returncode == 5
     both = run_mdrn("bench", "Set12", "--data", sets, "--json", "--csv")
     assert both.returncode == 2
-    unavailable = run_mdrn("bench", "Set12", "--data", sets, "--sigma", 33)
+    unavailable = run_mdrn("bench", "Set12", "--data", sets, "--model", "mdrn-9b")
     assert unavailable.returncode == 5
     (sets / "Set12" / "2.png").write_text("damaged")
     bad = run_mdrn("bench", "Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights())
@@ -105,9 +105,10 @@ def test_errors(sets, tiny_weights):
     assert "2.png" in bad.stderr
 
 
-def test_default_levels_without_a_checkpoint_are_left_out_with_a_warning(sets):
-    done = run_mdrn("bench", "Set12", "--data", sets, "--model", "mdrn-2b", "--json")
+def test_default_levels_are_the_paper_s_and_a_stretched_network_is_named_so(sets, tiny_weights):
+    done = run_mdrn("bench", "Set12", "--data", sets, "--model", tiny_weights(sigma=15.0), "--json")
     assert done.returncode == 0, done.stderr
-    sigmas = {result["sigma"] for result in json.loads(done.stdout)["results"]}
-    assert {25.0, 50.0} <= sigmas
-    assert ("warning: skipped" in done.stderr) == (15.0 not in sigmas)
+    models = {result["sigma"]: result["model"] for result in json.loads(done.stdout)["results"]}
+    assert list(models) == [15.0, 25.0, 50.0]
+    assert "stretched" not in models[15.0]
+    assert "trained at 15, stretched" in models[50.0]

@@ -5,15 +5,17 @@ import os
 
 import numpy as np
 import pytest
+import pyvips
 from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli.batch import Naming, plan_jobs, run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.denoise import DenoiseOptions, denoise_pixels
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture
+from mdrn_cli.noise import add_noise
+from mdrn_cli.restore import DenoiseOptions, denoise_pixels
 
 
 def denoise_file(source, target, options, on_tile=None, existing="error"):
@@ -121,6 +123,7 @@ def broken_files(folder):
     (folder / "empty.png").write_bytes(b"")
     whole = (folder / "noisy.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    Image.new("RGBA", (32, 32)).save(folder / "clear.png")
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,12 @@ def broken_files(folder):
         (["noisy.png", "--sigma", 50, "--color", "sepia"], 2, "sepia"),
         (["noisy.png", "--sigma", 50, "--device", "abacus"], 6, "abacus"),
         (["noisy.png", "--sigma", 50, "--model", "none.safetensors"], 5, "no checkpoint file"),
-        (["noisy.png", "--sigma", 33], 5, "sigma 33"),
+        (["noisy.png", "--sigma", 50, "--model", "mdrn-9b"], 5, "mdrn-9b"),
+        (["noisy.png", "--sigma", 50, "--strength", 2], 2, "strength"),
+        (["noisy.png", "--quality", 101], 2, "quality"),
+        (["noisy.png", "--flatten", "sepiaish"], 2, "sepiaish"),
+        (["clear.png", "-o", "out.jpg"], 2, "transparency"),
+        (["noisy.png", "text.png", "--compare", "c.png", "-o", "out"], 2, "--compare"),
         (["noisy.png", "--sigma", 50, "--nonsense"], 2, "--nonsense"),
     ],
 )
@@ -158,7 +166,7 @@ def test_errors_are_one_line_with_a_hint_and_a_code(noisy, arguments, code, mess
 
 
 def test_no_checkpoint_lists_those_there_are(noisy):
-    done = run_mdrn("denoise", noisy, "--sigma", 33)
+    done = run_mdrn("denoise", noisy, "--sigma", 33, "--model", "mdrn-9b")
     assert "hint: there are: " in done.stderr
     assert "mdrn-2b-color-50" in done.stderr
 
@@ -195,9 +203,80 @@ def test_a_failed_write_leaves_the_old_output_whole(noisy, tiny_weights, monkeyp
 
 
 def test_weights_for_something_else_are_refused(noisy, tiny_weights):
-    for weights in (tiny_weights("gray"), tiny_weights("color", 25.0)):
-        with pytest.raises(UsageError, match="is for"):
-            denoise_file(noisy, noisy.with_name("out.png"), DenoiseOptions(50.0, str(weights)))
+    with pytest.raises(UsageError, match="is for"):
+        denoise_file(noisy, noisy.with_name("out.png"), DenoiseOptions(50.0, str(tiny_weights("gray"))))
+
+
+def test_a_level_between_stretches_the_intensities(tmp_path, noisy, tiny_weights):
+    """Noise of 20 multiplied by 2.5 is noise of 50, which the network knows; 0.5 stays 0.5."""
+    weights = tiny_weights("color")
+    options = DenoiseOptions(20.0, str(weights), device="cpu", precision="float32")
+    facts = denoise_file(noisy, tmp_path / "out.png", options)
+    assert (facts.sigma, facts.sigma_source, facts.trained_sigma) == (20, "option", 50)
+    network = Engine(load_checkpoint(weights), "cpu", "float32")
+    pixels = read_picture(noisy).pixels
+    expected = (network((pixels - 0.5) * 2.5 + 0.5) - 0.5) / 2.5 + 0.5
+    written = read_picture(tmp_path / "out.png").pixels
+    assert np.abs(written - np.clip(expected, 0, 1)).max() < 0.51 / 255
+
+
+def test_the_noise_level_is_estimated_for_each_picture(tmp_path, photo, tiny_weights):
+    options = DenoiseOptions(None, str(tiny_weights("color")), device="cpu")
+    for sigma in (10, 40):
+        noisy = np.clip(np.rint(add_noise(photo, sigma).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(tmp_path / f"{sigma}.png")
+        facts = denoise_file(tmp_path / f"{sigma}.png", tmp_path / f"out{sigma}.png", options)
+        assert facts.sigma == pytest.approx(sigma, rel=0.1)
+        assert facts.sigma_source == "estimate"
+
+
+def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3))
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    jobs = plan_jobs([tmp_path / "a.png"], Naming(tmp_path / "b.png"))
+    (outcome,) = run_jobs(jobs, DenoiseOptions(None, str(tiny_weights("color"))))
+    assert "no noise" in outcome.warnings[0]
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), ramp)
+
+
+def test_a_picture_too_small_to_estimate_says_so(tmp_path, tiny_weights):
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="too small") as caught:
+        denoise_file(tmp_path / "a.png", tmp_path / "b.png", DenoiseOptions(None, str(tiny_weights("color"))))
+    assert "--sigma" in caught.value.hint
+
+
+def test_strength_blends_with_the_input(tmp_path, noisy, tiny_weights):
+    weights = str(tiny_weights("color"))
+    results = {}
+    for strength in (0.0, 0.5, 1.0):
+        target = tmp_path / f"{strength}.png"
+        denoise_file(noisy, target, DenoiseOptions(50.0, weights, strength=strength, precision="float32"))
+        results[strength] = np.asarray(Image.open(target)).astype(float)
+    assert np.array_equal(results[0.0], np.asarray(Image.open(noisy)))
+    inside = (results[1.0] > 0) & (results[1.0] < 255)
+    assert np.abs(results[0.5] - (results[0.0] + results[1.0]) / 2)[inside].max() <= 1
+
+
+def test_sixteen_bits_stay_sixteen(tmp_path, tiny_weights):
+    """Restored pixels fall between the 256 steps of 8 bits, and alpha is the input's."""
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 65536, (64, 64, 4)).astype(np.uint16)
+    pyvips.Image.new_from_array(data).copy(interpretation="rgb16").write_to_file(str(tmp_path / "a.png"))
+    facts = denoise_file(tmp_path / "a.png", tmp_path / "b.tif", DenoiseOptions(50.0, str(tiny_weights("color"))))
+    assert facts.bit_depth == 16
+    back = pyvips.Image.new_from_file(str(tmp_path / "b.tif")).numpy()
+    assert back.dtype == np.uint16
+    assert np.array_equal(back[..., 3], data[..., 3])
+    assert len(np.unique(back[..., :3])) > 1000
+
+
+def test_a_comparison_is_written_beside_the_result(noisy, tiny_weights):
+    sheet = noisy.with_name("sheet.png")
+    done = run_mdrn("denoise", noisy, "--sigma", 50, "--model", tiny_weights("color"), "--compare", sheet)
+    assert done.returncode == 0, done.stderr
+    with Image.open(sheet) as image:
+        assert image.width > 2 * 200
 
 
 def test_errors_keep_their_kind():

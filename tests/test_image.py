@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
+import pyvips
 from PIL import Image, ImageCms
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import Picture, encode_picture, find_images, format_of, read_picture, read_uint8
+from mdrn_cli.image import Picture, SaveOptions, encode_picture, find_images, format_of, read_picture, read_uint8
 
 
-def write_picture(path, picture):
-    path.write_bytes(encode_picture(picture, format_of(path)))
+def write_picture(path, picture, options=None):
+    content, warnings = encode_picture(picture, format_of(path), options)
+    path.write_bytes(content)
+    return warnings
 
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (13, 17, 4), np.uint8)
@@ -67,40 +70,151 @@ def test_profile_exif_and_resolution_are_kept_and_orientation_is_not_applied(tmp
             assert back.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
 
-def sixteen_bit_rgb(path):
-    """A 16-bit RGB PNG, written by hand: Pillow cannot."""
-    import struct
-    import zlib
+CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    rows = b"".join(b"\0" + bytes(6 * 4) for _ in range(4))
-    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
-    path.write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    )
+def deep_data(mode: str, dtype) -> np.ndarray:
+    rng = np.random.default_rng(1)
+    values = rng.random((13, 17, CHANNELS[mode]))
+    return values.astype(dtype) if dtype == np.float32 else rng.integers(0, 65536, values.shape).astype(dtype)
+
+
+def write_with_libvips(path, data, **options):
+    """An encoder that is not ours."""
+    image = pyvips.Image.new_from_array(data)
+    if data.dtype == np.uint16:
+        image = image.copy(interpretation="grey16" if data.shape[2] < 3 else "rgb16")
+    image.write_to_file(str(path), **options)
+
+
+def read_with_libvips(path):
+    pixels = pyvips.Image.new_from_file(str(path)).numpy()
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize(
+    ("dtype", "suffix"), [(np.uint16, ".png"), (np.uint16, ".tif"), (np.float32, ".tif"), (np.uint8, ".tif")]
+)
+def test_every_depth_comes_back_bit_for_bit(tmp_path, mode, dtype, suffix):
+    data = deep_data(mode, dtype)
+    write_with_libvips(tmp_path / f"a{suffix}", data)
+    picture = read_picture(tmp_path / f"a{suffix}")
+    assert (picture.mode, picture.depth, picture.bit_depth) == (mode, np.dtype(dtype).name, data.itemsize * 8)
+    assert picture.pixels.dtype == np.float32
+    if mode.endswith("A"):
+        assert picture.alpha.dtype == dtype
+    assert write_picture(tmp_path / f"b{suffix}", picture) == ()
+    back = read_with_libvips(tmp_path / f"b{suffix}")
+    assert back.dtype == dtype
+    assert np.array_equal(back, data)
+
+
+def test_the_depth_is_the_type_not_guessed_from_values(tmp_path):
+    """A dark 16-bit picture, all of whose values would fit 8 bits."""
+    write_with_libvips(tmp_path / "a.png", (deep_data("RGB", np.uint16) % 200).astype(np.uint16))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.depth == "uint16"
+    assert picture.pixels.max() < 0.004
+
+
+def test_float_pixels_beyond_one_are_kept(tmp_path):
+    data = deep_data("RGB", np.float32) * 3 - 1
+    write_with_libvips(tmp_path / "a.tif", data)
+    write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
+    assert np.array_equal(read_with_libvips(tmp_path / "b.tif"), data)
+
+
+@pytest.mark.parametrize("compression", ["none", "lzw", "deflate", "packbits"])
+def test_tiffs_of_any_compression_are_read(tmp_path, compression):
+    data = deep_data("RGB", np.uint16)
+    write_with_libvips(tmp_path / "a.tif", data, compression=compression, predictor="horizontal", tile=True)
+    assert np.array_equal(read_picture(tmp_path / "a.tif").pixels, (data / np.float32(65535)).transpose(2, 0, 1))
+
+
+def test_a_tiff_of_many_strips_can_be_read_by_others(tmp_path):
+    data = np.random.default_rng(0).integers(0, 65536, (700, 900, 3)).astype(np.uint16)
+    picture = Picture((data / np.float32(65535)).transpose(2, 0, 1), depth="uint16")
+    write_picture(tmp_path / "a.tif", picture)
+    assert np.array_equal(read_with_libvips(tmp_path / "a.tif"), data)
+
+
+def test_a_format_of_less_depth_is_told_of(tmp_path):
+    data = deep_data("RGB", np.float32)
+    write_with_libvips(tmp_path / "a.tif", data)
+    picture = read_picture(tmp_path / "a.tif")
+    assert write_picture(tmp_path / "b.png", picture) == ("32 bits a channel become 16",)
+    assert np.abs(read_with_libvips(tmp_path / "b.png") / 65535 - data).max() < 1e-5
+    assert write_picture(tmp_path / "b.webp", picture) == ("32 bits a channel become 8",)
+
+
+def test_palettes_and_single_bits_become_what_loses_nothing(tmp_path):
+    gray = Image.fromarray(PIXELS[..., 0] // 16 * 16)
+    gray.convert("P").save(tmp_path / "palette.png")
+    bits = gray.point(lambda v: 255 * (v > 127)).convert("1")
+    bits.save(tmp_path / "bits.png")
+    bits.save(tmp_path / "bits.tif")
+    clear = gray.convert("P")
+    clear.info["transparency"] = 0
+    clear.save(tmp_path / "clear.png", transparency=0)
+    for name, mode, warning in (
+        ("palette.png", "RGB", "palette"),
+        ("clear.png", "RGBA", "palette"),
+        ("bits.png", "L", "1 bit"),
+        ("bits.tif", "L", "1 bit"),
+    ):
+        picture = read_picture(tmp_path / name)
+        assert picture.mode == mode, name
+        assert any(warning in text for text in picture.warnings), name
+        with Image.open(tmp_path / name) as file:
+            expected = np.asarray(file.convert(mode)).reshape(13, 17, -1)[..., : len(picture.pixels)]
+        assert np.array_equal(np.rint(picture.pixels * 255).transpose(1, 2, 0), expected), name
+
+
+def test_a_transparent_color_becomes_alpha(tmp_path):
+    make("L").save(tmp_path / "a.png", transparency=int(PIXELS[0, 0, 0]))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.mode == "LA"
+    assert picture.alpha[0, 0] == 0
+
+
+def test_the_first_image_of_a_phone_s_jpeg_is_taken_with_a_warning(tmp_path):
+    make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[make("RGB").rotate(90)])
+    picture = read_picture(tmp_path / "a.jpg")
+    assert picture.mode == "RGB"
+    assert picture.warnings == ("only the first of 2 images in the file is kept",)
 
 
 def kinds_not_handled(tmp_path):
-    sixteen_bit_rgb(tmp_path / "rgb16.png")
-    Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "gray16.png")
-    Image.new("P", (4, 4)).save(tmp_path / "palette.png")
-    Image.new("1", (4, 4)).save(tmp_path / "bits.png")
     Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
-    Image.new("F", (4, 4)).save(tmp_path / "float.tif")
+    Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.tif")
+    Image.new("LAB", (4, 4)).save(tmp_path / "lab.tif")
+    Image.new("I", (4, 4)).save(tmp_path / "int32.tif")
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
-    frames[0].save(tmp_path / "animated.webp", save_all=True, append_images=frames[1:], lossless=True)
-    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    for name in ("animated.webp", "animated.png", "pages.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
     return sorted(path for path in tmp_path.iterdir() if path.is_file())
 
 
 def test_kinds_not_handled_are_refused_never_converted(tmp_path):
     files = kinds_not_handled(tmp_path)
-    assert len(files) == 8
+    assert len(files) == 7
     for file in files:
-        with pytest.raises(InputError, match=r"16-bit|of mode|frames"):
+        with pytest.raises(InputError, match=r"cmyk|CMYK|lab|type|frames|pages") as caught:
             read_picture(file)
+        assert str(file) in caught.value.message
+
+
+def test_colors_multiplied_by_alpha_are_refused(tmp_path):
+    content = bytearray()
+    picture = Picture(np.zeros((3, 4, 4), np.float32), np.zeros((4, 4), np.uint8))
+    write_picture(tmp_path / "a.tif", picture)
+    content += (tmp_path / "a.tif").read_bytes()
+    at = content.index((338).to_bytes(2, "little"))
+    content[at + 8] = 1
+    (tmp_path / "a.tif").write_bytes(bytes(content))
+    with pytest.raises(InputError, match="multiplied by alpha"):
+        read_picture(tmp_path / "a.tif")
 
 
 def test_missing_foreign_truncated_and_empty_files_are_told_apart(tmp_path):
@@ -125,6 +239,30 @@ def test_an_output_format_that_will_not_do_is_refused(tmp_path):
     for kind in ("JPEG", "BMP"):
         with pytest.raises(UsageError, match="transparency"):
             encode_picture(read_picture(tmp_path / "a.png"), kind)
+
+
+def test_transparency_is_laid_on_a_background(tmp_path):
+    data = np.full((4, 4, 4), 255, np.uint8)
+    data[:, :2, 3], data[:, 2:, 3] = 0, 128
+    data[..., :3] = 40
+    Image.fromarray(data).save(tmp_path / "a.png")
+    picture = read_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "b.bmp", picture, SaveOptions(flatten="#ff8000"))
+    flat = np.asarray(Image.open(tmp_path / "b.bmp")).astype(int)
+    assert flat.shape == (4, 4, 3)
+    assert flat[0, 0].tolist() == [255, 128, 0]
+    assert np.abs(flat[0, 3] - [147, 84, 20]).max() <= 1
+    with pytest.raises(UsageError, match="no color"):
+        SaveOptions(flatten="sepiaish")
+
+
+def test_jpeg_quality(photo):
+    picture = Picture((photo / 255).astype(np.float32).transpose(2, 0, 1))
+    sizes = [len(encode_picture(picture, "JPEG", SaveOptions(quality))[0]) for quality in (50, 95)]
+    assert sizes[0] < sizes[1] / 3
+    for quality in (0, 101):
+        with pytest.raises(UsageError, match="quality"):
+            SaveOptions(quality)
 
 
 def test_gray_is_itu_601_luma():

@@ -8,8 +8,10 @@ import pytest
 import mdrn_cli
 
 PACKAGE = Path(mdrn_cli.__file__).parent
-LEAVES = {"files", "model", "losses", "metrics", "noise", "tiling", "ensemble", "optim"}
+LEAVES = {"files", "metadata", "stretch", "model", "losses", "metrics", "noise", "tiling", "ensemble", "optim"}
 PARTS = {
+    "deep",
+    "compare",
     "image",
     "manifest",
     "checkpoint",
@@ -22,7 +24,7 @@ PARTS = {
     "runfolder",
     "validation",
 }
-PIPELINES = {"denoise", "batch", "bench", "training", "distillation", "release", "results"}
+PIPELINES = {"restore", "api", "batch", "bench", "training", "distillation", "release", "results"}
 LEVEL = {"errors": 0, "": 0} | dict.fromkeys(LEAVES, 1) | dict.fromkeys(PARTS, 2) | dict.fromkeys(PIPELINES, 3)
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

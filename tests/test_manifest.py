@@ -80,7 +80,6 @@ def test_choice_by_family_color_sigma_and_measured_quality():
 def test_no_checkpoint_for_the_request_lists_those_there_are():
     plain = parse_record(record_json())
     for request in (
-        ("auto", "gray", 30.0),
         ("mdrn", "gray", 50.0),
         ("auto", "color", 50.0),
         ("nonsense", "gray", 50.0),
@@ -89,8 +88,27 @@ def test_no_checkpoint_for_the_request_lists_those_there_are():
             choose([plain], *request)
         assert "mdrn-2b-gray-50" in caught.value.hint
         assert caught.value.exit_code == 5
+    with pytest.raises(UsageError, match="gray images"):
+        choose([plain], "mdrn-2b-gray-50", "color", 50.0)
+
+
+def test_a_level_that_has_no_checkpoint_is_served_by_the_best_neighbour():
+    low, middle, high = (parse_record(record_json(name=f"mdrn-2b-gray-{s}", sigma=s)) for s in (5, 25, 50))
+    large = parse_record(record_json(name="mdrn-gray-25", family="mdrn", sigma=25))
+    records = [low, middle, high]
+    served = {sigma: choose(records, "auto", "gray", sigma).sigma for sigma in (1, 5, 10, 24, 30, 40, 49, 60, 100)}
+    assert served == {1: 5, 5: 5, 10: 5, 24: 25, 30: 25, 40: 25, 49: 50, 60: 50, 100: 50}
+    assert choose([*records, large], "auto", "gray", 30) is large
+    assert choose([*records, large], "auto", "gray", 50) is high, "a smaller network trained at the very level"
+    assert choose(records, "mdrn-2b-gray-5", "gray", 60) is low, "an exact name is obeyed"
+
+
+def test_only_the_very_level_will_do_where_exactness_is_asked():
+    plain = parse_record(record_json())
+    with pytest.raises(WeightsError):
+        choose([plain], "auto", "gray", 30.0, exact=True)
     with pytest.raises(UsageError, match="sigma 50"):
-        choose([plain], "mdrn-2b-gray-50", "gray", 25.0)
+        choose([plain], "mdrn-2b-gray-50", "gray", 25.0, exact=True)
 
 
 def test_there_are_bundled_checkpoints():

@@ -79,8 +79,19 @@ def test_noise_on_a_photograph_is_estimated(photo, gray_photo, sigma, tolerance)
     assert estimate_sigma(add_noise(gray_photo, sigma)) == pytest.approx(sigma, rel=2 * tolerance)
 
 
+@pytest.mark.parametrize("sigma", [10, 40])
+def test_noise_clipped_to_eight_bits_is_estimated(photo, sigma):
+    """As files have it: what noise would have taken beyond black and white is gone."""
+    noisy = np.clip(np.rint(add_noise(photo, sigma) * 255), 0, 255) / 255
+    assert estimate_sigma(noisy.astype(np.float32)) == pytest.approx(sigma, rel=0.1)
+
+
 def test_noise_of_tiny_images():
-    assert np.isnan(estimate_sigma(np.zeros((1, 2, 9), np.float32)))
-    for shape in ((1, 3, 3), (3, 7, 7), (3, 12, 40)):
-        assert estimate_sigma(np.random.default_rng(0).normal(0, 0.1, shape).astype(np.float32)) > 0
-    assert estimate_sigma(np.zeros((3, 64, 64), np.float32)) == 0
+    for shape in ((1, 2, 9), (3, 15, 40)):
+        assert np.isnan(estimate_sigma(np.zeros(shape, np.float32)))
+    for shape in ((1, 16, 16), (3, 16, 40)):
+        noisy = 0.5 + np.random.default_rng(0).normal(0, 0.1, shape)
+        assert estimate_sigma(noisy.astype(np.float32)) == pytest.approx(25.5, rel=0.25)
+    assert estimate_sigma(np.zeros((3, 64, 64), np.float32)) < 0.01
+    ramp = np.tile(np.linspace(0.2, 0.8, 64, dtype=np.float32), (1, 64, 1))
+    assert estimate_sigma(ramp) < 0.3

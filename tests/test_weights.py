@@ -8,11 +8,11 @@ from conftest import SHARED
 from mdrn_cli.bench import measure
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.datasets import open_dataset
-from mdrn_cli.denoise import denoise_pixels
 from mdrn_cli.engine import Engine
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
+from mdrn_cli.restore import denoise_pixels
 from mdrn_cli.weights import BUNDLED
 
 RECORDS = load_manifest()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mdrn_cli import __version__
-from mdrn_cli.cli import bench, data, denoise, distill, train, weights
+from mdrn_cli.cli import bench, compare, data, denoise, distill, doctor, estimate, train, weights
 from mdrn_cli.cli.boundary import run
 
 app = typer.Typer(
@@ -19,11 +19,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("denoise")(denoise.denoise)
+app.command("estimate")(estimate.estimate)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 app.command("train")(train.train)
 app.command("distill")(distill.distill)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
+app.command("doctor")(doctor.doctor)
 
 
 def _version(asked: bool) -> None:

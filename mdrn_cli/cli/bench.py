@@ -7,22 +7,20 @@ import json
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
-from mdrn_cli.cli.console import bytes_bar, progress_bar, stderr, stdout
+from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
-from mdrn_cli.errors import MdrnError, UsageError, WeightsError
+from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
     from mdrn_cli.datasets import Dataset
-    from mdrn_cli.engine import Engine
+    from mdrn_cli.restore import Denoisers
 
 SCHEMA = "mdrn.bench/1"
 REFERENCE = "MDRN"
@@ -58,12 +56,14 @@ def bench(
 
       mdrn bench my/photos --color color --sigma 50 --json
     """
+    from mdrn_cli.restore import Denoisers
+
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
     if color not in (None, "gray", "color"):
         raise UsageError(f"color must be gray or color, not {color!r}")
-    engines = _Engines(model, device, precision, tuple(manifest or ()))
-    results = _measure(_open(dataset, data, color), sigma, engines, ensemble, tile, save)
+    denoisers = Denoisers(model, device, precision, tuple(manifest or ()))
+    results = _measure(_open(dataset, data, color), sigma, denoisers, ensemble, tile, save)
     if as_json:
         typer.echo(json.dumps(to_json(results)))
     elif as_csv:
@@ -76,22 +76,6 @@ def bench(
         stdout.print(_table(results))
 
 
-@dataclass(frozen=True)
-class _Engines:
-    """What networks are asked for."""
-
-    model: str
-    device: str
-    precision: str
-    manifests: tuple[str, ...]
-
-    def load(self, color: str, sigma: float) -> tuple[Engine, str]:
-        from mdrn_cli.denoise import load_engine
-
-        engine, record = load_engine(self.model, color, sigma, self.device, self.precision, self.manifests)
-        return engine, record.name if record else self.model
-
-
 def _open(name: str, data: Path | None, color: str | None) -> Dataset:
     from mdrn_cli.datasets import open_dataset
 
@@ -99,33 +83,25 @@ def _open(name: str, data: Path | None, color: str | None) -> Dataset:
         task = bar.add_task(name, total=None)
         opened = open_dataset(name, data, color, lambda count: bar.advance(task, count))
     if opened.verified is False:
-        _warn(f"the folder {opened.files[0].parent} is not byte for byte the public {opened.name}")
+        print_warning(f"the folder {opened.files[0].parent} is not byte for byte the public {opened.name}")
     return opened
 
 
 def _measure(
-    opened: Dataset, sigmas: Sequence[float] | None, engines: _Engines, ensemble: bool, tile: int, save: Path | None
+    opened: Dataset, sigmas: Sequence[float] | None, denoisers: Denoisers, ensemble: bool, tile: int, save: Path | None
 ) -> list[Result]:
     from mdrn_cli.bench import measure
     from mdrn_cli.datasets import PAPER_SIGMAS
-    from mdrn_cli.denoise import check_sigma
+    from mdrn_cli.restore import check_sigma
 
     for value in sigmas or ():
         check_sigma(value)
     if not sigmas and not opened.clean:
         raise UsageError(f"the images of {opened.name} carry real noise of unknown level", "give --sigma")
     results: list[Result] = []
-    missing: MdrnError | None = None
     with progress_bar("images") as bar:
         for value in sigmas or PAPER_SIGMAS[opened.color]:
-            try:
-                engine, name = engines.load(opened.color, value)
-            except (WeightsError, UsageError) as error:
-                if sigmas:
-                    raise
-                _warn(f"skipped: {error.message}")
-                missing = error
-                continue
+            denoiser = denoisers.find(opened.color, value)
             task = bar.add_task(f"{opened.name} sigma {value:g}", total=len(opened.files))
 
             def on_image(file: Path, restored: Any, task: Any = task, value: float = value) -> None:
@@ -133,9 +109,7 @@ def _measure(
                 if save:
                     _save(save / f"sigma-{value:g}" / f"{file.stem}.png", restored)
 
-            results.append(measure(opened, value, name, engine, ensemble, tile, on_image))
-    if not results and missing:
-        raise missing
+            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tile, on_image))
     return results
 
 
@@ -147,10 +121,6 @@ def _save(path: Path, restored: Any) -> None:
         Image.fromarray(restored.squeeze()).save(path)
     except OSError as error:
         raise MdrnError(f"cannot write {path} ({error.strerror or error})") from error
-
-
-def _warn(message: str) -> None:
-    stderr.print(f"[yellow]warning:[/] {escape(message)}", highlight=False, soft_wrap=True)
 
 
 def to_json(results: Sequence[Result]) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def print_error(message: str, hint: str = "") -> None:
             stderr.print(f"{label} {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
 
 
+def print_warning(message: str) -> None:
+    """A `warning:` line on stderr."""
+    stderr.print(f"[yellow]warning:[/] {escape(' '.join(message.split()))}", highlight=False, soft_wrap=True)
+
+
 def progress_bar(unit: str) -> Progress:
     """A bar on stderr that counts `unit`s; nothing is drawn when stderr is not a terminal."""
     return Progress(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,25 +14,48 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.cli.options import Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.console import print_error, print_warning, stderr
+from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Job, Outcome
-    from mdrn_cli.denoise import DenoiseOptions
+    from mdrn_cli.image import Picture, SaveOptions
+    from mdrn_cli.restore import DenoiseOptions, Facts
 
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
 PIPE = Path("-")
-FILES = "Files"
+FILES, FORMAT, NOISE, REPORT = "Files", "File format", "Noise", "Reporting"
+AUTO = "auto"
+
+
+def _sigma(text: str) -> float | None:
+    """A noise level, or None for "auto"."""
+    if text == AUTO:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(f"--sigma {text!r} is neither auto nor a number such as 25") from None
 
 
 def denoise(
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT...", help="Noisy images, folders of them, or - for stdin.")
     ],
-    sigma: Annotated[float, typer.Option(help="Noise level on the 0-255 scale, such as 25 or 50.")],
+    sigma: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|NUMBER",
+            help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image.",
+            rich_help_panel=NOISE,
+        ),
+    ] = AUTO,
+    strength: Annotated[
+        float,
+        typer.Option(metavar="0..1", help="Blend of the input (0) and the result (1).", rich_help_panel=NOISE),
+    ] = 1.0,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -46,8 +71,21 @@ def denoise(
     in_place: Annotated[bool, typer.Option("--in-place", help="Replace the inputs.", rich_help_panel=FILES)] = False,
     format_: Annotated[
         str | None,
-        typer.Option("-f", "--format", metavar="FORMAT", help="png, jpg, tif, webp or bmp.", rich_help_panel=FILES),
+        typer.Option("-f", "--format", metavar="FORMAT", help="png, jpg, tif, webp or bmp.", rich_help_panel=FORMAT),
     ] = None,
+    quality: Annotated[
+        int, typer.Option(metavar="1..100", help="Of JPEG; chroma is never subsampled.", rich_help_panel=FORMAT)
+    ] = 95,
+    flatten: Annotated[
+        str | None,
+        typer.Option(metavar="COLOR", help="Lay transparent images on a background.", rich_help_panel=FORMAT),
+    ] = None,
+    strip_metadata: Annotated[
+        bool,
+        typer.Option(
+            "--strip-metadata", help="Drop EXIF, XMP and the like; the result is upright.", rich_help_panel=FORMAT
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
     ] = False,
@@ -59,42 +97,66 @@ def denoise(
         bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)
     ] = False,
     model: Model = "auto",
-    color: Annotated[str, typer.Option(help="auto (as the file), gray or color.")] = "auto",
+    color: Annotated[str, typer.Option(help="auto (as the file), gray or color.", rich_help_panel=FORMAT)] = "auto",
     ensemble: Ensemble = False,
-    tile: Annotated[int, typer.Option(help="Side of a tile in pixels, a multiple of 8; 0: no tiles.")] = 512,
+    tile: Annotated[
+        int, typer.Option(help="Side of a tile in pixels, a multiple of 8; 0: no tiles.", rich_help_panel=NETWORK)
+    ] = 512,
     device: Device = "auto",
     precision: Precision = "auto",
     manifest: Manifests = None,
     _offline: Offline = False,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.")] = False,
-    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results as JSON to a file.")] = None,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)
+    ] = False,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.png", help="Also write a picture of before and after; one input.", rich_help_panel=REPORT
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write all results as JSON to a file.", rich_help_panel=REPORT),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Remove noise from images.
 
     [bold]Examples[/]
 
-      mdrn denoise photo.png --sigma 25
+      mdrn denoise photo.jpg
 
-      mdrn denoise photo.png -o clean.png --sigma 50 --ensemble
+      mdrn denoise photo.png -o clean.png --sigma 25 --ensemble
 
-      mdrn denoise -r photos -o restored --sigma 25
+      mdrn denoise -r photos -o restored
 
-      cat a.png | mdrn denoise - -o - -f png --sigma 25 > b.png
+      mdrn denoise photo.jpg --strength 0.7 --compare before-after.png
+
+      cat a.png | mdrn denoise - -o - -f png > b.png
     """
-    from mdrn_cli.denoise import DenoiseOptions
+    from mdrn_cli.image import SaveOptions
+    from mdrn_cli.restore import DenoiseOptions
 
-    options = DenoiseOptions(sigma, model, color, ensemble, tile, device, precision, tuple(manifest or ()))
+    options = DenoiseOptions(
+        _sigma(sigma), model, color, ensemble, strength, tile, device, precision, tuple(manifest or ())
+    )
+    save = SaveOptions(quality, flatten, strip_metadata)
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
     if PIPE in inputs or output == PIPE:
-        _pipe(inputs, output, suffix, overwrite, options)
+        if compare:
+            raise UsageError("--compare needs files, not pipes")
+        _pipe(inputs, output, suffix, overwrite, options, save)
         return 0
     jobs = _plan(inputs, output, in_place, suffix, _existing(overwrite, skip_existing), recursive)
     if dry_run:
         for job in jobs:
             typer.echo(f"{job.source} -> {job.target}" + (" (exists, skipped)" if job.skip else ""))
         return 0
-    return _run(jobs, options, fail_fast, report, as_json)
+    if compare and len(jobs) != 1:
+        raise UsageError(f"--compare is for one input, not {len(jobs)}")
+    run = _Run(options, save, fail_fast, report, compare, as_json)
+    return run(jobs)
 
 
 def _existing(overwrite: bool, skip_existing: bool) -> str:
@@ -112,7 +174,12 @@ def _plan(
 
 
 def _pipe(
-    inputs: list[Path], output: Path | None, suffix: str | None, overwrite: bool, options: DenoiseOptions
+    inputs: list[Path],
+    output: Path | None,
+    suffix: str | None,
+    overwrite: bool,
+    options: DenoiseOptions,
+    save: SaveOptions,
 ) -> None:
     """One image from stdin or to stdout."""
     from mdrn_cli.batch import denoise_content
@@ -130,7 +197,8 @@ def _pipe(
         raise UsageError(f"{output} exists already", "use --overwrite to replace it")
     kind = format_of(Path(f"x{suffix}") if suffix else output)
     content = sys.stdin.buffer.read() if inputs[0] == PIPE else _content(inputs[0])
-    restored = denoise_content(content, kind, options)
+    restored, facts, warnings = denoise_content(content, kind, options, save)
+    _tell("stdout" if output == PIPE else str(output), facts, warnings)
     if output == PIPE:
         sys.stdout.buffer.write(restored)
         sys.stdout.buffer.flush()
@@ -150,38 +218,64 @@ def _content(path: Path) -> bytes:
         raise InputError(f"cannot read {path} ({error.strerror or error})") from error
 
 
-def _run(jobs: list[Job], options: DenoiseOptions, fail_fast: bool, report: Path | None, as_json: bool) -> int:
-    from mdrn_cli.batch import exit_code, run_jobs
+@dataclass(frozen=True)
+class _Run:
+    """A run over files, as the command line asks for it."""
 
-    outcomes: list[Outcome] = []
-    with _bar() as bar:
-        files = bar.add_task("images", total=len(jobs), unit="images", visible=len(jobs) > 1)
-        tiles = bar.add_task("", total=None, unit="tiles")
+    options: DenoiseOptions
+    save: SaveOptions
+    fail_fast: bool
+    report: Path | None
+    compare: Path | None
+    as_json: bool
 
-        def on_start(job: Job) -> None:
-            bar.reset(tiles, description=escape(job.source.name), total=None)
+    def __call__(self, jobs: list[Job]) -> int:
+        from mdrn_cli.batch import exit_code
 
-        def on_tile(done: int, total: int) -> None:
-            bar.update(tiles, completed=done, total=total)
+        outcomes = self._do(jobs)
+        summary = _summary(outcomes, len(jobs))
+        if self.as_json:
+            typer.echo(json.dumps(summary))
+        elif len(jobs) > 1:
+            stderr.print(
+                f"{summary['done']} done, {summary['skipped']} skipped, {summary['failed']} failed"
+                + (f", {summary['not_tried']} not tried" if summary["not_tried"] else ""),
+                highlight=False,
+            )
+        if self.report:
+            _write_report(self.report, [to_json(outcome) for outcome in outcomes], summary)
+        if len(jobs) == 1 and outcomes[0].error:
+            raise outcomes[0].error
+        return exit_code(outcomes)
 
-        for outcome in run_jobs(jobs, options, on_start, on_tile, fail_fast):
-            outcomes.append(outcome)
-            bar.advance(files)
-            _show(outcome, as_json, quiet=len(jobs) == 1)
-    summary = _summary(outcomes, len(jobs))
-    if as_json:
-        typer.echo(json.dumps(summary))
-    elif len(jobs) > 1:
-        stderr.print(
-            f"{summary['done']} done, {summary['skipped']} skipped, {summary['failed']} failed"
-            + (f", {summary['not_tried']} not tried" if summary["not_tried"] else ""),
-            highlight=False,
-        )
-    if report:
-        _write_report(report, [to_json(outcome) for outcome in outcomes], summary)
-    if len(jobs) == 1 and outcomes[0].error:
-        raise outcomes[0].error
-    return exit_code(outcomes)
+    def _do(self, jobs: list[Job]) -> list[Outcome]:
+        """The jobs done, each outcome shown as it arrives."""
+        from mdrn_cli.batch import run_jobs
+
+        outcomes: list[Outcome] = []
+        with _bar() as bar:
+            files = bar.add_task("images", total=len(jobs), unit="images", visible=len(jobs) > 1)
+            tiles = bar.add_task("", total=None, unit="tiles")
+
+            def on_start(job: Job) -> None:
+                bar.reset(tiles, description=escape(job.source.name), total=None)
+
+            def on_tile(done: int, total: int) -> None:
+                bar.update(tiles, completed=done, total=total)
+
+            on_restored = self._write_comparison if self.compare else None
+            for outcome in run_jobs(jobs, self.options, on_start, on_tile, self.fail_fast, self.save, on_restored):
+                outcomes.append(outcome)
+                bar.advance(files)
+                _show(outcome, self.as_json, quiet=len(jobs) == 1)
+        return outcomes
+
+    def _write_comparison(self, before: Picture, after: Picture) -> None:
+        from mdrn_cli.compare import compare_pictures
+        from mdrn_cli.files import write_atomically
+
+        assert self.compare is not None
+        write_atomically(self.compare, compare_pictures((("before", before), ("after", after))))
 
 
 def _bar() -> Progress:
@@ -204,20 +298,27 @@ def _show(outcome: Outcome, as_json: bool, quiet: bool) -> None:
     if outcome.error and not quiet:
         print_error(outcome.error.message, outcome.error.hint)
     if outcome.facts and not as_json:
-        done = outcome.facts
-        stderr.print(
-            f"{outcome.job.target}: {done.width}x{done.height} {done.mode}, sigma {done.sigma:g}, {done.model}, "
-            f"{done.device} {done.precision}, {outcome.seconds:.1f} s",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        _tell(str(outcome.job.target), outcome.facts, outcome.warnings, outcome.seconds)
+
+
+def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float | None = None) -> None:
+    """A line on what was done, and one for each warning."""
+    how = "estimated" if done.sigma_source == "estimate" else "given"
+    trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
+    stderr.print(
+        f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
+        f"{done.model}{trained}, {done.device} {done.precision}" + (f", {seconds:.1f} s" if seconds else ""),
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    for warning in warnings:
+        print_warning(f"{target}: {warning}")
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
     """The object of `--json` for one input (DESIGN section 5)."""
-    from mdrn_cli.denoise import OVERLAP
-    from mdrn_cli.image import BIT_DEPTH
+    from mdrn_cli.restore import OVERLAP
 
     about: dict[str, Any] = {
         "schema": SCHEMA,
@@ -232,14 +333,14 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
             "width": done.width,
             "height": done.height,
             "mode": done.mode,
-            "bit_depth": BIT_DEPTH,
-            "sigma": {"value": done.sigma, "source": "option"},
-            "model": {"name": done.model, "sha256": done.sha256},
+            "bit_depth": done.bit_depth,
+            "sigma": {"value": round(done.sigma, 3), "source": done.sigma_source},
+            "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
             "device": done.device,
             "precision": done.precision,
             "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
             "seconds": round(outcome.seconds, 3),
-            "warnings": [],
+            "warnings": list(outcome.warnings),
         }
     return about
 

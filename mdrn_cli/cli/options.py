@@ -8,12 +8,35 @@ from typing import Annotated
 
 import typer
 
-Model = Annotated[str, typer.Option(help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.")]
-Ensemble = Annotated[
-    bool, typer.Option("--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.")
+NETWORK = "Network and machine"
+
+
+def _complete_model(start: str) -> list[str]:
+    """Names for the shell to offer."""
+    from mdrn_cli.manifest import FAMILIES, load_manifest
+
+    names = ("auto", *FAMILIES, *(record.name for record in load_manifest()))
+    return [name for name in names if name.startswith(start)]
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.",
+        autocompletion=_complete_model,
+        rich_help_panel=NETWORK,
+    ),
 ]
-Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...")]
-Precision = Annotated[str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.")]
+Ensemble = Annotated[
+    bool,
+    typer.Option(
+        "--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.", rich_help_panel=NETWORK
+    ),
+]
+Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...", rich_help_panel=NETWORK)]
+Precision = Annotated[
+    str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.", rich_help_panel=NETWORK)
+]
 Data = Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")]
 Manifests = Annotated[
     list[str] | None, typer.Option("--manifest", metavar="URL|FILE", help="A further manifest of checkpoints.")

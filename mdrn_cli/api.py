@@ -1,0 +1,90 @@
+"""Denoising from Python: arrays and Pillow images in, the same kind out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mdrn_cli.errors import UsageError
+from mdrn_cli.image import Picture, from_unit, picture_of
+from mdrn_cli.restore import DEFAULT_TILE, DenoiseOptions, Restorer
+
+ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
+
+_DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
+
+
+def denoise(
+    image: ImageLike,
+    sigma: float | str = "auto",
+    model: str = "auto",
+    *,
+    ensemble: bool = False,
+    strength: float = 1.0,
+    tile: int = DEFAULT_TILE,
+    device: str = "auto",
+    precision: str = "auto",
+) -> ImageLike:
+    """Remove noise from an image, as `mdrn denoise` does. Networks are loaded once and kept.
+
+    Args:
+        image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
+            [0, 1]; or a Pillow image of mode L, LA, RGB or RGBA.
+        sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" estimates it.
+        model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
+        ensemble: average over eight orientations (MDRN+), eight times the work.
+        strength: 1 gives the denoised image, 0 the input, between them a blend.
+        tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
+        device: "auto", "cpu", "cuda", ...
+        precision: "auto", "float32" or "bfloat16".
+
+    Returns:
+        An image of the same kind, size, data type and alpha; floats are not clipped.
+
+    Raises:
+        UsageError: an argument makes no sense.
+        InputError: the noise level cannot be estimated.
+        WeightsError: no checkpoint serves the request.
+        DeviceError: no such device, or it is out of memory.
+    """
+    if isinstance(sigma, str) and sigma != "auto":
+        raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
+    level = None if isinstance(sigma, str) else float(sigma)
+    restore = _restorer(DenoiseOptions(level, model, "auto", ensemble, strength, tile, device, precision))
+    if isinstance(image, Image.Image):
+        if image.mode not in ("L", "LA", "RGB", "RGBA"):
+            raise UsageError(f"an image of mode {image.mode} is not handled", 'convert it first: image.convert("RGB")')
+        restored = Image.fromarray(_restored(np.asarray(image), restore))
+        restored.info = dict(image.info)
+        return restored
+    return _restored(np.asarray(image), restore)
+
+
+def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:
+    picture, _ = restore(_picture(data))
+    channels = from_unit(picture.pixels, picture.depth).transpose(1, 2, 0)
+    result = data.copy()  # which has the alpha
+    result.reshape(*data.shape[:2], -1)[:, :, : channels.shape[2]] = channels
+    return result
+
+
+def _picture(data: NDArray[Any]) -> Picture:
+    depth = _DEPTHS.get(str(data.dtype))
+    if depth is None:
+        raise UsageError(f"pixels of type {data.dtype} are not handled", "use uint8, uint16 or floats in [0, 1]")
+    if data.ndim not in (2, 3) or data.size == 0 or (data.ndim == 3 and data.shape[2] > 4):
+        raise UsageError(f"an array of shape {data.shape} is no image", "use (H, W) or (H, W, C) with C from 1 to 4")
+    if data.dtype.kind == "f" and not np.isfinite(data).all():
+        raise UsageError("the image has values that are not finite")
+    plain = data.astype(depth, copy=False)
+    has_alpha = data.ndim == 3 and data.shape[2] in (2, 4)
+    return picture_of(plain, has_alpha)
+
+
+@lru_cache(maxsize=4)
+def _restorer(options: DenoiseOptions) -> Restorer:
+    return Restorer(options)

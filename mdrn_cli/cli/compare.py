@@ -1,0 +1,78 @@
+"""`mdrn compare`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mdrn_cli.cli.options import Json
+from mdrn_cli.errors import MdrnError, UsageError
+
+if TYPE_CHECKING:
+    from mdrn_cli.image import Picture
+
+SCHEMA = "mdrn.compare/1"
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A picture.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same size.")],
+    reference: Annotated[
+        Path | None, typer.Option(metavar="C", help="The truth: PSNR and SSIM of both against it.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Write a picture.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put two pictures side by side with enlarged crops, and measure them.
+
+    Without a reference, B is measured against A.
+
+    [bold]Examples[/]
+
+      mdrn compare photo.png photo_mdrn.png -o compared.png
+
+      mdrn compare noisy.png clean.png --reference truth.png
+    """
+    from mdrn_cli.image import read_picture
+
+    if output and output.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG, not {output.name}")
+    if output and output.exists() and not overwrite:
+        raise UsageError(f"{output} exists already", "use --overwrite to replace it")
+    pictures = {path: read_picture(path) for path in (first, second, reference) if path}
+    truth = reference or first
+    rows = [_measured(path, pictures, truth) for path in (first, second) if path != truth]
+    if as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
+    else:
+        for row in rows:
+            shown = "equal" if row["psnr"] is None else f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}"
+            typer.echo(f"{row['file']}: {shown} against {truth}")
+    if output:
+        _write(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
+
+
+def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[str, Any]:
+    from mdrn_cli.compare import measure_pictures
+
+    psnr, ssim = measure_pictures(pictures[path], pictures[truth])
+    return {
+        "file": str(path),
+        "psnr": round(psnr, 4) if math.isfinite(psnr) else None,  # JSON has no infinity
+        "ssim": round(ssim, 6) if math.isfinite(ssim) else None,
+    }
+
+
+def _write(output: Path, versions: list[tuple[str, Picture]]) -> None:
+    from mdrn_cli.compare import compare_pictures
+    from mdrn_cli.files import write_atomically
+
+    try:
+        write_atomically(output, compare_pictures(versions))
+    except OSError as error:
+        raise MdrnError(f"cannot write {output} ({error.strerror or error})") from error

@@ -1,0 +1,69 @@
+"""`mdrn doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import typer
+
+from mdrn_cli import __version__
+from mdrn_cli.cli.options import Json, Offline
+
+SCHEMA = "mdrn.doctor/1"
+LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors", "typer")
+
+
+def doctor(_offline: Offline = False, as_json: Json = False) -> int:
+    """Say what this installation has and would use; exits with 5 when weights are missing or damaged."""
+    about = _examine()
+    if as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, **about}))
+    else:
+        for label, value in about.items():
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            typer.echo(f"{label.replace('_', ' '):12} {text}")
+    return 0 if about["weights"]["damaged or missing"] == 0 else 5
+
+
+def _examine() -> dict[str, Any]:
+    import torch
+
+    from mdrn_cli.cache import Cache
+    from mdrn_cli.engine import compute_type, limit_threads, pick_device
+    from mdrn_cli.fetch import is_offline
+
+    limit_threads()
+    device = pick_device(os.environ.get("MDRN_DEVICE", "auto"))
+    cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
+    return {
+        "mdrn": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "device": str(device),
+        "cuda": cuda or "none",
+        "precision": str(compute_type(device)).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "cache": str(Cache().root),
+        "network": "off (MDRN_OFFLINE)" if is_offline() else "may be used to fetch weights and image sets",
+        "weights": _weights(),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+def _weights() -> dict[str, int]:
+    from mdrn_cli.weights import all_records, status
+
+    states = [status(record).state for record in all_records()]
+    good = sum(state in ("bundled", "cached") for state in states)
+    return {"intact": good, "damaged or missing": len(states) - good}

@@ -1,0 +1,119 @@
+"""Two versions of a picture side by side, with the places enlarged where most is to be seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mdrn_cli.errors import UsageError
+from mdrn_cli.image import Picture, from_unit
+from mdrn_cli.metrics import psnr, ssim
+
+WIDEST = 900
+"""Width of a whole picture on the sheet, in pixels, at most."""
+CROPS = 3
+MARGIN = 12
+LABEL = 28
+_PAPER, _INK, _FRAME = (250, 250, 250), (20, 20, 20), (230, 60, 40)
+
+
+def compare_pictures(versions: Sequence[tuple[str, Picture]]) -> bytes:
+    """A PNG: the versions beside one another as whole pictures, and below each the same crops, enlarged.
+
+    Args:
+        versions: label and picture; all of one size.
+
+    Raises:
+        UsageError: sizes differ.
+    """
+    shown = [(label, _viewable(picture)) for label, picture in versions]
+    size = shown[0][1].size
+    if any(image.size != size for _, image in shown):
+        raise UsageError(
+            "the pictures differ in size: " + ", ".join(f"{label} {i.width}x{i.height}" for label, i in shown)
+        )
+    boxes = _interesting([image for _, image in shown])
+    columns = [_column(label, image, boxes) for label, image in shown]
+    width = sum(column.width for column in columns) + MARGIN * (len(columns) + 1)
+    sheet = Image.new("RGB", (width, columns[0].height + 2 * MARGIN), _PAPER)
+    left = MARGIN
+    for column in columns:
+        sheet.paste(column, (left, MARGIN))
+        left += column.width + MARGIN
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float]:
+    """PSNR in dB and SSIM of a picture against a reference of the same size, both rounded to 8 bits.
+
+    Raises:
+        UsageError: size or color mode differ.
+    """
+    if picture.pixels.shape != reference.pixels.shape:
+        raise UsageError(
+            f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another"
+        )
+    a, b = (from_unit(p.pixels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
+    return psnr(a, b), ssim(a, b)
+
+
+def _describe(picture: Picture) -> str:
+    channels, height, width = picture.pixels.shape
+    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _viewable(picture: Picture) -> Image.Image:
+    """As a viewer shows it: upright, 8-bit RGB, transparency on white."""
+    upright = picture.upright().flattened("white").to_color("color")
+    return Image.fromarray(np.ascontiguousarray(from_unit(upright.pixels, "uint8").transpose(1, 2, 0)))
+
+
+def _column(label: str, image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> Image.Image:
+    scale = min(1.0, WIDEST / image.width)
+    whole = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BOX
+    )
+    width = max(whole.width, 240)
+    side = (width - MARGIN * (len(boxes) - 1)) // max(1, len(boxes))
+    column = Image.new("RGB", (width, LABEL + whole.height + (MARGIN + side if boxes else 0)), _PAPER)
+    draw = ImageDraw.Draw(column)
+    draw.text((2, 2), label, fill=_INK, font=ImageFont.load_default(20))
+    column.paste(whole, (0, LABEL))
+    for k, box in enumerate(boxes):
+        crop = image.crop(box).resize((side, side), Image.Resampling.NEAREST)
+        column.paste(crop, (k * (side + MARGIN), LABEL + whole.height + MARGIN))
+        left, top, right, bottom = (round(edge * scale) for edge in box)
+        draw.rectangle((left, LABEL + top, right - 1, LABEL + bottom - 1), outline=_FRAME)
+    return column
+
+
+def _interesting(images: Sequence[Image.Image]) -> list[tuple[int, int, int, int]]:
+    """Squares, apart from one another, where the versions are busiest; none if the picture is small itself."""
+    width, height = images[0].size
+    side = max(48, min(width, height) // 8)
+    if min(width, height) < 2 * side:
+        return []
+    detail = np.mean([_activity(np.asarray(image.convert("L"), np.float32), side) for image in images], axis=0)
+    boxes: list[tuple[int, int, int, int]] = []
+    for place in np.argsort(detail, axis=None)[::-1]:
+        row, column = divmod(int(place), detail.shape[1])
+        box = (column * side, row * side, column * side + side, row * side + side)
+        if all(abs(box[0] - other[0]) > 2 * side or abs(box[1] - other[1]) > 2 * side for other in boxes):
+            boxes.append(box)
+        if len(boxes) == CROPS:
+            break
+    return boxes
+
+
+def _activity(gray: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Spread of intensities in each whole square of the image."""
+    rows, columns = gray.shape[0] // side, gray.shape[1] // side
+    blocks = gray[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    spread: NDArray[np.float32] = blocks.std(axis=(1, 3))
+    return spread

@@ -1,0 +1,201 @@
+"""What an image file carries beside its pixels, taken from one format and given to another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import IO, Any
+
+from PIL import ExifTags, Image, PngImagePlugin
+
+from mdrn_cli.errors import InputError
+
+# Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
+_STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297, 301)).union(
+    range(316, 327), (330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
+)
+_XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_EXTRA_SAMPLES, _ASSOCIATED_ALPHA = 338, 1
+_SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_LARGEST_SEGMENT = 65_500
+"""Bytes that a JPEG segment can hold, less its heading."""
+_KEPT_SEGMENTS = (("APP13", b"Photoshop 3.0\0"), ("APP1", b"http://ns.adobe.com/xmp/extension/\0"))
+_PNG_XMP = "XML:com.adobe.xmp"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a file carries beside its pixels.
+
+    Attributes:
+        icc_profile: color profile.
+        exif: "Exif\\0\\0" and a TIFF directory, as in JPEG. Orientation is part of it, and not applied to pixels.
+        xmp: XML packet.
+        dpi: resolution across and down, in pixels an inch.
+        text: keys and values of a PNG's text chunks.
+        comment: of a JPEG.
+        segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
+    """
+
+    icc_profile: bytes = b""
+    exif: bytes = b""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    text: tuple[tuple[str, str], ...] = ()
+    comment: bytes = b""
+    segments: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def orientation(self) -> int:
+        """How the picture is to be turned for viewing, 1 to 8 as EXIF has it; 1 where nothing says so."""
+        directory = Image.Exif()
+        directory.load(self.exif)
+        value = directory.get(ExifTags.Base.Orientation, 1)
+        return value if isinstance(value, int) else 1
+
+
+def read_metadata(file: Image.Image) -> Metadata:
+    """Of an image opened with Pillow and loaded, other than TIFF."""
+    info = file.info
+    dpi = info.get("dpi")
+    text = getattr(file, "text", {})
+    return Metadata(
+        icc_profile=info.get("icc_profile") or b"",
+        exif=info.get("exif") or b"",
+        xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
+        text=tuple((key, str(value)) for key, value in text.items() if key != _PNG_XMP),
+        comment=_bytes(info.get("comment") or b"") if file.format in ("JPEG", "MPO") else b"",
+        segments=tuple(
+            (kind, bytes(content))
+            for kind, content in getattr(file, "applist", ())
+            if any(kind == kept and content.startswith(start) for kept, start in _KEPT_SEGMENTS)
+        ),
+    )
+
+
+def read_tiff_metadata(stream: IO[bytes]) -> Metadata:
+    """Of a TIFF file of any kind of pixels, also those that Pillow cannot decode.
+
+    Raises:
+        InputError: its colors are multiplied by its alpha.
+        Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
+    """
+    directory = Image.Exif()
+    directory.load_from_fp(stream)
+    if directory.get(_EXTRA_SAMPLES) in (_ASSOCIATED_ALPHA, (_ASSOCIATED_ALPHA,)):
+        raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
+    unit = directory.get(296, 2)
+    resolution = directory.get(282), directory.get(283)
+    for tag in _SUBDIRECTORIES:
+        if tag in directory:
+            directory[tag] = _exact(directory.get_ifd(tag))
+    blobs = {tag: _bytes(directory.get(tag, b"")) for tag in (_XMP, _ICC)}
+    for tag in [*directory]:
+        if tag in _STRUCTURE or tag in (282, 283, _XMP, _ICC):
+            del directory[tag]
+        else:
+            directory[tag] = _exact(directory[tag])
+    return Metadata(
+        icc_profile=blobs[_ICC],
+        exif=directory.tobytes() if len(directory) else b"",
+        xmp=blobs[_XMP],
+        dpi=_dpi(resolution, unit),
+    )
+
+
+def _exact(value: Any) -> Any:
+    """A tag's value such that Pillow writes the bytes it has read: it reads text as Latin-1 but writes ASCII."""
+    if isinstance(value, dict):
+        return {tag: _exact(inner) for tag, inner in value.items()}
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
+
+
+def _dpi(resolution: tuple[Any, Any], unit: Any) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) * (2.54 if unit == 3 else 1) for value in resolution)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (across, down) if unit in (2, 3) and across > 0 and down > 0 else None
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, tuple):
+        value = value[0] if len(value) == 1 else bytes(value)
+    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+
+
+def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[str]]:
+    """Keywords for Pillow's `save` that write the metadata, and the names of what the format cannot hold.
+
+    Args:
+        metadata: what to write.
+        kind: PNG, JPEG, WEBP or BMP (for TIFF see `tiff_tags`).
+    """
+    keep: dict[str, Any] = {}
+    lost: list[str] = []
+    fits = _LARGEST_SEGMENT if kind == "JPEG" else 1 << 31
+    for name, value, kinds in (
+        ("icc_profile", metadata.icc_profile, ("PNG", "JPEG", "WEBP")),
+        ("exif", _camera_exif(metadata.exif, fits), ("PNG", "JPEG", "WEBP")),
+        ("xmp", metadata.xmp, ("PNG", "JPEG", "WEBP")),
+        ("comment", metadata.comment, ("JPEG",)),
+    ):
+        if value and kind in kinds and (len(value) <= fits or name == "icc_profile"):
+            keep[name] = value
+        elif value:
+            lost.append(name.replace("_", " "))
+    if metadata.dpi and kind != "WEBP":
+        keep["dpi"] = metadata.dpi
+    if kind == "PNG":
+        keep["pnginfo"] = _png_text(metadata.text, keep.pop("xmp", b""))
+    elif metadata.text:
+        lost.append("text")
+    if metadata.segments and kind == "JPEG":
+        keep["extra"] = b"".join(_segment(*segment) for segment in metadata.segments)
+    elif any(name == "APP13" for name, _ in metadata.segments):
+        lost.append("IPTC")
+    return keep, lost
+
+
+def _segment(name: str, content: bytes) -> bytes:
+    return bytes((0xFF, 0xE0 + int(name.removeprefix("APP")))) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.PngInfo:
+    chunks = PngImagePlugin.PngInfo()
+    for key, value in text:
+        chunks.add_itxt(key, value) if not value.isascii() else chunks.add_text(key, value)
+    if xmp:
+        chunks.add_itxt(_PNG_XMP, xmp.decode("utf-8", "replace"))
+    return chunks
+
+
+def _camera_exif(exif: bytes, fits: int) -> bytes:
+    """EXIF without the Photoshop and IPTC blocks that a TIFF keeps in the same directory, where they do not fit."""
+    if len(exif) <= fits:
+        return exif
+    directory = Image.Exif()
+    directory.load(exif)
+    for tag in (_IPTC, _PHOTOSHOP):
+        directory.pop(tag, None)
+    return directory.tobytes()
+
+
+def tiff_tags(metadata: Metadata) -> dict[int, Any]:
+    """The metadata as tags of a TIFF directory; values that are dictionaries are directories of their own."""
+    directory = Image.Exif()
+    if metadata.exif:
+        directory.load(metadata.exif)
+    tags = {tag: _exact(directory[tag]) for tag in directory if tag not in _STRUCTURE}
+    for pointer in _SUBDIRECTORIES:
+        if pointer in tags:
+            tags[pointer] = _exact(directory.get_ifd(pointer))
+    for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
+        if value:
+            tags[tag] = value
+    for name, content in metadata.segments:
+        if name == "APP13":
+            tags[_PHOTOSHOP] = content.removeprefix(b"Photoshop 3.0\0")
+    if metadata.dpi:
+        tags.update({282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2})
+    return tags

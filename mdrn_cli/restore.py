@@ -1,0 +1,287 @@
+"""Denoising one image: image -> tiles -> image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.engine import Engine
+from mdrn_cli.ensemble import self_ensemble
+from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.image import Picture
+from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.stretch import stretched
+from mdrn_cli.tiling import count_tiles, run_tiled
+from mdrn_cli.weights import find_weights
+
+DEFAULT_TILE = 512
+OVERLAP = 64
+"""Pixels shared by neighbouring tiles. Measured in tests/test_tiling.py: enough for tiled and whole results to
+agree within 1/255."""
+
+LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
+NOISELESS = 0.5
+"""Estimated noise level below which a picture is left alone: half a step of 8 bits."""
+
+OnTile = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all), first with 0 done."""
+
+
+@dataclass(frozen=True)
+class DenoiseOptions:
+    """How to denoise.
+
+    Args:
+        sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
+        model: "auto", a family, the name of a checkpoint, or a path to one.
+        color: "auto" (as the file), "gray" or "color".
+        ensemble: average over eight orientations (MDRN+), eight times the work.
+        strength: 1 gives the denoised picture, 0 the input, between them a blend.
+        tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
+        device, precision: see Engine.
+        manifests: paths or URLs of manifests beyond the project's own.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    sigma: float | None = None
+    model: str = "auto"
+    color: str = "auto"
+    ensemble: bool = False
+    strength: float = 1.0
+    tile: int = DEFAULT_TILE
+    device: str = "auto"
+    precision: str = "auto"
+    manifests: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            check_sigma(self.sigma)
+        if not 0 <= self.strength <= 1:
+            raise UsageError(f"strength must be from 0 to 1, not {self.strength:g}")
+        if self.color not in ("auto", "gray", "color"):
+            raise UsageError(f"color must be auto, gray or color, not {self.color!r}")
+        if self.tile and (self.tile < 2 * OVERLAP or self.tile % 8):
+            raise UsageError(f"tile must be a multiple of 8, at least {2 * OVERLAP}, or 0, not {self.tile}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was done to a picture.
+
+    Attributes:
+        width, height: of the picture in pixels.
+        mode: Pillow's name of its pixel layout.
+        bit_depth: bits a channel of the file.
+        sigma: noise level assumed, 0-255 scale.
+        sigma_source: "option" or "estimate".
+        model: name or path of the checkpoint.
+        sha256: of its file; None for a path.
+        trained_sigma: noise level it was trained at.
+        device, precision: what it ran on and in.
+        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+    """
+
+    width: int
+    height: int
+    mode: str
+    bit_depth: int
+    sigma: float
+    sigma_source: str
+    model: str
+    sha256: str | None
+    trained_sigma: float
+    device: str
+    precision: str
+    tile: int
+    tiles: int
+
+
+def check_sigma(sigma: float) -> None:
+    """Refuse a noise level that cannot be meant.
+
+    Raises:
+        UsageError: not in [1, 100]; a value below 1 gets a hint on the scale.
+    """
+    if 0 < sigma < 1:
+        raise UsageError(f"sigma {sigma:g} is below 1", f"sigma is on the 0-255 scale: did you mean {sigma * 255:.3g}?")
+    if not LOWEST_SIGMA <= sigma <= HIGHEST_SIGMA:
+        raise UsageError(f"sigma must be from {LOWEST_SIGMA} to {HIGHEST_SIGMA}, not {sigma:g}")
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """A network that serves a noise level, maybe not the one it was trained at; callable on (C, H, W) arrays.
+
+    Attributes:
+        engine: the network.
+        trained: noise level it was trained at, 0-255 scale.
+        sigma: noise level it serves.
+        name: of the checkpoint, or its path.
+        sha256: of its file; None for a path.
+    """
+
+    engine: Engine
+    trained: float
+    sigma: float
+    name: str
+    sha256: str | None
+
+    @property
+    def label(self) -> str:
+        """Its name, and how it comes to serve another level than its own."""
+        return self.name + ("" if self.trained == self.sigma else f" (trained at {self.trained:g}, stretched)")
+
+    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
+        return stretched(self.engine, self.trained, self.sigma)(image)
+
+
+class Denoisers:
+    """The networks of one run, each loaded once.
+
+    Args:
+        model: "auto", a family, the name of a checkpoint, or a path to one.
+        device, precision: see Engine.
+        manifests: paths or URLs of manifests beyond the project's own.
+    """
+
+    def __init__(
+        self, model: str = "auto", device: str = "auto", precision: str = "auto", manifests: Sequence[str] = ()
+    ) -> None:
+        self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
+        self._loaded: dict[Path, tuple[Engine, float]] = {}
+
+    def find(self, color: str, sigma: float) -> Denoiser:
+        """The network for a color mode and a noise level.
+
+        Raises:
+            WeightsError: no checkpoint serves the request, or it is corrupt.
+            UsageError: the checkpoint asked for is for another color mode.
+            DeviceError: no such device.
+        """
+        path, record = find_weights(self.model, color, sigma, self.manifests)
+        if path not in self._loaded:
+            checkpoint = load_checkpoint(path)
+            self._loaded[path] = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
+        engine, trained = self._loaded[path]
+        if engine.config.color != color:
+            raise UsageError(f"{path} is for {engine.config.color} images, not {color} ones")
+        name, sha256 = (record.name, record.sha256) if record else (self.model, None)
+        return Denoiser(engine, trained, sigma, name, sha256)
+
+
+def denoise_pixels(
+    noisy: NDArray[np.float32],
+    function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    tile: int = DEFAULT_TILE,
+    ensemble: bool = False,
+    on_tile: OnTile | None = None,
+) -> NDArray[np.float32]:
+    """Denoise an array.
+
+    Args:
+        noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
+        function: an Engine, or any callable on (C, h, w).
+        tile: side of a tile, 0 for the whole image at once.
+        ensemble: average over eight orientations of each tile.
+        on_tile: called with (tiles done, tiles in all).
+
+    Returns:
+        float32 (C, H, W), not clipped.
+    """
+    _, height, width = noisy.shape
+    if ensemble:
+        function = self_ensemble(function)
+    if not tile or max(height, width) <= tile:
+        _tell(on_tile, 0, 1)
+        whole = function(noisy)
+        _tell(on_tile, 1, 1)
+        return whole
+    total, done = count_tiles(height, width, tile, OVERLAP), 0
+    _tell(on_tile, 0, total)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        _tell(on_tile, done, total)
+
+    return run_tiled(noisy, function, tile, OVERLAP, count)
+
+
+def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
+    if on_tile:
+        on_tile(done, total)
+
+
+class Restorer:
+    """Restores pictures one after another, keeping the networks it has loaded.
+
+    Args:
+        options: how.
+    """
+
+    def __init__(self, options: DenoiseOptions) -> None:
+        self.options = options
+        self._denoisers = Denoisers(options.model, options.device, options.precision, options.manifests)
+
+    def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
+        """Restore one picture; the result has the alpha and metadata of the input.
+
+        Raises:
+            InputError: its noise level cannot be estimated.
+            WeightsError, UsageError, DeviceError: see `Denoisers`.
+            MdrnError: the network gave values that are not finite.
+        """
+        options = self.options
+        if options.color != "auto":
+            picture = picture.to_color(options.color)
+        estimated = _estimate(picture) if options.sigma is None else None
+        sigma = options.sigma if estimated is None else min(max(estimated, LOWEST_SIGMA), HIGHEST_SIGMA)
+        assert sigma is not None
+        denoiser = self._denoisers.find(picture.color, sigma)
+        if estimated is not None and estimated < NOISELESS:
+            picture = picture.warned("no noise was found; the pixels are left as they are")
+            pixels = picture.pixels
+        else:
+            pixels = self._restored(picture.pixels, denoiser, on_tile)
+        _, height, width = pixels.shape
+        facts = Facts(
+            width=width,
+            height=height,
+            mode=picture.mode,
+            bit_depth=picture.bit_depth,
+            sigma=sigma if estimated is None else estimated,
+            sigma_source="option" if estimated is None else "estimate",
+            model=denoiser.name,
+            sha256=denoiser.sha256,
+            trained_sigma=denoiser.trained,
+            device=str(denoiser.engine.device),
+            precision=denoiser.engine.precision,
+            tile=options.tile,
+            tiles=count_tiles(height, width, options.tile, OVERLAP) if options.tile else 1,
+        )
+        return replace(picture, pixels=pixels), facts
+
+    def _restored(self, noisy: NDArray[np.float32], denoiser: Denoiser, on_tile: OnTile | None) -> NDArray[np.float32]:
+        options = self.options
+        restored = denoise_pixels(noisy, denoiser, options.tile, options.ensemble, on_tile)
+        if not np.isfinite(restored).all():
+            raise MdrnError("the network gave values that are not finite", "try --precision float32")
+        if options.strength == 1:
+            return restored
+        return noisy + np.float32(options.strength) * (restored - noisy)
+
+
+def _estimate(picture: Picture) -> float:
+    sigma = estimate_sigma(picture.pixels)
+    if math.isnan(sigma):
+        raise InputError("the image is too small for its noise to be estimated", "give --sigma")
+    return sigma

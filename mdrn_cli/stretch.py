@@ -1,0 +1,43 @@
+"""A network used at a noise level that it was not trained at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+PIVOT = 0.5
+"""Intensity that stays where it is when others are stretched; in the middle, so that the least leave [0, 1]."""
+
+Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def stretched(function: Function, trained: float, sigma: float) -> Function:
+    """A denoiser trained at one noise level, for another: intensities are stretched about a pivot until their noise
+    is what it knows, denoised, and stretched back.
+
+    Args:
+        function: on float32 (C, H, W) in [0, 1].
+        trained: noise level it was trained at.
+        sigma: noise level it is to serve, on the same scale.
+
+    Returns:
+        A callable on the same arrays; `function` itself when the two are equal.
+    """
+    if trained == sigma:
+        return function
+    factor = np.float32(trained / sigma)
+    offset = np.float32(PIVOT) * (1 - factor)
+
+    def serve(noisy: NDArray[np.float32]) -> NDArray[np.float32]:
+        return (function(noisy * factor + offset) - offset) / factor
+
+    return serve
+
+
+def stretch_loss(trained: float, sigma: float) -> float:
+    """About how many dB a network loses to one trained at `sigma` (docs/denoise.md has the measurements)."""
+    octaves = math.log2(sigma / trained)
+    return 0.2 * octaves if octaves >= 0 else -1.0 * octaves

@@ -1,0 +1,85 @@
+"""`mdrn_cli.denoise` on arrays and Pillow images: the same as the command, bit for bit."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import pyvips
+from conftest import run_mdrn
+from PIL import Image
+
+import mdrn_cli
+from mdrn_cli.errors import UsageError
+from mdrn_cli.noise import add_noise
+
+
+@pytest.fixture(scope="module")
+def noisy(photo) -> np.ndarray:
+    pixels = add_noise(photo[:150, :200], 30).transpose(1, 2, 0)
+    return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("sigma", ["auto", 30.0])
+def test_the_same_bits_as_the_command(tmp_path, noisy, tiny_weights, sigma):
+    weights = tiny_weights("color")
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    done = run_mdrn("denoise", tmp_path / "a.png", "-o", tmp_path / "b.png", "--sigma", sigma, "--model", weights)
+    assert done.returncode == 0, done.stderr
+    expected = np.asarray(Image.open(tmp_path / "b.png"))
+    assert np.array_equal(mdrn_cli.denoise(noisy, sigma, str(weights)), expected)
+    image = mdrn_cli.denoise(Image.fromarray(noisy), sigma, str(weights))
+    assert isinstance(image, Image.Image)
+    assert np.array_equal(np.asarray(image), expected)
+
+
+def test_the_same_sixteen_bits_as_the_command(tmp_path, noisy, tiny_weights):
+    weights = tiny_weights("color")
+    deep = noisy.astype(np.uint16) * 257
+    pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").write_to_file(str(tmp_path / "a.png"))
+    done = run_mdrn("denoise", tmp_path / "a.png", "-o", tmp_path / "b.png", "--sigma", 30, "--model", weights)
+    assert done.returncode == 0, done.stderr
+    expected = pyvips.Image.new_from_file(str(tmp_path / "b.png")).numpy()
+    assert np.array_equal(mdrn_cli.denoise(deep, 30, str(weights)), expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1), (40, 50, 2), (40, 50, 3), (40, 50, 4)])
+def test_shape_type_and_alpha_come_back(tiny_weights, dtype, shape):
+    values = np.random.default_rng(0).random(shape)
+    image = (values if np.dtype(dtype).kind == "f" else values * np.iinfo(dtype).max).astype(dtype)
+    color = "color" if shape[-1] in (3, 4) else "gray"
+    before = image.copy()
+    result = mdrn_cli.denoise(image, 50, str(tiny_weights(color)))
+    assert (result.shape, result.dtype) == (shape, dtype)
+    assert np.array_equal(image, before)
+    if shape[-1] in (2, 4):
+        assert np.array_equal(result[..., -1], image[..., -1])
+    assert not np.array_equal(result, image)
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "message"),
+    [
+        (np.zeros((4, 4), np.int32), {}, "int32"),
+        (np.zeros((4, 4, 5), np.uint8), {}, "shape"),
+        (np.zeros((0, 4), np.uint8), {}, "shape"),
+        (np.full((8, 8), np.nan, np.float32), {}, "finite"),
+        (Image.new("CMYK", (4, 4)), {}, "CMYK"),
+        (np.zeros((8, 8), np.uint8), {"sigma": "much"}, "sigma"),
+        (np.zeros((8, 8), np.uint8), {"sigma": 0.1}, "below 1"),
+        (np.zeros((8, 8), np.uint8), {"sigma": 5, "strength": 3}, "strength"),
+    ],
+)
+def test_what_makes_no_sense_is_said(image, options, message):
+    with pytest.raises(UsageError, match=message):
+        mdrn_cli.denoise(image, **options)
+
+
+def test_importing_is_light():
+    """torch is loaded when a picture is denoised, not before."""
+    code = "import sys, mdrn_cli; assert 'torch' not in sys.modules; mdrn_cli.denoise; print(mdrn_cli.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError):
+        _ = mdrn_cli.nonsense

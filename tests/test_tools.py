@@ -1,0 +1,115 @@
+"""`mdrn estimate`, `mdrn compare`, `mdrn doctor`."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_mdrn
+from PIL import Image
+
+from mdrn_cli.compare import compare_pictures, measure_pictures
+from mdrn_cli.errors import UsageError
+from mdrn_cli.image import Picture
+from mdrn_cli.noise import add_noise
+
+
+@pytest.fixture
+def noisy(tmp_path, photo):
+    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "clean.png")
+    Image.fromarray(pixels).save(tmp_path / "noisy.png")
+    return tmp_path / "noisy.png"
+
+
+def test_estimate_prints_a_level_for_each_file(noisy):
+    Image.new("RGB", (2, 2)).save(noisy.with_name("dot.png"))
+    done = run_mdrn("estimate", noisy, noisy.with_name("dot.png"), noisy.with_name("none.png"))
+    assert done.returncode == 3
+    first, second = done.stdout.splitlines()
+    assert float(first.split("\t")[1]) == pytest.approx(20, rel=0.1)
+    assert "too small" in second
+    assert "no file" in done.stderr
+    about = json.loads(run_mdrn("estimate", noisy, "--json").stdout)
+    assert (about["schema"], about["input"]) == ("mdrn.estimate/1", str(noisy))
+    assert run_mdrn("estimate", noisy.with_name("none.png")).returncode == 4
+
+
+def test_compare_measures_and_draws(noisy, tmp_path):
+    clean, sheet = tmp_path / "clean.png", tmp_path / "sheet.png"
+    done = run_mdrn("compare", noisy, clean, "--reference", clean, "-o", sheet, "--json")
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about["results"][0]["psnr"] == pytest.approx(22.3, abs=0.5)
+    with Image.open(sheet) as image:
+        assert image.width > 2 * 512
+        assert image.height > 512
+    again = run_mdrn("compare", noisy, clean, "-o", sheet)
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    equal = run_mdrn("compare", clean, clean.with_name("noisy.png"), "--reference", noisy)
+    assert equal.stdout.count("PSNR") == 1
+
+
+def test_comparison_refuses_what_cannot_be_compared():
+    small, large = (Picture(np.zeros((3, side, side), np.float32)) for side in (64, 128))
+    gray = Picture(np.zeros((1, 64, 64), np.float32))
+    with pytest.raises(UsageError, match="differ in size"):
+        compare_pictures((("a", small), ("b", large)))
+    for other in (large, gray):
+        with pytest.raises(UsageError, match="cannot be measured"):
+            measure_pictures(small, other)
+    assert measure_pictures(small, small)[0] == np.inf
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 3000), (3000, 40), (97, 101)])
+def test_sheets_of_any_shape(size):
+    picture = Picture(np.random.default_rng(0).random((1, *size)).astype(np.float32))
+    assert compare_pictures((("a", picture), ("b", picture))).startswith(b"\x89PNG")
+
+
+def test_doctor_says_what_there_is():
+    done = run_mdrn("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about["schema"] == "mdrn.doctor/1"
+    assert about["weights"]["damaged or missing"] == 0
+    assert about["weights"]["intact"] >= 3
+    assert {"torch", "pyvips"} <= about["libraries"].keys()
+    assert about["network"].startswith("off")
+    text = run_mdrn("doctor", env={"MDRN_THREADS": "1"}).stdout
+    assert "threads      1" in text
+
+
+def test_doctor_finds_a_damaged_checkpoint(monkeypatch, tmp_path):
+    from mdrn_cli import weights
+    from mdrn_cli.cli import doctor
+
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path)
+    assert doctor.doctor(_offline=True, as_json=True) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggestion"),
+    [(["denoice", "a.png"], "denoise"), (["denoise", "a.png", "--sgima", "3"], "--sigma"), (["doctr"], "doctor")],
+)
+def test_a_typo_is_answered_by_the_right_name(arguments, suggestion):
+    done = run_mdrn(*arguments)
+    assert done.returncode == 2
+    assert suggestion in done.stderr
+
+
+def test_no_color_where_none_is_wanted(noisy):
+    done = run_mdrn("denoise", noisy.with_name("none.png"), env={"NO_COLOR": "1", "FORCE_COLOR": "1"})
+    assert "\x1b[3" not in done.stderr
+    plain = run_mdrn("denoise", noisy.with_name("none.png"))
+    assert plain.stderr.startswith("error: ")
+
+
+def test_the_shell_is_offered_names():
+    env = {"_MDRN_COMPLETE": "complete_bash", "COMP_WORDS": "mdrn denoise --model mdrn-2b-g", "COMP_CWORD": "3"}
+    command = Path(sys.executable).with_name("mdrn")
+    done = subprocess.run([command], env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    assert "mdrn-2b-gray-50" in done.stdout

@@ -1,0 +1,118 @@
+"""Makes docs/noise-levels.md: any noise level on Set12 and CBSD68, against peers, and errors of the estimate.
+
+    python tools/noise_levels.py peers ../shared/data/test    # hours; needs `pip install bm3d` (not for commercial use)
+    python tools/noise_levels.py table ../shared/data/test > docs/noise-levels.md    # needs `pip install PyWavelets`
+
+BM3D's figures are kept in tools/peers.json, image by image, and gone on with where they were left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdrn_cli.bench import measure
+from mdrn_cli.datasets import Dataset, open_dataset
+from mdrn_cli.image import read_uint8
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.noise import add_noise, estimate_sigma
+from mdrn_cli.restore import Denoisers
+
+LEVELS = (5, 10, 20, 35, 40, 60, 75)
+PEERS = Path(__file__).parent / "peers.json"
+# FFDNet's own weights, measured under the same protocol.
+FFDNET = {
+    "Set12": {5: 38.08, 10: 34.64, 20: 31.43, 35: 28.91, 40: 28.31, 60: 26.48, 75: 25.49},
+    "CBSD68": {5: 40.24, 10: 36.14, 20: 32.36, 35: 29.59, 40: 28.97, 60: 27.19, 75: 26.27},
+}
+
+
+def measure_peers(data: Path, every: int) -> None:
+    """BM3D on every n-th image of both sets, at all levels."""
+    import bm3d
+
+    stored: dict[str, Any] = json.loads(PEERS.read_text()) if PEERS.is_file() else {}
+    for name in FFDNET:
+        dataset = open_dataset(name, data)
+        for level in LEVELS:
+            figures = stored.setdefault(name, {}).setdefault(str(level), {})
+            for file in dataset.files[::every]:
+                if file.name in figures:
+                    continue
+                clean = read_uint8(file, dataset.color)
+                noisy = add_noise(clean, level).transpose(1, 2, 0)
+                denoise = bm3d.bm3d_rgb if dataset.color == "color" else bm3d.bm3d
+                restored = denoise(np.ascontiguousarray(noisy.squeeze()), level / 255).reshape(noisy.shape)
+                figures[file.name] = round(psnr(to_uint8(restored.transpose(2, 0, 1)), clean), 4)
+                PEERS.write_text(json.dumps(stored, indent=1) + "\n")
+
+
+def levels_table(dataset: Dataset) -> list[str]:
+    """Rows of PSNR by level: ours, BM3D on the same images, FFDNet."""
+    peers = json.loads(PEERS.read_text()).get(dataset.name, {})
+    denoisers = Denoisers()
+    rows = ["| sigma | network | ours | BM3D | FFDNet |", "|---|---|---|---|---|"]
+    for level in LEVELS:
+        denoiser = denoisers.find(dataset.color, level)
+        result = measure(dataset, level, denoiser.label, denoiser)
+        ours = {row.file: row.psnr for row in result.images}
+        bm3d = peers.get(str(level), {})
+        beside = "-"
+        if bm3d:
+            beside = f"{np.mean(list(bm3d.values())):.2f}"
+            if len(bm3d) < len(ours):
+                same = np.mean([ours[name] for name in bm3d])
+                beside += f" (ours {same:.2f} on the same {len(bm3d)} images)"
+        rows.append(
+            f"| {level} | {result.model} | **{result.mean('psnr'):.2f}** | {beside} "
+            f"| {FFDNET[dataset.name][level]:.2f} |"
+        )
+    return rows
+
+
+def estimate_table(dataset: Dataset) -> list[str]:
+    """Rows of relative error by level: ours, scikit-image's."""
+    from skimage.restoration import estimate_sigma as wavelet_sigma
+
+    rows = [
+        "| true sigma | ours: median | 95th percentile | scikit-image: median | 95th percentile |",
+        "|---|---|---|---|---|",
+    ]
+    for level in (5, 10, 15, 25, 35, 50, 75):
+        ours, theirs = [], []
+        for file in dataset.files:
+            noisy = add_noise(read_uint8(file, dataset.color), level)
+            ours.append(abs(estimate_sigma(noisy) / level - 1))
+            wavelet = wavelet_sigma(
+                noisy.transpose(1, 2, 0).squeeze() * 255, channel_axis=None if len(noisy) == 1 else 2
+            )
+            theirs.append(abs(float(np.mean(wavelet)) / level - 1))
+        cells = [f"{q:.1%}" for errors in (ours, theirs) for q in (np.median(errors), np.quantile(errors, 0.95))]
+        rows.append(f"| {level} | {' | '.join(cells)} |")
+    return rows
+
+
+def main() -> None:
+    """Run one of the two halves."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("peers", "table"))
+    parser.add_argument("data", type=Path, help="folder that holds the sets")
+    parser.add_argument("--every", type=int, default=1, help="peers on every n-th image only")
+    arguments = parser.parse_args()
+    if arguments.what == "peers":
+        measure_peers(arguments.data, arguments.every)
+        return
+    print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
+    for name in FFDNET:
+        print(f"\n## {name}\n\n" + "\n".join(levels_table(open_dataset(name, arguments.data))))
+    print("\n## Error of the estimated level\n\nRelative, over the images of a set.")
+    for name in ("BSD68", "CBSD68"):
+        print(f"\n{name}:\n\n" + "\n".join(estimate_table(open_dataset(name, arguments.data))))
+
+
+if __name__ == "__main__":
+    main()
