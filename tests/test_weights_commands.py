@@ -118,7 +118,11 @@ def test_a_labs_own_manifest_serves_denoise(lab, gray_photo, tmp_path):
     assert "not on this machine" in missing.stderr
     done = run_mdrn(*arguments, "--json", env={"MDRN_WEIGHTS_URL": str(path.parent)})
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[0])["model"] == {"name": "lab-gray-50", "sha256": record.sha256}
+    assert json.loads(done.stdout.splitlines()[0])["model"] == {
+        "name": "lab-gray-50",
+        "sha256": record.sha256,
+        "trained_sigma": 50.0,
+    }
 
 
 @pytest.mark.usefixtures("online")
