@@ -13,17 +13,8 @@ from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.model import MDRN
 from mdrn_cli.patches import PhotoFolder
 from mdrn_cli.runfolder import Counters
-from mdrn_cli.training import (
-    Distillation,
-    Network,
-    OnFile,
-    Report,
-    StepLoss,
-    TrainConfig,
-    draw_noise,
-    noisy_version,
-    run_with,
-)
+from mdrn_cli.trainconfig import Distillation, TrainConfig
+from mdrn_cli.training import Network, OnFile, Report, StepLoss, draw_noise, noisy_version, run_with
 
 
 def run_distill(

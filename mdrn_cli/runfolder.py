@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import platform
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -21,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from mdrn_cli import __version__
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.files import write_atomically
 
@@ -29,6 +33,12 @@ LAST_FILE = "last.safetensors"
 BEST_FILE = "best.safetensors"
 METRICS_FILE = "metrics.csv"
 SAMPLES_FOLDER = "samples"
+CONFIG_FILE = "config.toml"
+ENVIRONMENT_FILE = "environment.json"
+CURVES_FILE = "curves.png"
+EVENTS_FOLDER = "events"
+_FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
+_FOLDERS = (SAMPLES_FOLDER, EVENTS_FOLDER)
 
 
 @dataclass
@@ -62,6 +72,35 @@ class RunState:
     optimizers: Sequence[torch.optim.Optimizer]
     generator: torch.Generator
     counters: Counters
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier run left, and nothing else."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a run can begin in a folder: it does not exist, or has nothing in it."""
+    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+
+
+def save_environment(folder: Path, device: torch.device, precision: str) -> None:
+    """Write what the run is computed with, for whoever wants to repeat it."""
+    about = {
+        "mdrn": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "system": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "command": sys.argv,
+    }
+    write_atomically(folder / ENVIRONMENT_FILE, (json.dumps(about, indent=1) + "\n").encode())
 
 
 def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None:

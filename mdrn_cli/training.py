@@ -1,11 +1,11 @@
-"""Training: one `fit()` for every kind of run (paper, section 4.2; defaults are ours, see docs/training.md)."""
+"""Training: one `fit()` for every kind of run (paper, section 4.2)."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,149 +14,35 @@ import torch
 from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
+from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.losses import LOSSES, reconstruction_loss
-from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.optim import OPTIMIZERS, make_optimizers
+from mdrn_cli.files import write_atomically
+from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.model import MDRN
+from mdrn_cli.optim import make_optimizers
 from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
 from mdrn_cli.runfolder import (
     BEST_FILE,
+    CONFIG_FILE,
     LAST_FILE,
-    METRICS_FILE,
     Counters,
-    MetricsFile,
     RunState,
     load_state,
+    save_environment,
     save_sample,
     save_state,
 )
+from mdrn_cli.runlog import RunLog
+from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator, autocast
 
 REPORT_EVERY = 20
-METRICS_COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
 
 Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 """`MDRN.forward_features`, compiled or not."""
 StepLoss = Callable[[Network, Tensor, torch.Generator, float], Tensor]
 """(network, clean (N, C, H, W) in [0, 1], noise generator, share of the run done) -> scalar loss."""
-
-
-@dataclass(frozen=True)
-class Distillation:
-    """How a student learns from a teacher (paper, section 3.2).
-
-    Args:
-        mode: "hads" (a larger teacher at the same noise level) or "hmds" (a teacher at a lower one).
-        teacher: path of its checkpoint.
-        teacher_sigma: its noise level, 0-255 scale.
-        weight: of the distillation loss, at the start of the run.
-        final_weight: the same at its end; the weight goes from one to the other in a straight line.
-        shared_noise: HMDS only: the teacher sees the student's noise scaled down, not noise of its own.
-
-    Raises:
-        UsageError: the mode is unknown or a weight negative.
-    """
-
-    mode: str
-    teacher: str
-    teacher_sigma: float
-    weight: float = 0.1
-    final_weight: float = 0.0
-    shared_noise: bool = True
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("hads", "hmds"):
-            raise UsageError(f"mode must be hads or hmds, not {self.mode!r}")
-        if min(self.weight, self.final_weight) < 0:
-            raise UsageError("the weight of distillation cannot be negative")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """All that defines a run; stored with it, so that resuming needs the run folder alone.
-
-    Args:
-        data: folder tree of photographs.
-        val: folder of photographs for validation, or None.
-        init: checkpoint to start from, or None.
-        color, blocks, features: the network, see MDRNConfig.
-        sigma: noise level, 0-255 scale.
-        iterations: length of the run, or None for a budget of time.
-        time_budget: seconds of training, over all resumes, or None.
-        batch_size, patch_size: patches a step, and their side in pixels.
-        loss: "l1" (the paper's) or "rmse", see `reconstruction_loss`.
-        optimizer: "muon" (see optim.py), "adamw" or "adam".
-        learning_rate: peak, of AdamW and Adam.
-        muon_learning_rate: peak, of Muon.
-        warmup: share of the run over which the rates rise; they then fall to zero along a cosine.
-        clip: largest norm of the gradient.
-        ema: decay of the averaged weights, which are the ones validated and kept.
-        seed: of weights, patches and noise.
-        device: "auto", "cpu", "cuda", ...
-        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
-        compile: torch.compile; None compiles on CUDA only.
-        validate_every, save_every: seconds.
-        max_skipped: consecutive non-finite steps after which the run is given up.
-        distillation: how the network learns from a teacher, or None.
-
-    Raises:
-        UsageError: a value makes no sense.
-    """
-
-    data: str
-    val: str | None = None
-    init: str | None = None
-    color: str = "gray"
-    blocks: int = 8
-    features: int = 64
-    sigma: float = 50.0
-    iterations: int | None = None
-    time_budget: float | None = None
-    batch_size: int = 8
-    patch_size: int = 64
-    loss: str = "l1"
-    optimizer: str = "muon"
-    learning_rate: float = 1e-3
-    muon_learning_rate: float = 0.02
-    warmup: float = 0.02
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool | None = None
-    validate_every: float = 300.0
-    save_every: float = 60.0
-    max_skipped: int = 50
-    distillation: Distillation | None = None
-
-    def __post_init__(self) -> None:
-        if (self.iterations is None) == (self.time_budget is None):
-            raise UsageError("give either a number of iterations or a time budget")
-        if not 0 < self.sigma <= 255:
-            raise UsageError(f"sigma must be above 0 and at most 255, not {self.sigma:g}")
-        if self.optimizer not in OPTIMIZERS:
-            raise UsageError(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        if self.loss not in LOSSES:
-            raise UsageError(f"loss must be one of {', '.join(LOSSES)}, not {self.loss!r}")
-        for name in ("batch_size", "patch_size", "iterations", "time_budget", "learning_rate", "clip", "max_skipped"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', ' ')} must be above 0, not {value}")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"ema must be at least 0 and below 1, not {self.ema:g}")
-
-    @classmethod
-    def from_dict(cls, saved: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `dataclasses.asdict`."""
-        distillation = saved.get("distillation")
-        return cls(**{**saved, "distillation": Distillation(**distillation) if distillation else None})
-
-    @property
-    def network(self) -> MDRNConfig:
-        """Shape of the network to train."""
-        return MDRNConfig(self.color, self.blocks, self.features)
 
 
 @dataclass(frozen=True)
@@ -257,6 +143,8 @@ def run_with(
         validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
     model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
+    save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."))
     counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report)
     return counters, photos
 
@@ -290,7 +178,7 @@ def fit(
     run = _Run(config, model, step_loss, sampler, validator, folder, device)
     if resume:
         load_state(folder, run.state)
-    metrics = MetricsFile(folder / METRICS_FILE, METRICS_COLUMNS, run.counters.iteration)
+    log = RunLog(folder, run.counters.iteration)
     run.start_clock()
     try:
         while run.fraction() < 1:
@@ -301,7 +189,7 @@ def fit(
                 run.collect()
             if reporting:
                 progress = run.progress(run.validate() if validating else None)
-                metrics.append(run.metrics_row(progress))
+                log.append(run.metrics_row(progress))
                 report(progress)
             if saving:
                 run.save()
@@ -309,6 +197,8 @@ def fit(
         run.collect()
         run.save()
         raise
+    finally:
+        log.close()
     run.collect()
     run.save()
     return run.counters
@@ -363,10 +253,12 @@ class _Run:
         return self.counters.elapsed / (self.config.time_budget or math.inf)
 
     def rate_factor(self) -> float:
-        """Learning rate now, relative to its peak: linear warm-up, cosine to zero over the whole budget."""
-        done = self.fraction()
-        rise = min(1.0, (done + 1e-3) / self.config.warmup) if self.config.warmup else 1.0
-        return rise * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        """Learning rate now, relative to its peak: linear warm-up, then down as the schedule says."""
+        config, done = self.config, min(self.fraction(), 1.0)
+        rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
+        if config.schedule == "halving":
+            return rise * 0.5 ** math.floor(done * (config.halvings + 1))
+        return rise * 0.5 * (1 + math.cos(math.pi * done))
 
     def step(self) -> None:
         config, counters = self.config, self.counters

@@ -16,7 +16,7 @@ from PIL import Image
 
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.training import TrainConfig
+from mdrn_cli.trainconfig import TrainConfig
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

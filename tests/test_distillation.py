@@ -10,7 +10,8 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import check_teacher, distilled_loss, frozen, run_distill
 from mdrn_cli.errors import UsageError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
-from mdrn_cli.training import Distillation, run_train
+from mdrn_cli.trainconfig import Distillation
+from mdrn_cli.training import run_train
 
 CPU = torch.device("cpu")
 

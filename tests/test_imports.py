@@ -8,7 +8,19 @@ import pytest
 import mdrn_cli
 
 PACKAGE = Path(mdrn_cli.__file__).parent
-LEAVES = {"files", "metadata", "stretch", "model", "losses", "metrics", "noise", "tiling", "ensemble", "optim"}
+LEAVES = {
+    "files",
+    "configfile",
+    "metadata",
+    "stretch",
+    "model",
+    "losses",
+    "metrics",
+    "noise",
+    "tiling",
+    "ensemble",
+    "optim",
+}
 PARTS = {
     "deep",
     "compare",
@@ -22,6 +34,8 @@ PARTS = {
     "datasets",
     "patches",
     "runfolder",
+    "trainconfig",
+    "runlog",
     "validation",
 }
 PIPELINES = {"restore", "api", "batch", "bench", "training", "distillation", "release", "results"}

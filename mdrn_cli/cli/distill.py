@@ -12,7 +12,9 @@ from mdrn_cli.cli.runs import (
     Clip,
     Color,
     Compile,
+    ConfigFile,
     Ema,
+    Halvings,
     Init,
     Iterations,
     LearningRate,
@@ -20,27 +22,35 @@ from mdrn_cli.cli.runs import (
     MuonLearningRate,
     Optimizer,
     Output,
+    Overwrite,
     PatchSize,
     Photographs,
+    Preset,
     Resume,
     SaveEvery,
+    Schedule,
     Seed,
     Sigma,
+    Smoke,
     TimeBudget,
     Val,
     ValidateEvery,
-    resolve_config,
+    Warmup,
+    build_config,
+    resumed_config,
+    settings,
     show_run,
 )
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.training import Distillation
+    from mdrn_cli.trainconfig import Distillation
 
 DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 
 
 def distill(
+    ctx: typer.Context,
     output: Output,
     mode: Annotated[
         str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
@@ -72,6 +82,9 @@ def distill(
     optimizer: Optimizer = "muon",
     learning_rate: LearningRate = 1e-3,
     muon_learning_rate: MuonLearningRate = 0.02,
+    schedule: Schedule = "cosine",
+    halvings: Halvings = 4,
+    warmup: Warmup = 0.02,
     ema: Ema = 0.999,
     clip: Clip = 1.0,
     seed: Seed = 0,
@@ -80,7 +93,11 @@ def distill(
     device: Device = "auto",
     precision: Precision = "auto",
     compile_: Compile = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
+    smoke: Smoke = False,
 ) -> None:
     """Train a network under a frozen teacher, as the paper's section 3.2 does.
 
@@ -91,52 +108,30 @@ def distill(
       mdrn distill --mode hmds --teacher-sigma 25 --data photos --time-budget 60m --output run
     """
     from mdrn_cli.distillation import run_distill
+    from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS
 
-    distillation = None
-    if not resume:
-        distillation = _distillation(mode, teacher, teacher_sigma, color, sigma, weight, final_weight, shared_noise)
-    config = resolve_config(
-        output,
-        resume,
-        data,
-        val,
-        init,
-        color=color,
-        sigma=sigma,
-        blocks=blocks or DEFAULT_BLOCKS.get(mode or "", 8),
-        iterations=iterations,
-        time_budget=time_budget,
-        batch_size=batch_size,
-        patch_size=patch_size,
-        loss=loss,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        muon_learning_rate=muon_learning_rate,
-        ema=ema,
-        clip=clip,
-        seed=seed,
-        validate_every=validate_every,
-        save_every=save_every,
-        device=device,
-        precision=precision,
-        compile=compile_,
-        distillation=distillation,
-    )
-    show_run(run_distill, config, output, resume)
+    if resume:
+        made = resumed_config(ctx)
+    else:
+        values = settings(ctx, (*CONFIG_KEYS, *DISTILLATION_KEYS))
+        ours = {key: values.pop(key) for key in DISTILLATION_KEYS}
+        values["blocks"] = values["blocks"] or DEFAULT_BLOCKS.get(ours["mode"] or "", 8)
+        made = build_config(values, _distillation(values["color"], values["sigma"], **ours))
+    show_run(run_distill, made, output, resume)
 
 
 def _distillation(
+    color: str,
+    sigma: float,
     mode: str | None,
     teacher: str | None,
     teacher_sigma: float | None,
-    color: str,
-    sigma: float,
     weight: float,
     final_weight: float,
     shared_noise: bool,
 ) -> Distillation:
     """Finds the teacher's file; its noise level is checked against the student's when the run starts."""
-    from mdrn_cli.training import Distillation
+    from mdrn_cli.trainconfig import Distillation
     from mdrn_cli.weights import find_weights
 
     if mode not in DEFAULT_BLOCKS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,10 +15,13 @@ from mdrn_cli.errors import UsageError
 if TYPE_CHECKING:
     from mdrn_cli.patches import PhotoFolder
     from mdrn_cli.runfolder import Counters
-    from mdrn_cli.training import OnFile, Report, TrainConfig
+    from mdrn_cli.trainconfig import Distillation, TrainConfig
+    from mdrn_cli.training import OnFile, Report
     from mdrn_cli.training import Progress as TrainProgress
 
 Runner = Callable[["TrainConfig", Path, bool, "Report", "OnFile"], "tuple[Counters, PhotoFolder]"]
+
+RUN = "Run"
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
 Photographs = Annotated[Path | None, typer.Option(help="Folder tree of photographs to train on.")]
@@ -44,31 +47,118 @@ ValidateEvery = Annotated[
 ]
 SaveEvery = Annotated[Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Time between two saves.")]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; on CUDA by default.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with the run in the folder, with the options it began with.")
+Schedule = Annotated[str, typer.Option(help="Of the rates: cosine (to zero) or halving (in equal parts of the run).")]
+Halvings = Annotated[int, typer.Option(help="How often the schedule halving halves the rate.")]
+Warmup = Annotated[float, typer.Option(help="Share of the run over which the rates rise first.")]
+Preset = Annotated[
+    str | None, typer.Option(help="fast (our recipe, the defaults) or paper (section 4.2).", rich_help_panel=RUN)
 ]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE.toml", help="Options from a file; those given here win.", rich_help_panel=RUN
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the run in the folder, with the options it began with; a larger budget extends it.",
+        rich_help_panel=RUN,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN)]
+Smoke = Annotated[
+    bool,
+    typer.Option("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
+]
+# Options that are no part of a run's configuration.
+_CONTROLS = ("output", "resume", "overwrite", "preset", "config", "smoke")
+_ON_RESUME = (*_CONTROLS, "iterations", "time_budget", "device")
 
 
-def resolve_config(
-    output: Path, resume: bool, data: Path | None, val: Path | None, init: Path | None, **options: Any
-) -> TrainConfig:
-    """The run's configuration: from the run folder when resuming, else from the options.
+def resumed_config(ctx: typer.Context) -> TrainConfig:
+    """The configuration of the run in the folder, extended by a larger budget if one is given.
 
     Raises:
-        UsageError: the folder holds a run already, or there is no data.
+        UsageError: an option is given that a run cannot change any more.
         MdrnError: there is no run to resume.
     """
-    from mdrn_cli.runfolder import STATE_FILE, saved_config
-    from mdrn_cli.training import TrainConfig
+    from mdrn_cli.runfolder import saved_config
+    from mdrn_cli.trainconfig import TrainConfig
 
-    if resume:
-        return TrainConfig.from_dict(saved_config(output))
-    if (output / STATE_FILE).exists():
-        raise UsageError(f"{output} holds a run already", "go on with --resume, or choose another folder")
-    if data is None:
+    config = TrainConfig.from_dict(saved_config(ctx.params["output"]))
+    given = _given(ctx)
+    if fixed := sorted(given - {*_ON_RESUME}):
+        raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
+    budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
+    return config.extended(budget.get("iterations"), budget.get("time_budget"))
+
+
+def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
+    """The value of every option of a new run: as given, else of the configuration file, else of the preset, else
+    its default.
+
+    Args:
+        ctx: the command under way.
+        known: keys that a configuration file may have.
+
+    Raises:
+        UsageError: the folder is not empty, or preset or file make no sense.
+    """
+    from mdrn_cli.configfile import read_config
+    from mdrn_cli.runfolder import clear, is_empty
+    from mdrn_cli.trainconfig import PRESETS
+
+    output, preset = ctx.params["output"], ctx.params["preset"] or "fast"
+    if preset not in PRESETS:
+        raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
+    file = read_config(ctx.params["config"], known) if ctx.params["config"] else {}
+    if not is_empty(output):
+        if not ctx.params["overwrite"]:
+            raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
+        clear(output)
+    given = {_field(name) for name in _given(ctx)}
+    if given & {"iterations", "time_budget"}:
+        given |= {"iterations", "time_budget"}  # the one given is the whole budget
+    values = {_field(name): value for name, value in ctx.params.items() if name not in _CONTROLS}
+    for layer in (PRESETS[preset], file):
+        values |= {key: value for key, value in layer.items() if key not in given}
+    if ctx.params["smoke"]:
+        values |= {"iterations": 2, "time_budget": None}
+    if values["data"] is None:
         raise UsageError("no photographs to train on", "give --data FOLDER")
-    paths = {"data": str(data), "val": str(val) if val else None, "init": str(init) if init else None}
-    return TrainConfig(**paths, **options)  # type: ignore[arg-type]
+    for key in ("time_budget", "validate_every", "save_every"):
+        if isinstance(values[key], str):
+            values[key] = parse_duration(values[key])
+    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """Names of the options that the command line or the environment gives."""
+    return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith(("COMMANDLINE", "ENVIRONMENT"))}
+
+
+def _field(name: str) -> str:
+    return name.rstrip("_")
+
+
+def _flag(name: str) -> str:
+    return _field(name).replace("_", "-")
+
+
+def build_config(values: dict[str, Any], distillation: Distillation | None = None) -> TrainConfig:
+    """A configuration of settings, each of its own type.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+    from mdrn_cli.trainconfig import TrainConfig
+
+    try:
+        return TrainConfig(**values, distillation=distillation)
+    except TypeError as error:
+        raise UsageError(f"a value of the configuration has the wrong type ({error})") from error
 
 
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:

@@ -12,7 +12,9 @@ from mdrn_cli.cli.runs import (
     Clip,
     Color,
     Compile,
+    ConfigFile,
     Ema,
+    Halvings,
     Init,
     Iterations,
     LearningRate,
@@ -20,21 +22,29 @@ from mdrn_cli.cli.runs import (
     MuonLearningRate,
     Optimizer,
     Output,
+    Overwrite,
     PatchSize,
     Photographs,
+    Preset,
     Resume,
     SaveEvery,
+    Schedule,
     Seed,
     Sigma,
+    Smoke,
     TimeBudget,
     Val,
     ValidateEvery,
-    resolve_config,
+    Warmup,
+    build_config,
+    resumed_config,
+    settings,
     show_run,
 )
 
 
 def train(
+    ctx: typer.Context,
     output: Output,
     data: Photographs = None,
     val: Val = None,
@@ -50,6 +60,9 @@ def train(
     optimizer: Optimizer = "muon",
     learning_rate: LearningRate = 1e-3,
     muon_learning_rate: MuonLearningRate = 0.02,
+    schedule: Schedule = "cosine",
+    halvings: Halvings = 4,
+    warmup: Warmup = 0.02,
     ema: Ema = 0.999,
     clip: Clip = 1.0,
     seed: Seed = 0,
@@ -58,7 +71,11 @@ def train(
     device: Device = "auto",
     precision: Precision = "auto",
     compile_: Compile = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
+    smoke: Smoke = False,
 ) -> None:
     """Train a network on a folder tree of photographs.
 
@@ -68,32 +85,8 @@ def train(
 
       mdrn train --resume --output run
     """
+    from mdrn_cli.trainconfig import CONFIG_KEYS
     from mdrn_cli.training import run_train
 
-    config = resolve_config(
-        output,
-        resume,
-        data,
-        val,
-        init,
-        color=color,
-        sigma=sigma,
-        blocks=blocks,
-        iterations=iterations,
-        time_budget=time_budget,
-        batch_size=batch_size,
-        patch_size=patch_size,
-        loss=loss,
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        muon_learning_rate=muon_learning_rate,
-        ema=ema,
-        clip=clip,
-        seed=seed,
-        validate_every=validate_every,
-        save_every=save_every,
-        device=device,
-        precision=precision,
-        compile=compile_,
-    )
-    show_run(run_train, config, output, resume)
+    made = resumed_config(ctx) if resume else build_config(settings(ctx, CONFIG_KEYS))
+    show_run(run_train, made, output, resume)

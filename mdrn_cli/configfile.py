@@ -1,0 +1,51 @@
+"""Configuration files of training runs: TOML of one level, a key for each option."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mdrn_cli.errors import InputError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
+    """The values of a file.
+
+    Args:
+        path: the file.
+        known: keys that make sense.
+
+    Raises:
+        InputError: it cannot be read.
+        UsageError: it is no TOML, or has a key that is not known.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    names = sorted(known)
+    for key in values:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, 1)
+            raise UsageError(
+                f"{path} has an unknown key {key!r}",
+                f"did you mean {near[0]}?" if near else f"keys are: {', '.join(names)}",
+            )
+    return values
+
+
+def format_config(values: Mapping[str, Any]) -> str:
+    """TOML that `read_config` takes; keys whose value is None are left out."""
+    # A JSON string, number or boolean is one of TOML, too.
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)

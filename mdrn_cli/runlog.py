@@ -1,0 +1,70 @@
+"""What a run tells of itself as it goes: `metrics.csv` always; TensorBoard events and a picture of the curves where
+the libraries for them are installed (the extra `plots`)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
+
+COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
+_EVENT_TAGS = {"loss": "loss", "learning_rate": "learning rate", "psnr": "validation PSNR (dB)"}
+
+
+class RunLog:
+    """The log of one run.
+
+    Args:
+        folder: of the run.
+        resumed_at: iteration it goes on from.
+    """
+
+    def __init__(self, folder: Path, resumed_at: int) -> None:
+        self.folder = folder
+        self._metrics = MetricsFile(folder / METRICS_FILE, COLUMNS, resumed_at)
+        self._events: Any = None
+        with suppress(ImportError):
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at or None)
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add a row, a value for each of COLUMNS; an empty string is no value."""
+        self._metrics.append(row)
+        if self._events:
+            for column, tag in _EVENT_TAGS.items():
+                if row[column] != "":
+                    self._events.add_scalar(tag, float(row[column]), int(row["iteration"]))
+        if row["psnr"] != "":
+            self._draw()
+
+    def close(self) -> None:
+        """Write what is held back."""
+        self._draw()
+        if self._events:
+            self._events.close()
+
+    def _draw(self) -> None:
+        with suppress(ImportError):
+            draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
+
+
+def draw_curves(metrics: Path, output: Path) -> None:
+    """Loss and validation PSNR over iterations, from a `metrics.csv` to a PNG. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
+    for axis, column, label in zip(axes, ("loss", "psnr"), ("training loss", "validation PSNR (dB)"), strict=True):
+        points = [(int(row["iteration"]), float(row[column])) for row in rows if row[column]]
+        axis.plot([x for x, _ in points], [y for _, y in points], marker="." if column == "psnr" else "")
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel("iteration")
+    figure.savefig(output, dpi=110)
