@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import Checkpoint
-from mdrn_cli.errors import DeviceError, UsageError
+from mdrn_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from mdrn_cli.model import MDRN
 
 PRECISIONS = ("auto", "bfloat16", "float32")
@@ -89,8 +89,14 @@ class Engine:
         self.config = checkpoint.config
         self.device = pick_device(device)
         self.dtype = compute_type(self.device, precision)
-        model = checkpoint.build().requires_grad_(False)
-        self.model: MDRN = model.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._checkpoint = checkpoint
+        self._exact: MDRN | None = None
+        self.model = self._build(self.dtype)
+
+    def _build(self, dtype: torch.dtype) -> MDRN:
+        model = self._checkpoint.build().requires_grad_(False)
+        built: MDRN = model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return built
 
     @property
     def precision(self) -> str:
@@ -98,23 +104,33 @@ class Engine:
         return str(self.dtype).removeprefix("torch.")
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Denoise one image or tile; not clipped.
+        """Denoise one image or tile; not clipped. What reduced precision cannot hold is computed again in float32.
 
         Raises:
-            DeviceError: the device ran out of memory.
+            OutOfMemoryError: the device ran out of memory.
         """
         try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(image.copy())[None].to(self.device)
-                denoised: NDArray[np.float32] = self.model(batch)[0].cpu().numpy()
-                return denoised
+            denoised = self._run(self.model, image)
+            if self.dtype != torch.float32 and not np.isfinite(denoised).all():
+                self._exact = self._exact or self._build(torch.float32)
+                denoised = self._run(self._exact, image)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            raise DeviceError(
-                f"{self.device} ran out of memory on a tile of {image.shape[2]}x{image.shape[1]}",
-                "use a smaller --tile",
-            ) from error
+            # Leaving this block drops the traceback, and with it the tensors of the failed attempt.
+        else:
+            return denoised
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f"{self.device} ran out of memory on a tile of {image.shape[2]}x{image.shape[1]}", "use a smaller --tile"
+        )
+
+    def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            batch = torch.from_numpy(image.copy())[None].to(self.device)
+            denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
+            return denoised
 
 
 def _out_of_memory(error: Exception) -> bool:

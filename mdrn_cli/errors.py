@@ -48,3 +48,7 @@ class DeviceError(MdrnError):
     """The device is absent or out of memory (exit code 6)."""
 
     exit_code = 6
+
+
+class OutOfMemoryError(DeviceError):
+    """The device ran out of memory (exit code 6)."""

@@ -15,10 +15,11 @@ from mdrn_cli.engine import Engine
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.image import Picture
+from mdrn_cli.manifest import Record, choose
 from mdrn_cli.noise import estimate_sigma
 from mdrn_cli.stretch import stretched
-from mdrn_cli.tiling import count_tiles, run_tiled
-from mdrn_cli.weights import find_weights
+from mdrn_cli.tiling import count_tiles, halving, run_tiled
+from mdrn_cli.weights import all_records, explicit_path, locate
 
 DEFAULT_TILE = 512
 OVERLAP = 64
@@ -157,7 +158,8 @@ class Denoisers:
         self, model: str = "auto", device: str = "auto", precision: str = "auto", manifests: Sequence[str] = ()
     ) -> None:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
-        self._loaded: dict[Path, tuple[Engine, float]] = {}
+        self._records: tuple[Record, ...] | None = None
+        self._loaded: dict[str, tuple[Engine, float]] = {}
 
     def find(self, color: str, sigma: float) -> Denoiser:
         """The network for a color mode and a noise level.
@@ -167,15 +169,20 @@ class Denoisers:
             UsageError: the checkpoint asked for is for another color mode.
             DeviceError: no such device.
         """
-        path, record = find_weights(self.model, color, sigma, self.manifests)
-        if path not in self._loaded:
-            checkpoint = load_checkpoint(path)
-            self._loaded[path] = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
-        engine, trained = self._loaded[path]
-        if engine.config.color != color:
-            raise UsageError(f"{path} is for {engine.config.color} images, not {color} ones")
+        record = None if explicit_path(self.model) else self._choose(color, sigma)
         name, sha256 = (record.name, record.sha256) if record else (self.model, None)
+        if name not in self._loaded:  # a file is checked once a run, not once a picture
+            checkpoint = load_checkpoint(locate(record) if record else Path(self.model))
+            self._loaded[name] = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
+        engine, trained = self._loaded[name]
+        if engine.config.color != color:
+            raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
         return Denoiser(engine, trained, sigma, name, sha256)
+
+    def _choose(self, color: str, sigma: float) -> Record:
+        if self._records is None:
+            self._records = all_records(self.manifests)
+        return choose(self._records, self.model, color, sigma)
 
 
 def denoise_pixels(
@@ -190,14 +197,18 @@ def denoise_pixels(
     Args:
         noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
         function: an Engine, or any callable on (C, h, w).
-        tile: side of a tile, 0 for the whole image at once.
+        tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
         ensemble: average over eight orientations of each tile.
         on_tile: called with (tiles done, tiles in all).
 
     Returns:
         float32 (C, H, W), not clipped.
+
+    Raises:
+        OutOfMemoryError: the smallest tile is too large for the device.
     """
     _, height, width = noisy.shape
+    function = halving(function, OVERLAP)
     if ensemble:
         function = self_ensemble(function)
     if not tile or max(height, width) <= tile:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import OutOfMemoryError, UsageError
 
 Pixels = NDArray[np.float32]
 
@@ -110,3 +110,23 @@ def run_tiled(
             if on_tile:
                 on_tile()
     return result
+
+
+def halving(function: Callable[[Pixels], Pixels], overlap: int) -> Callable[[Pixels], Pixels]:
+    """`function`, which on a tile too large for the memory of its device takes it in tiles of half the side, and
+    these again, down to twice the overlap.
+
+    Raises:
+        OutOfMemoryError: the smallest tile is too large.
+    """
+
+    def serve(image: Pixels) -> Pixels:
+        try:
+            return function(image)
+        except OutOfMemoryError:
+            half = max(image.shape[1:]) // 2 // GRID * GRID
+            if half < 2 * overlap:
+                raise
+        return run_tiled(image, serve, half, overlap)
+
+    return serve

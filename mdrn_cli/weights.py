@@ -95,6 +95,11 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
     return Cache().fetch(item, on_bytes)
 
 
+def explicit_path(model: str) -> Path | None:
+    """The file that a request for a model names, or None if it is a name; names have neither folder nor suffix."""
+    return Path(model) if os.sep in model or Path(model).suffix else None
+
+
 def find_weights(
     model: str, color: str, sigma: float, manifests: Sequence[str] = (), exact: bool = False
 ) -> tuple[Path, Record | None]:
@@ -114,8 +119,8 @@ def find_weights(
         WeightsError: nothing serves the request, or the file is missing or corrupt.
         UsageError: the named checkpoint is for something else.
     """
-    if os.sep in model or Path(model).suffix:  # names have neither
-        return Path(model), None
+    if path := explicit_path(model):
+        return path, None
     record = choose(all_records(manifests), model, color, sigma, exact)
     return locate(record), record
 

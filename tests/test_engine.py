@@ -62,6 +62,15 @@ def test_running_out_of_memory_is_a_device_error_with_a_hint(monkeypatch, error)
     assert "--tile" in caught.value.hint
 
 
+def test_what_reduced_precision_cannot_hold_is_computed_again():
+    """The first attempt overflows, as float16 or bfloat16 may; the answer is that of float32."""
+    image = np.random.default_rng(0).random((1, 40, 56), np.float32)
+    engine = Engine(tiny_checkpoint(), "cpu", "bfloat16")
+    with torch.no_grad():
+        engine.model.tail.bias.fill_(float("inf"))
+    assert np.array_equal(engine(image), Engine(tiny_checkpoint(), "cpu", "float32")(image))
+
+
 def test_other_faults_are_not_dressed_up():
     engine = Engine(tiny_checkpoint(), "cpu")
     with pytest.raises(RuntimeError, match="channels"):

@@ -7,8 +7,8 @@ import pytest
 from conftest import tiny_checkpoint
 
 from mdrn_cli.engine import Engine
-from mdrn_cli.errors import UsageError
-from mdrn_cli.tiling import count_tiles, plan_axis, run_tiled
+from mdrn_cli.errors import OutOfMemoryError, UsageError
+from mdrn_cli.tiling import count_tiles, halving, plan_axis, run_tiled
 
 
 @pytest.mark.parametrize("overlap", [8, 16, 32, 48, 64])
@@ -61,3 +61,20 @@ def test_tiles_see_the_same_grid_as_the_whole():
     engine = Engine(tiny_checkpoint(), "cpu", "float32")
     image = np.random.default_rng(0).random((1, 250, 333), np.float32)
     assert np.abs(run_tiled(image, engine, 128, 64) - engine(image)).max() < 1 / 255
+
+
+def test_a_tile_too_large_for_the_device_is_halved_until_it_fits():
+    image = np.random.default_rng(0).random((1, 500, 700), np.float32)
+    seen = []
+
+    def small_device(tile):
+        seen.append(tile.shape[1:])
+        if tile.size > 200 * 200:
+            raise OutOfMemoryError("full")
+        return tile
+
+    np.testing.assert_allclose(halving(small_device, 32)(image), image, atol=1e-5)
+    assert seen[0] == (500, 700)
+    assert any(max(shape) > 200 for shape in seen[1:]), "not all at once"
+    with pytest.raises(OutOfMemoryError):
+        halving(small_device, 104)(image)
