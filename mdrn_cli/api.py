@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdrn_cli.errors import UsageError
-from mdrn_cli.image import Picture, from_unit, picture_of
+from mdrn_cli.image import picture_of
+from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DEFAULT_TILE, DenoiseOptions, Restorer
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
@@ -66,7 +67,7 @@ def denoise(
 
 def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:
     picture, _ = restore(_picture(data))
-    channels = from_unit(picture.pixels, picture.depth).transpose(1, 2, 0)
+    channels = picture.channels.transpose(1, 2, 0)
     result = data.copy()  # which has the alpha
     result.reshape(*data.shape[:2], -1)[:, :, : channels.shape[2]] = channels
     return result

@@ -13,7 +13,6 @@ from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.image import (
     FORMATS,
-    Picture,
     SaveOptions,
     encode_picture,
     find_images,
@@ -21,11 +20,12 @@ from mdrn_cli.image import (
     read_picture,
     refuse_lost_alpha,
 )
+from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
 
 OUTPUT_SUFFIX = "_mdrn"
-LOOKAHEAD = 2
-"""Pictures read ahead, and results waiting to be written."""
+LOOKAHEAD = 1
+"""Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""
 DONE, SKIPPED, FAILED = "done", "skipped", "failed"
 
 OnRestored = Callable[[Picture, Picture], None]
@@ -195,7 +195,7 @@ def run_jobs(
         writing: deque[Future[Outcome]] = deque()
         try:
             for k, job in enumerate(todo):
-                while len(reading) < LOOKAHEAD and k + len(reading) < len(todo):
+                while len(reading) <= LOOKAHEAD and k + len(reading) < len(todo):
                     reading.append(reader.submit(_read, todo[k + len(reading)]))
                 if on_start:
                     on_start(job)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mdrn_cli.errors import UsageError
-from mdrn_cli.image import Picture, from_unit
 from mdrn_cli.metrics import psnr, ssim
+from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import from_unit
 
 WIDEST = 900
 """Width of a whole picture on the sheet, in pixels, at most."""
@@ -55,7 +56,7 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
     Raises:
         UsageError: size or color mode differ.
     """
-    if picture.pixels.shape != reference.pixels.shape:
+    if picture.channels.shape != reference.channels.shape:
         raise UsageError(
             f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another"
         )
@@ -64,7 +65,7 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
 
 
 def _describe(picture: Picture) -> str:
-    channels, height, width = picture.pixels.shape
+    channels, height, width = picture.channels.shape
     return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
 
 

@@ -8,19 +8,21 @@ converted in silence. The depth is that of the data type, never guessed from val
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata, save_arguments
+from mdrn_cli.picture import Picture, parse_color
+from mdrn_cli.pixels import BITS, from_unit, to_unit
 
 FORMATS = {
     ".png": "PNG",
@@ -36,123 +38,8 @@ JPEG_QUALITY = 95
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
-_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 _NO_ALPHA = ("JPEG", "BMP")
 _NO_EXIF = ("BMP",)
-# What puts an image upright, by its EXIF orientation; rows and columns are the last two axes.
-_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
-    2: lambda a: a[..., ::-1],
-    3: lambda a: a[..., ::-1, ::-1],
-    4: lambda a: a[..., ::-1, :],
-    5: lambda a: a.swapaxes(-1, -2),
-    6: lambda a: a.swapaxes(-1, -2)[..., ::-1],
-    7: lambda a: a.swapaxes(-1, -2)[..., ::-1, ::-1],
-    8: lambda a: a.swapaxes(-1, -2)[..., ::-1, :],
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image file's content.
-
-    Attributes:
-        pixels: float32 (C, H, W), C being 1 (gray) or 3 (RGB), in [0, 1]; a float file's may go beyond.
-        alpha: (H, W) of the file's own data type, or None.
-        depth: data type of the file's channels: "uint8", "uint16" or "float32".
-        metadata: ICC profile, EXIF (with its orientation, which the pixels do not have applied), XMP and so on.
-        warnings: what reading could not keep as it was.
-    """
-
-    pixels: NDArray[np.float32]
-    alpha: NDArray[Any] | None = None
-    depth: str = "uint8"
-    metadata: Metadata = field(default_factory=Metadata)
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def color(self) -> str:
-        """ "gray" or "color"."""
-        return "gray" if self.pixels.shape[0] == 1 else "color"
-
-    @property
-    def mode(self) -> str:
-        """Pillow's name of the pixel layout: L, LA, RGB or RGBA."""
-        return ("L" if self.color == "gray" else "RGB") + ("A" if self.alpha is not None else "")
-
-    @property
-    def bit_depth(self) -> int:
-        """Bits a channel: 8, 16 or 32."""
-        return _BITS[self.depth]
-
-    def to_color(self, color: str) -> Picture:
-        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without its ICC profile,
-        which is for the one kind only."""
-        if color == self.color:
-            return self
-        if color == "color":
-            pixels = np.repeat(self.pixels, 3, axis=0)
-        else:
-            pixels = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), self.pixels, axes=1)[None]
-        changed = replace(self, pixels=pixels, metadata=replace(self.metadata, icc_profile=b""))
-        if not self.metadata.icc_profile:
-            return changed
-        return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
-
-    def warned(self, warning: str) -> Picture:
-        """The same picture with a warning more."""
-        return replace(self, warnings=(*self.warnings, warning))
-
-    def upright(self) -> Picture:
-        """The picture turned as its EXIF orientation says, for files that will not carry one."""
-        turn = _TURNS.get(self.metadata.orientation)
-        if turn is None:
-            return self
-        alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
-        return replace(self, pixels=np.ascontiguousarray(turn(self.pixels)), alpha=alpha)
-
-    def flattened(self, background: str) -> Picture:
-        """The picture laid on a background, its transparency gone.
-
-        Args:
-            background: "white", "#rrggbb" or another color as CSS names them.
-
-        Raises:
-            UsageError: no such color.
-        """
-        rgb = np.array(parse_color(background), np.float32) / 255
-        if self.alpha is None:
-            return self
-        under = rgb if self.color == "color" else rgb @ np.array([0.299, 0.587, 0.114], np.float32)
-        opacity = to_unit(self.alpha)
-        pixels = self.pixels * opacity + np.reshape(under, (-1, 1, 1)) * (1 - opacity)
-        return replace(self, pixels=pixels.astype(np.float32), alpha=None)
-
-
-def parse_color(name: str) -> tuple[int, int, int]:
-    """Red, green and blue in 0-255 of a color as CSS names it.
-
-    Raises:
-        UsageError: no such color.
-    """
-    try:
-        return ImageColor.getrgb(name)[:3]
-    except ValueError as error:
-        raise UsageError(f"no color {name!r}", "such as white, black or '#ffeedd'") from error
-
-
-def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
-    """Values of a data type as float32, integers scaled to [0, 1]."""
-    scale = np.iinfo(data.dtype).max if data.dtype.kind == "u" else 1
-    return data.astype(np.float32) / np.float32(scale)
-
-
-def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
-    """Values in [0, 1] as a data type: integers clipped, scaled and rounded, floats as they are."""
-    if depth == "float32":
-        return values.astype(np.float32, copy=False)
-    top = np.iinfo(depth).max
-    rounded: NDArray[Any] = np.rint(np.clip(values, 0, 1) * np.float32(top)).astype(depth)
-    return rounded
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -270,8 +157,7 @@ def picture_of(
     planes = data[:, :, None] if data.ndim == 2 else data
     alpha = planes[:, :, -1].copy() if has_alpha else None
     colors = planes[:, :, : planes.shape[2] - has_alpha]
-    pixels = to_unit(np.ascontiguousarray(colors.transpose(2, 0, 1)))
-    return Picture(pixels, alpha, str(data.dtype), metadata or Metadata(), warnings)
+    return Picture(colors.transpose(2, 0, 1), alpha, str(data.dtype), metadata or Metadata(), warnings)
 
 
 def _check(file: Image.Image, name: str) -> tuple[str, ...]:
@@ -383,7 +269,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         picture = picture.upright()
     metadata = Metadata(icc_profile=picture.metadata.icc_profile) if options.strip_metadata else picture.metadata
     depth = _depth_for(picture.depth, kind)
-    narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {_BITS[depth]}",)
+    narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
     data = _planes(picture, depth)
     if kind == "TIFF":
         return encode_tiff(data, metadata), narrowed
@@ -399,16 +285,20 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
 
 def _depth_for(depth: str, kind: str) -> str:
     """The deepest data type of a format that is not beyond the picture's own."""
-    return [held for held in _DEPTHS_OF.get(kind, ("uint8",)) if _BITS[held] <= _BITS[depth]][-1]
+    return [held for held in _DEPTHS_OF.get(kind, ("uint8",)) if BITS[held] <= BITS[depth]][-1]
 
 
 def _planes(picture: Picture, depth: str) -> NDArray[Any]:
     """(H, W, C) of a data type, alpha last; an alpha that has the type already is not touched."""
-    data = from_unit(picture.pixels, depth).transpose(1, 2, 0)
+    data = _as(picture.channels, depth).transpose(1, 2, 0)
     if picture.alpha is None:
         return np.ascontiguousarray(data)
-    alpha = picture.alpha if str(picture.alpha.dtype) == depth else from_unit(to_unit(picture.alpha), depth)
-    return np.concatenate([data, alpha[:, :, None]], axis=2)
+    return np.concatenate([data, _as(picture.alpha, depth)[:, :, None]], axis=2)
+
+
+def _as(values: NDArray[Any], depth: str) -> NDArray[Any]:
+    """Values as another data type; those that have it already are not touched."""
+    return values if str(values.dtype) == depth else from_unit(to_unit(values), depth)
 
 
 def _format_arguments(kind: str, quality: int) -> dict[str, Any]:

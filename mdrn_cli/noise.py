@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+
+from mdrn_cli.pixels import to_unit
 
 SIDE = 8
 """Of the blocks whose frequencies are looked at, in pixels."""
@@ -39,7 +42,7 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
     return np.ascontiguousarray(noisy.transpose(2, 0, 1))
 
 
-def estimate_sigma(image: NDArray[np.float32]) -> float:
+def estimate_sigma(image: NDArray[Any]) -> float:
     """Noise level of an image.
 
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
@@ -47,7 +50,7 @@ def estimate_sigma(image: NDArray[np.float32]) -> float:
     photographs with noise of known levels, clipped to 8 bits or not (docs/denoise.md has its errors).
 
     Args:
-        image: (C, H, W), C being 1 or 3, intensities in [0, 1].
+        image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
 
     Returns:
         Standard deviation on the 0-255 scale; NaN when a side is below 16 pixels.
@@ -64,18 +67,18 @@ def estimate_sigma(image: NDArray[np.float32]) -> float:
     return math.exp(log_reference + correction)
 
 
-def noise_features(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
     """What the estimate is made from, independent of the level but for the last feature.
 
     Args:
-        image: (C, H, W), C being 1 or 3, at least 16 pixels a side, intensities in [0, 1].
+        image: as for `estimate_sigma`, at least 16 pixels a side.
 
     Returns:
         float32 (49 C + 2,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
         reference; the share of clipped blocks; the reference, scaled. And the reference itself: a logarithm of a
         level on the 0-255 scale.
     """
-    blocks = _blocks(image) * np.float32(255)
+    blocks = to_unit(_blocks(image)) * np.float32(255)
     whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
     if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
         blocks = blocks[whole]
@@ -89,12 +92,12 @@ def noise_features(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], flo
     return np.concatenate([spread, [1 - whole.mean(), reference / 3]]).astype(np.float32), reference
 
 
-def _blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blocks(image: NDArray[Any]) -> NDArray[Any]:
     """Blocks spread evenly over the image, (n, C, SIDE, SIDE)."""
     windows = sliding_window_view(image, (SIDE, SIDE), axis=(1, 2))  # (C, h, w, SIDE, SIDE)
     step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_BLOCKS))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-    blocks: NDArray[np.float32] = taken.reshape(-1, image.shape[0], SIDE, SIDE)
+    blocks: NDArray[Any] = taken.reshape(-1, image.shape[0], SIDE, SIDE)
     return blocks
 
 

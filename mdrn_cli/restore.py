@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,12 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.image import Picture
 from mdrn_cli.manifest import Record, choose
 from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.stretch import stretched
-from mdrn_cli.tiling import count_tiles, halving, run_tiled
+from mdrn_cli.tiling import GRID, count_tiles, halving, tiled_rows
 from mdrn_cli.weights import all_records, explicit_path, locate
 
 DEFAULT_TILE = 512
@@ -207,16 +209,26 @@ def denoise_pixels(
     Raises:
         OutOfMemoryError: the smallest tile is too large for the device.
     """
-    _, height, width = noisy.shape
+    result = np.empty_like(noisy)
+    for top, rows in _denoised_rows(noisy, function, tile, ensemble, on_tile):
+        result[:, top : top + rows.shape[1]] = rows
+    return result
+
+
+def _denoised_rows(
+    channels: NDArray[Any],
+    function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    tile: int,
+    ensemble: bool,
+    on_tile: OnTile | None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """`denoise_pixels` of channels of any data type, rows given as they are finished."""
+    _, height, width = channels.shape
     function = halving(function, OVERLAP)
     if ensemble:
         function = self_ensemble(function)
-    if not tile or max(height, width) <= tile:
-        _tell(on_tile, 0, 1)
-        whole = function(noisy)
-        _tell(on_tile, 1, 1)
-        return whole
-    total, done = count_tiles(height, width, tile, OVERLAP), 0
+    whole = max(2 * OVERLAP, height + -height % GRID, width + -width % GRID)
+    total, done = count_tiles(height, width, tile or whole, OVERLAP), 0
     _tell(on_tile, 0, total)
 
     def count() -> None:
@@ -224,7 +236,10 @@ def denoise_pixels(
         done += 1
         _tell(on_tile, done, total)
 
-    return run_tiled(noisy, function, tile, OVERLAP, count)
+    def window(rows: slice, columns: slice) -> NDArray[np.float32]:
+        return to_unit(channels[:, rows, columns])
+
+    yield from tiled_rows(window, height, width, function, tile or whole, OVERLAP, count)
 
 
 def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
@@ -259,11 +274,10 @@ class Restorer:
         assert sigma is not None
         denoiser = self._denoisers.find(picture.color, sigma)
         if estimated is not None and estimated < NOISELESS:
-            picture = picture.warned("no noise was found; the pixels are left as they are")
-            pixels = picture.pixels
+            restored = picture.warned("no noise was found; the pixels are left as they are")
         else:
-            pixels = self._restored(picture.pixels, denoiser, on_tile)
-        _, height, width = pixels.shape
+            restored = replace(picture, channels=self._restored(picture, denoiser, on_tile))
+        _, height, width = picture.channels.shape
         facts = Facts(
             width=width,
             height=height,
@@ -279,20 +293,26 @@ class Restorer:
             tile=options.tile,
             tiles=count_tiles(height, width, options.tile, OVERLAP) if options.tile else 1,
         )
-        return replace(picture, pixels=pixels), facts
+        return restored, facts
 
-    def _restored(self, noisy: NDArray[np.float32], denoiser: Denoiser, on_tile: OnTile | None) -> NDArray[np.float32]:
-        options = self.options
-        restored = denoise_pixels(noisy, denoiser, options.tile, options.ensemble, on_tile)
-        if not np.isfinite(restored).all():
-            raise MdrnError("the network gave values that are not finite", "try --precision float32")
-        if options.strength == 1:
-            return restored
-        return noisy + np.float32(options.strength) * (restored - noisy)
+    def _restored(self, picture: Picture, denoiser: Denoiser, on_tile: OnTile | None) -> NDArray[Any]:
+        """The channels restored, (C, H, W) of the picture's depth; only a row of tiles is held as floats."""
+        options, noisy = self.options, picture.channels
+        # Laid out as files have it, channels last, so that nothing need be moved for writing.
+        result = np.empty((*noisy.shape[1:], len(noisy)), picture.depth).transpose(2, 0, 1)
+        for top, rows in _denoised_rows(noisy, denoiser, options.tile, options.ensemble, on_tile):
+            if not np.isfinite(rows).all():
+                raise MdrnError("the network gave values that are not finite", "try --precision float32")
+            place = slice(top, top + rows.shape[1])
+            if options.strength != 1:
+                before = to_unit(noisy[:, place])
+                rows = before + np.float32(options.strength) * (rows - before)
+            result[:, place] = from_unit(rows, picture.depth)
+        return result
 
 
 def _estimate(picture: Picture) -> float:
-    sigma = estimate_sigma(picture.pixels)
+    sigma = estimate_sigma(picture.channels)
     if math.isnan(sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
     return sigma

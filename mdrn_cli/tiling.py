@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -78,6 +78,51 @@ def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:
     return len(plan_axis(height, tile, overlap)) * len(plan_axis(width, tile, overlap))
 
 
+def tiled_rows(
+    window: Callable[[slice, slice], Pixels],
+    height: int,
+    width: int,
+    function: Callable[[Pixels], Pixels],
+    tile: int,
+    overlap: int,
+    on_tile: Callable[[], None] | None = None,
+) -> Iterator[tuple[int, Pixels]]:
+    """Apply `function` tile by tile, blend, and give whole rows as they are finished, so that no more than a row of
+    tiles need be held as floats.
+
+    Args:
+        window: gives the float32 (C, h, w) pixels of a slice of rows and one of columns.
+        height, width: of the image.
+        function: (C, h, w) -> (C, h, w), called once for each tile, in reading order.
+        tile: side of a tile in pixels, a multiple of 8, at least twice the overlap.
+        overlap: least pixels shared by neighbours, a multiple of 8.
+        on_tile: called after each tile.
+
+    Yields:
+        The number of the first row, and float32 (C, rows, W).
+
+    Raises:
+        UsageError: tile or overlap is not as above.
+    """
+    rows, columns = plan_axis(height, tile, overlap), plan_axis(width, tile, overlap)
+    nexts = [*(row.start for row in rows[1:]), height]
+    unfinished: Pixels | None = None
+    for row, stop in zip(rows, nexts, strict=True):
+        band: Pixels | None = None
+        for column in columns:
+            done = function(window(slice(row.start, row.stop), slice(column.start, column.stop)))
+            if band is None:
+                band = np.zeros((len(done), row.stop - row.start, width), np.float32)
+            band[:, :, column.start : column.stop] += done * row.weight[:, None] * column.weight
+            if on_tile:
+                on_tile()
+        assert band is not None
+        if unfinished is not None:
+            band[:, : unfinished.shape[1]] += unfinished
+        yield row.start, band[:, : stop - row.start]
+        unfinished = band[:, stop - row.start :]
+
+
 def run_tiled(
     image: Pixels,
     function: Callable[[Pixels], Pixels],
@@ -85,30 +130,22 @@ def run_tiled(
     overlap: int,
     on_tile: Callable[[], None] | None = None,
 ) -> Pixels:
-    """Apply `function` tile by tile and blend.
+    """`tiled_rows` of an array in memory, put together.
 
     Args:
         image: float32 (C, H, W).
-        function: (C, h, w) -> (C, h, w), called once for each tile, in reading order.
-        tile: side of a tile in pixels, a multiple of 8, at least twice the overlap.
-        overlap: least pixels shared by neighbours, a multiple of 8.
-        on_tile: called after each tile.
+        function, tile, overlap, on_tile: see `tiled_rows`.
 
     Returns:
         float32 (C, H, W).
 
     Raises:
-        UsageError: tile or overlap is not as above.
+        UsageError: see `tiled_rows`.
     """
     _, height, width = image.shape
-    result = np.zeros_like(image)
-    columns = plan_axis(width, tile, overlap)
-    for row in plan_axis(height, tile, overlap):
-        for column in columns:
-            window = (slice(None), slice(row.start, row.stop), slice(column.start, column.stop))
-            result[window] += function(image[window]) * row.weight[:, None] * column.weight
-            if on_tile:
-                on_tile()
+    result = np.empty_like(image)
+    for top, rows in tiled_rows(lambda y, x: image[:, y, x], height, width, function, tile, overlap, on_tile):
+        result[:, top : top + rows.shape[1]] = rows
     return result
 
 

@@ -6,7 +6,8 @@ import pyvips
 from PIL import Image, ImageCms
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import Picture, SaveOptions, encode_picture, find_images, format_of, read_picture, read_uint8
+from mdrn_cli.image import SaveOptions, encode_picture, find_images, format_of, read_picture, read_uint8
+from mdrn_cli.picture import Picture
 
 
 def write_picture(path, picture, options=None):

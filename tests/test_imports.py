@@ -10,21 +10,23 @@ import mdrn_cli
 PACKAGE = Path(mdrn_cli.__file__).parent
 LEAVES = {
     "files",
+    "pixels",
     "configfile",
     "metadata",
     "stretch",
     "model",
     "losses",
     "metrics",
-    "noise",
     "tiling",
     "ensemble",
     "optim",
 }
 PARTS = {
     "deep",
+    "picture",
     "compare",
     "image",
+    "noise",
     "manifest",
     "checkpoint",
     "fetch",

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
-from mdrn_cli.image import Picture
 from mdrn_cli.noise import add_noise
+from mdrn_cli.picture import Picture
 
 
 @pytest.fixture

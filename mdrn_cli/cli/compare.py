@@ -13,7 +13,7 @@ from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.image import Picture
+    from mdrn_cli.picture import Picture
 
 SCHEMA = "mdrn.compare/1"
 

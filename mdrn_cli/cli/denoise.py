@@ -20,7 +20,8 @@ from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Job, Outcome
-    from mdrn_cli.image import Picture, SaveOptions
+    from mdrn_cli.image import SaveOptions
+    from mdrn_cli.picture import Picture
     from mdrn_cli.restore import DenoiseOptions, Facts
 
 SCHEMA = "mdrn.denoise/1"

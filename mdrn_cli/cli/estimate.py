@@ -32,7 +32,7 @@ def estimate(
     failures: list[InputError] = []
     for file in files:
         try:
-            sigma = estimate_sigma(read_picture(file).pixels)
+            sigma = estimate_sigma(read_picture(file).channels)
         except InputError as error:
             failures.append(error)
             if len(files) > 1:

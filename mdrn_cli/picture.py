@@ -1,0 +1,123 @@
+"""A picture in memory: its pixels, and what its file carries beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ImageColor
+
+from mdrn_cli.errors import UsageError
+from mdrn_cli.metadata import Metadata
+from mdrn_cli.pixels import BITS, to_unit
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""ITU-R 601."""
+# What puts an image upright, by its EXIF orientation; rows and columns are the last two axes.
+_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    2: lambda a: a[..., ::-1],
+    3: lambda a: a[..., ::-1, ::-1],
+    4: lambda a: a[..., ::-1, :],
+    5: lambda a: a.swapaxes(-1, -2),
+    6: lambda a: a.swapaxes(-1, -2)[..., ::-1],
+    7: lambda a: a.swapaxes(-1, -2)[..., ::-1, ::-1],
+    8: lambda a: a.swapaxes(-1, -2)[..., ::-1, :],
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file's content.
+
+    Attributes:
+        channels: (C, H, W), C being 1 (gray) or 3 (RGB), of the file's own data type, or float32 with intensities in
+            [0, 1] (a float file's may go beyond).
+        alpha: (H, W) of the file's own data type, or None.
+        depth: data type of the file's channels: "uint8", "uint16" or "float32".
+        metadata: ICC profile, EXIF (with its orientation, which the pixels do not have applied), XMP and so on.
+        warnings: what reading could not keep as it was.
+    """
+
+    channels: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+    depth: str = "uint8"
+    metadata: Metadata = field(default_factory=Metadata)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pixels(self) -> NDArray[np.float32]:
+        """The channels as float32, intensities in [0, 1]."""
+        return to_unit(self.channels)
+
+    @property
+    def color(self) -> str:
+        """ "gray" or "color"."""
+        return "gray" if self.channels.shape[0] == 1 else "color"
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name of the pixel layout: L, LA, RGB or RGBA."""
+        return ("L" if self.color == "gray" else "RGB") + ("A" if self.alpha is not None else "")
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits a channel: 8, 16 or 32."""
+        return BITS[self.depth]
+
+    def to_color(self, color: str) -> Picture:
+        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without its ICC profile,
+        which is for the one kind only."""
+        if color == self.color:
+            return self
+        if color == "color":
+            channels = np.repeat(self.channels, 3, axis=0)
+        else:
+            channels = np.tensordot(LUMA, self.pixels, axes=1)[None]
+        changed = replace(self, channels=channels, metadata=replace(self.metadata, icc_profile=b""))
+        if not self.metadata.icc_profile:
+            return changed
+        return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
+
+    def warned(self, warning: str) -> Picture:
+        """The same picture with a warning more."""
+        return replace(self, warnings=(*self.warnings, warning))
+
+    def upright(self) -> Picture:
+        """The picture turned as its EXIF orientation says, for files that will not carry one."""
+        turn = _TURNS.get(self.metadata.orientation)
+        if turn is None:
+            return self
+        alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
+        return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha)
+
+    def flattened(self, background: str) -> Picture:
+        """The picture laid on a background, its transparency gone.
+
+        Args:
+            background: "white", "#rrggbb" or another color as CSS names them.
+
+        Raises:
+            UsageError: no such color.
+        """
+        rgb = np.array(parse_color(background), np.float32) / 255
+        if self.alpha is None:
+            return self
+        under = rgb if self.color == "color" else rgb @ LUMA
+        opacity = to_unit(self.alpha)
+        pixels = self.pixels * opacity + np.reshape(under, (-1, 1, 1)) * (1 - opacity)
+        return replace(self, channels=pixels.astype(np.float32), alpha=None)
+
+
+def parse_color(name: str) -> tuple[int, int, int]:
+    """Red, green and blue in 0-255 of a color as CSS names it.
+
+    Raises:
+        UsageError: no such color.
+    """
+    try:
+        return ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise UsageError(f"no color {name!r}", "such as white, black or '#ffeedd'") from error
