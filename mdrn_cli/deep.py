@@ -15,6 +15,8 @@ from mdrn_cli.errors import InputError
 from mdrn_cli.metadata import Metadata, tiff_tags
 
 DEPTHS = ("uint8", "uint16", "float32")
+MOST_PIXELS = 178_956_970
+"""Beyond this Pillow, too, takes a file for a decompression bomb."""
 _HANDLED = ("b-w", "srgb", "rgb16", "grey16", "rgb", "multiband", "scrgb")
 _STRIP = 1 << 20
 """Bytes of pixels in a strip of a TIFF, about."""
@@ -60,6 +62,8 @@ def _open(pyvips: Any, source: Path | bytes) -> Any:
 
 
 def _refuse_unhandled(image: Any, name: str) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise InputError(f"{name} is too large: {image.width}x{image.height}, more than {MOST_PIXELS} pixels")
     depth = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}.get(image.format)
     colors = image.bands - image.hasalpha()
     if image.interpretation not in _HANDLED or colors not in (1, 3):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,11 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     Image.init()  # a decoder named before it is loaded is an error of its own
     path = _name(source)
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_DECODERS) as file:
+        with catch_warnings():
+            # Twice as large is an error; large photographs are what this is for.
+            simplefilter("ignore", Image.DecompressionBombWarning)
+            file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_DECODERS)
+        with file:
             yield file
     except FileNotFoundError as error:
         raise InputError(f"no file {path}") from error

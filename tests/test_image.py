@@ -206,6 +206,24 @@ def test_kinds_not_handled_are_refused_never_converted(tmp_path):
         assert str(file) in caught.value.message
 
 
+def test_what_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
+    """A TIFF of a few bytes whose header promises 10^10 pixels."""
+    import struct
+
+    tags = [(256, 100_000), (257, 100_000), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 100_000), (279, 8)]
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory + bytes(4))
+    with pytest.raises(InputError, match="too large|damaged"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.filterwarnings("error")
+def test_large_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
+    make("RGB").save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 17 * 2 // 3)
+    assert read_picture(tmp_path / "a.png").channels.shape == (3, 13, 17)
+
+
 def test_colors_multiplied_by_alpha_are_refused(tmp_path):
     content = bytearray()
     picture = Picture(np.zeros((3, 4, 4), np.float32), np.zeros((4, 4), np.uint8))
