@@ -41,6 +41,7 @@ class Record:
         parameters: count of trained numbers.
         training: provenance (data, iterations, pixels, hardware, seed, command, ...).
         metrics: PSNR in dB by set, such as {"Set12": 27.1}, at `sigma` under DESIGN section 3.
+        spot_checks: PSNR in dB of single images, by set and file: enough to notice that results have changed.
         licence: of the weights.
     """
 
@@ -57,6 +58,7 @@ class Record:
     parameters: int
     training: dict[str, Any]
     metrics: dict[str, float]
+    spot_checks: dict[str, dict[str, float]]
     licence: str
 
 
@@ -135,6 +137,10 @@ def _number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
 
 
+def _figures(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_number, value.values()))
+
+
 def _count(value: Any) -> bool:
     return type(value) is int and value > 0
 
@@ -158,7 +164,8 @@ _FIELDS: dict[str, Any] = {
     "config": lambda value: isinstance(value, dict),
     "parameters": _count,
     "training": lambda value: isinstance(value, dict),
-    "metrics": lambda value: isinstance(value, dict) and all(_number(v) for v in value.values()),
+    "metrics": _figures,
+    "spot_checks": lambda value: isinstance(value, dict) and all(map(_figures, value.values())),
     "licence": lambda value: isinstance(value, str),
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from mdrn_cli.bench import measure
+from mdrn_cli.bench import Result, measure
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.engine import Engine
@@ -29,7 +29,9 @@ TRAINING_KEYS = (
     "time_budget",
     "batch_size",
     "patch_size",
+    "loss",
     "optimizer",
+    "schedule",
     "learning_rate",
     "muon_learning_rate",
     "ema",
@@ -83,32 +85,37 @@ def pack(
     try:
         save_checkpoint(candidate, replace(trained, record={"name": name}), torch.float16)
         checks = {
-            label: _psnr(load_checkpoint(path), validation, data, on_set)
+            label: _measured(load_checkpoint(path), validation, data, on_set).mean("psnr")
             for label, path in (("float32", source), ("float16", candidate))
         }
         if abs(checks["float32"] - checks["float16"]) > HALF_TOLERANCE_DB:
             raise UsageError(f"float16 storage changes the PSNR of {source}: {checks}")
         stored = load_checkpoint(candidate)
-        metrics = {set_name: round(_psnr(stored, set_name, data, on_set), 4) for set_name in sets}
+        results = [_measured(stored, name, data, on_set) for name in sets]
         target = BUNDLED / f"{name}.safetensors"
         candidate.replace(target)
     finally:
         candidate.unlink(missing_ok=True)
-    record = _record(target, trained, distilled, metrics, checks)
+    record = _record(target, trained, distilled, results, checks)
     others = [other for other in load_manifest() if other.name != name]
     save_manifest(manifest_path(), [*others, record])
     return record, checks
 
 
-def _psnr(checkpoint: Checkpoint, dataset: str, data: Path | None, on_set: Callable[[str], None] | None) -> float:
+def _measured(checkpoint: Checkpoint, dataset: str, data: Path | None, on_set: Callable[[str], None] | None) -> Result:
     opened = open_dataset(dataset, data, checkpoint.config.color)
     if on_set:
         on_set(opened.name)
-    return measure(opened, checkpoint.sigma, "", Engine(checkpoint)).mean("psnr")
+    return measure(opened, checkpoint.sigma, "", Engine(checkpoint))
+
+
+def spot_checks(result: Result) -> dict[str, float]:
+    """PSNR in dB of two images of a set, one from its beginning and one from its middle."""
+    return {row.file: round(row.psnr, 4) for row in (result.images[0], result.images[len(result.images) // 2])}
 
 
 def _record(
-    file: Path, trained: Checkpoint, distilled: str | None, metrics: dict[str, float], checks: dict[str, float]
+    file: Path, trained: Checkpoint, distilled: str | None, results: Sequence[Result], checks: dict[str, float]
 ) -> Record:
     run = trained.record
     steps = int(run.get("iteration", 0))
@@ -136,7 +143,8 @@ def _record(
             "config": trained.config.to_dict(),
             "parameters": sum(tensor.numel() for tensor in trained.state.values()),
             "training": training,
-            "metrics": metrics,
+            "metrics": {result.dataset: round(result.mean("psnr"), 4) for result in results},
+            "spot_checks": {result.dataset: spot_checks(result) for result in results[:1]},
             "licence": LICENCE,
         }
     )

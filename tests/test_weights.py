@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 from conftest import SHARED
 
-from mdrn_cli.bench import measure
+from mdrn_cli.bench import measure_image
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.engine import Engine
@@ -34,7 +34,7 @@ def test_noise_is_removed(record):
     for clean in photographs(record.color):
         noisy = add_noise(clean, record.sigma)
         before, after = psnr(to_uint8(noisy), clean), psnr(to_uint8(engine(noisy)), clean)
-        assert after > before + 6
+        assert after > before + 6 * min(1.0, record.sigma / 15)
 
 
 @EVERY_RECORD
@@ -59,9 +59,12 @@ def test_the_ensemble_is_better_than_plain(record):
 @pytest.mark.shared
 @EVERY_RECORD
 def test_manifest_figures_are_measured_again(record):
-    """The first set of each checkpoint, whole."""
-    name = next(iter(record.metrics))
+    """Two images of the first set of each checkpoint."""
+    (name, figures), *_ = record.spot_checks.items()
     dataset = open_dataset(name, SHARED / "test", record.color)
     engine = Engine(load_checkpoint(BUNDLED / record.file))
-    result = measure(dataset, record.sigma, record.name, engine)
-    assert result.mean("psnr") == pytest.approx(record.metrics[name], abs=0.005)
+    assert len(figures) == 2
+    for file in dataset.files:
+        if file.name in figures:
+            row, _ = measure_image(file, dataset, record.sigma, engine, ensemble=False, tile=0)
+            assert row.psnr == pytest.approx(figures[file.name], abs=0.005)
