@@ -62,7 +62,7 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     x = np.clip((features - network["mean"]) / network["spread"], -5, 5)
     for layer in ("1", "2"):
         x = network["weight" + layer] @ x + network["bias" + layer]
-        x = x / (1 + np.exp(-x))  # SiLU
+        x = x / (1 + np.exp(-np.maximum(x, -80)))  # SiLU
     correction = float((network["weight3"] @ x + network["bias3"])[0])
     return math.exp(log_reference + correction)
 
