@@ -31,12 +31,12 @@ FFDNET = {
 }
 
 
-def measure_peers(data: Path, every: int) -> None:
-    """BM3D on every n-th image of both sets, at all levels."""
+def measure_peers(data: Path, names: list[str], every: int) -> None:
+    """BM3D on every n-th image of sets, at all levels."""
     import bm3d
 
     stored: dict[str, Any] = json.loads(PEERS.read_text()) if PEERS.is_file() else {}
-    for name in FFDNET:
+    for name in names:
         dataset = open_dataset(name, data)
         for level in LEVELS:
             figures = stored.setdefault(name, {}).setdefault(str(level), {})
@@ -53,7 +53,7 @@ def measure_peers(data: Path, every: int) -> None:
 
 def levels_table(dataset: Dataset) -> list[str]:
     """Rows of PSNR by level: ours, BM3D on the same images, FFDNet."""
-    peers = json.loads(PEERS.read_text()).get(dataset.name, {})
+    peers = json.loads(PEERS.read_text()).get(dataset.name, {}) if PEERS.is_file() else {}
     denoisers = Denoisers()
     rows = ["| sigma | network | ours | BM3D | FFDNet |", "|---|---|---|---|---|"]
     for level in LEVELS:
@@ -102,9 +102,10 @@ def main() -> None:
     parser.add_argument("what", choices=("peers", "table"))
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--every", type=int, default=1, help="peers on every n-th image only")
+    parser.add_argument("--set", action="append", choices=tuple(FFDNET), help="peers on this set only")
     arguments = parser.parse_args()
     if arguments.what == "peers":
-        measure_peers(arguments.data, arguments.every)
+        measure_peers(arguments.data, arguments.set or list(FFDNET), arguments.every)
         return
     print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
     for name in FFDNET:
