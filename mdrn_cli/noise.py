@@ -19,6 +19,10 @@ SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
 MOST_BLOCKS = 6000
 ENOUGH_BLOCKS = 200
+AGREEMENT = 0.3
+"""Between the two networks, in natural logarithms of the level."""
+LOG_NOTHING = math.log(0.01)
+"""Of an amplitude on the 0-255 scale below which nothing is there at all, as in an even image."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
@@ -46,8 +50,9 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     """Noise level of an image.
 
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
-    frequencies is spread over the image (`noise_features`) tells the level to a small network that has seen
-    photographs with noise of known levels, clipped to 8 bits or not (docs/denoise.md has its errors).
+    frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
+    photographs with noise of known levels: one white noise, the other also noise as cameras leave it
+    (docs/noise-levels.md has the errors).
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
@@ -58,13 +63,21 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
     features, log_reference = noise_features(image)
-    network = _network(image.shape[0])
+    if log_reference + features[:-2].max() < LOG_NOTHING:
+        return 0.0
+    white, camera = (_answer(features, _network(image.shape[0], kind)) for kind in ("white", "camera"))
+    # Where they agree, noise is white, which the first knows more closely.
+    chosen = white if abs(white - camera) < AGREEMENT else camera
+    return math.exp(log_reference + chosen)
+
+
+def _answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:
+    """What a network would have added to the reference."""
     x = np.clip((features - network["mean"]) / network["spread"], -5, 5)
     for layer in ("1", "2"):
         x = network["weight" + layer] @ x + network["bias" + layer]
         x = x / (1 + np.exp(-np.maximum(x, -80)))  # SiLU
-    correction = float((network["weight3"] @ x + network["bias3"])[0])
-    return math.exp(log_reference + correction)
+    return float((network["weight3"] @ x + network["bias3"])[0])
 
 
 def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
@@ -121,9 +134,9 @@ def _bands() -> NDArray[np.float32]:
 
 
 @lru_cache
-def _network(channels: int) -> dict[str, NDArray[np.float32]]:
-    """The estimator's weights for one or three channels (tools/train_noise_estimator.py)."""
-    prefix = "gray_" if channels == 1 else "color_"
+def _network(channels: int, kind: str) -> dict[str, NDArray[np.float32]]:
+    """Weights of one of the networks, for one or three channels (tools/train_noise_estimator.py)."""
+    prefix = f"{'gray' if channels == 1 else 'color'}_{kind}_"
     with np.load(_NETWORK, allow_pickle=False) as stored:
         return {
             name.removeprefix(prefix): stored[name].astype(np.float32)
