@@ -102,7 +102,7 @@ class TrainConfig:
     time_budget: float | None = None
     batch_size: int = 8
     patch_size: int = 64
-    loss: str = "l1"
+    loss: str = "rmse"
     optimizer: str = "muon"
     learning_rate: float = 1e-3
     muon_learning_rate: float = 0.02

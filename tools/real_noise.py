@@ -51,7 +51,7 @@ def main() -> None:
         draw.text((left, top + 3), label, fill="black", font=ImageFont.load_default(13))
         sheet.paste(before, (left, top + LABEL))
         sheet.paste(after, (left + SIDE, top + LABEL))
-    sheet.save(arguments.output, quality=88)
+    sheet.save(arguments.output, quality=80)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def distill(
     time_budget: TimeBudget = None,
     batch_size: BatchSize = 8,
     patch_size: PatchSize = 64,
-    loss: Loss = "l1",
+    loss: Loss = "rmse",
     optimizer: Optimizer = "muon",
     learning_rate: LearningRate = 1e-3,
     muon_learning_rate: MuonLearningRate = 0.02,

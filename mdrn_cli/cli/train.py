@@ -56,7 +56,7 @@ def train(
     time_budget: TimeBudget = None,
     batch_size: BatchSize = 8,
     patch_size: PatchSize = 64,
-    loss: Loss = "l1",
+    loss: Loss = "rmse",
     optimizer: Optimizer = "muon",
     learning_rate: LearningRate = 1e-3,
     muon_learning_rate: MuonLearningRate = 0.02,
