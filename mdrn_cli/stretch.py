@@ -50,4 +50,4 @@ def stretch_loss(trained: float, sigma: float) -> float:
     """About how many dB a network loses to one trained at `sigma`: little where intensities are compressed, much
     where they are expanded (measured on validation photographs, docs/denoise.md)."""
     octaves = math.log2(sigma / trained)
-    return 0.05 * octaves if octaves >= 0 else -0.3 * octaves + 0.55 * octaves**2
+    return 0.2 * octaves if octaves >= 0 else -0.3 * octaves + 0.55 * octaves**2
