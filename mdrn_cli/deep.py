@@ -14,7 +14,6 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from mdrn_cli.errors import InputError
 from mdrn_cli.metadata import Metadata, tiff_tags
 
-DEPTHS = ("uint8", "uint16", "float32")
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
 _HANDLED = ("b-w", "srgb", "rgb16", "grey16", "rgb", "multiband", "scrgb")

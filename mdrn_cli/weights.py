@@ -100,17 +100,13 @@ def explicit_path(model: str) -> Path | None:
     return Path(model) if os.sep in model or Path(model).suffix else None
 
 
-def find_weights(
-    model: str, color: str, sigma: float, manifests: Sequence[str] = (), exact: bool = False
-) -> tuple[Path, Record | None]:
-    """The weights file for a request.
+def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | None]:
+    """The weights file of a network trained at the very level of a request.
 
     Args:
         model: "auto", a family, the name of a checkpoint, or a path to a safetensors file.
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
-        manifests: paths or URLs of further manifests.
-        exact: only a checkpoint trained at that very level will do.
 
     Returns:
         The file, and its manifest record (None for a path).
@@ -121,7 +117,7 @@ def find_weights(
     """
     if path := explicit_path(model):
         return path, None
-    record = choose(all_records(manifests), model, color, sigma, exact)
+    record = choose(all_records(), model, color, sigma, exact=True)
     return locate(record), record
 
 

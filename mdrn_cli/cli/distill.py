@@ -140,5 +140,5 @@ def _distillation(
         if mode == "hmds":
             raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
         teacher_sigma = sigma
-    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma, exact=True)
+    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma)
     return Distillation(mode, str(path), teacher_sigma, weight, final_weight, shared_noise)
