@@ -12,7 +12,7 @@ from PIL import Image
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.picture import Picture
-from mdrn_cli.restore import DEFAULT_TILE, DenoiseOptions, Restorer
+from mdrn_cli.restore import DenoiseOptions, Restorer
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
 
@@ -26,7 +26,7 @@ def denoise(
     *,
     ensemble: bool = False,
     strength: float = 1.0,
-    tile: int = DEFAULT_TILE,
+    tile: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> ImageLike:
@@ -39,7 +39,7 @@ def denoise(
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
-        tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
+        tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None lets memory decide.
         device: "auto", "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
@@ -55,7 +55,9 @@ def denoise(
     if isinstance(sigma, str) and sigma != "auto":
         raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
     level = None if isinstance(sigma, str) else float(sigma)
-    restore = _restorer(DenoiseOptions(level, model, "auto", ensemble, strength, tile, device, precision))
+    restore = _restorer(
+        DenoiseOptions(level, model, "auto", ensemble, strength, tile, device=device, precision=precision)
+    )
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             raise UsageError(f"an image of mode {image.mode} is not handled", 'convert it first: image.convert("RGB")')

@@ -78,8 +78,7 @@ class MSAB(nn.Module):
         self.conv_d1 = nn.Conv2d(half, half, 3, padding=1)
         self.conv_d2 = nn.Conv2d(half, half, 3, padding=2, dilation=2)
         self.conv_out = nn.Conv2d(features, features, 1)
-        # Channel k of the concatenation lands at shuffle[k] after a two-group channel shuffle.
-        self.register_buffer("shuffle", torch.arange(features).view(half, 2).t().reshape(-1), persistent=False)
+        self.register_buffer("shuffle", _shuffled(features), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
@@ -92,6 +91,12 @@ class MSAB(nn.Module):
         # The shuffle before a 1x1 convolution is a permutation of its weights: same function, no copy of y.
         weight = self.conv_out.weight[:, self.shuffle]
         return x + F.conv2d(y, weight, self.conv_out.bias)
+
+
+def _shuffled(features: int) -> Tensor:
+    """Where channel k of a concatenation of two halves lands after a two-group channel shuffle, (C,)."""
+    # Not arange: on the meta device, where shapes are checked, that imports half a second of torch.
+    return torch.tensor([*range(0, features, 2), *range(1, features, 2)])
 
 
 class MSAG(nn.Module):

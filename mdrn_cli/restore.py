@@ -20,13 +20,16 @@ from mdrn_cli.noise import estimate_sigma
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.stretch import stretched
-from mdrn_cli.tiling import GRID, count_tiles, halving, tiled_rows
+from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
 from mdrn_cli.weights import all_records, explicit_path, locate
 
-DEFAULT_TILE = 512
+DEFAULT_MEMORY = 2 * 2**30
 OVERLAP = 64
 """Pixels shared by neighbouring tiles. Measured in tests/test_tiling.py: enough for tiled and whole results to
 agree within 1/255."""
+
+PICTURES = 3
+"""Pictures in memory at once: one as read, the same restored, and another being read or written."""
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 NOISELESS = 0.5
@@ -46,7 +49,8 @@ class DenoiseOptions:
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
         strength: 1 gives the denoised picture, 0 the input, between them a blend.
-        tile: side of a tile in pixels, a multiple of 8; 0 takes the image whole.
+        tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None chooses by memory.
+        memory: bytes that the process may use, for choosing the tile.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
 
@@ -59,7 +63,8 @@ class DenoiseOptions:
     color: str = "auto"
     ensemble: bool = False
     strength: float = 1.0
-    tile: int = DEFAULT_TILE
+    tile: int | None = None
+    memory: int = DEFAULT_MEMORY
     device: str = "auto"
     precision: str = "auto"
     manifests: tuple[str, ...] = ()
@@ -190,7 +195,7 @@ class Denoisers:
 def denoise_pixels(
     noisy: NDArray[np.float32],
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    tile: int = DEFAULT_TILE,
+    tile: int = 0,
     ensemble: bool = False,
     on_tile: OnTile | None = None,
 ) -> NDArray[np.float32]:
@@ -273,10 +278,11 @@ class Restorer:
         sigma = options.sigma if estimated is None else min(max(estimated, LOWEST_SIGMA), HIGHEST_SIGMA)
         assert sigma is not None
         denoiser = self._denoisers.find(picture.color, sigma)
+        tile = self._tile(picture, denoiser.engine)
         if estimated is not None and estimated < NOISELESS:
             restored = picture.warned("no noise was found; the pixels are left as they are")
         else:
-            restored = replace(picture, channels=self._restored(picture, denoiser, on_tile))
+            restored = replace(picture, channels=self._restored(picture, denoiser, tile, on_tile))
         _, height, width = picture.channels.shape
         facts = Facts(
             width=width,
@@ -290,17 +296,24 @@ class Restorer:
             trained_sigma=denoiser.trained,
             device=str(denoiser.engine.device),
             precision=denoiser.engine.precision,
-            tile=options.tile,
-            tiles=count_tiles(height, width, options.tile, OVERLAP) if options.tile else 1,
+            tile=tile,
+            tiles=count_tiles(height, width, tile, OVERLAP) if tile else 1,
         )
         return restored, facts
 
-    def _restored(self, picture: Picture, denoiser: Denoiser, on_tile: OnTile | None) -> NDArray[Any]:
+    def _tile(self, picture: Picture, engine: Engine) -> int:
+        """The tile asked for, or the largest that memory allows."""
+        if self.options.tile is not None:
+            return self.options.tile
+        memory = engine.tile_memory(self.options.memory) - PICTURES * picture.channels.nbytes
+        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
+
+    def _restored(self, picture: Picture, denoiser: Denoiser, tile: int, on_tile: OnTile | None) -> NDArray[Any]:
         """The channels restored, (C, H, W) of the picture's depth; only a row of tiles is held as floats."""
         options, noisy = self.options, picture.channels
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), picture.depth).transpose(2, 0, 1)
-        for top, rows in _denoised_rows(noisy, denoiser, options.tile, options.ensemble, on_tile):
+        for top, rows in _denoised_rows(noisy, denoiser, tile, options.ensemble, on_tile):
             if not np.isfinite(rows).all():
                 raise MdrnError("the network gave values that are not finite", "try --precision float32")
             place = slice(top, top + rows.shape[1])

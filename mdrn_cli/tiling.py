@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +16,9 @@ Pixels = NDArray[np.float32]
 
 GRID = 8
 """Tiles start at multiples of this, so the network's strided levels fall on the same pixels as for the whole image."""
+
+LARGEST_TILE = 1024
+"""Beyond this, overlaps are so small a share of the work that nothing is gained."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +36,14 @@ class Span:
 
 
 def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
-    """Spans that cover an axis.
+    """Spans that cover an axis: as few as a tile allows, and then as short as covers it.
 
     Neighbours share at least `overlap` pixels; the blend runs over the middle half of these, so pixels near
     a cut edge, which lack context, have no weight. Outer edges of the image are not blended.
 
     Args:
         length: pixels along the axis, at least 1.
-        tile: pixels of a span, a multiple of 8; at least twice the overlap.
+        tile: most pixels of a span, a multiple of 8; at least twice the overlap.
         overlap: least pixels shared by neighbours, a multiple of 8 from 8 up.
 
     Raises:
@@ -54,6 +58,8 @@ def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
     if cells <= tile_cells:
         return [Span(0, length, np.ones(length, np.float32))]
     count = -(-(cells - overlap_cells) // (tile_cells - overlap_cells))
+    tile_cells = max(-(-(cells + (count - 1) * overlap_cells) // count), 2 * overlap_cells)
+    tile = GRID * tile_cells
     starts = [GRID * (k * (cells - tile_cells) // (count - 1)) for k in range(count)]
     bounds = [(start, min(start + tile, length)) for start in starts]
     rises = [_rise(right[0], left[1], overlap, length) for left, right in pairwise(bounds)]
@@ -71,6 +77,26 @@ def _rise(start: int, stop: int, overlap: int, length: int) -> Pixels:
     ramp = overlap // 2
     first = (start + stop - ramp) / 2
     return np.clip((np.arange(length, dtype=np.float32) + 0.5 - first) / ramp, 0, 1)
+
+
+def largest_tile(memory: float, bytes_per_pixel: int, overlap: int) -> int:
+    """Side in pixels of the largest square tile that a network can take.
+
+    Args:
+        memory: bytes it may use.
+        bytes_per_pixel: what it uses for each pixel of a tile.
+        overlap: least pixels shared by neighbours.
+
+    Raises:
+        OutOfMemoryError: not even twice the overlap fits.
+    """
+    side = math.isqrt(max(int(memory), 0) // bytes_per_pixel) // GRID * GRID
+    if side < 2 * overlap:
+        needed = (2 * overlap) ** 2 * bytes_per_pixel - memory
+        raise OutOfMemoryError(
+            f"{needed / 1e6:.0f} MB too little memory for the smallest tile", "raise --max-memory, or give a --tile"
+        )
+    return min(side, LARGEST_TILE)
 
 
 def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from mdrn_cli.batch import Naming, plan_jobs, run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.cli.console import parse_bytes
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture
@@ -72,6 +73,24 @@ def test_tiles_are_counted_and_reported(noisy, tmp_path, tiny_weights):
     result = denoise_file(noisy, tmp_path / "out.png", options, lambda done, total: ticks.append((done, total)))
     assert result.tiles == 6
     assert ticks == [(k, 6) for k in range(7)]
+
+
+@pytest.mark.parametrize(("size", "expected"), [("600M", 600 * 2**20), ("1.5GiB", 3 * 2**29), ("7", 7), ("2g", 2**31)])
+def test_sizes_of_memory_are_read(size, expected):
+    assert parse_bytes(size) == expected
+
+
+def test_the_tile_is_as_large_as_memory_allows(noisy, tmp_path, tiny_weights):
+    """And the pixels do not tell."""
+    done = {}
+    for memory in (318_000_000, 2**31):
+        options = DenoiseOptions(50.0, str(tiny_weights("color")), memory=memory, precision="float32")
+        done[memory] = denoise_file(noisy, tmp_path / f"{memory}.png", options)
+    small, large = done.values()
+    assert 128 <= small.tile < 200 < large.tile
+    assert small.tiles > large.tiles == 1
+    pixels = [np.asarray(Image.open(tmp_path / f"{memory}.png")).astype(int) for memory in done]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
 def test_memory_is_bounded_by_the_tile():
@@ -140,6 +159,9 @@ def broken_files(folder):
         (["noisy.png", "--sigma", 500], 2, "from 1 to 100"),
         (["noisy.png", "--sigma", "lots"], 2, "--sigma"),
         (["noisy.png", "--sigma", 50, "--tile", 100], 2, "tile"),
+        (["noisy.png", "--sigma", 50, "--tile", "large"], 2, "tile"),
+        (["noisy.png", "--sigma", 50, "--max-memory", "much"], 2, "'much' is not a size"),
+        (["noisy.png", "--sigma", 50, "--max-memory", "200M"], 6, "too little memory"),
         (["noisy.png", "--sigma", 50, "--color", "sepia"], 2, "sepia"),
         (["noisy.png", "--sigma", 50, "--device", "abacus"], 6, "abacus"),
         (["noisy.png", "--sigma", 50, "--model", "none.safetensors"], 5, "no checkpoint file"),

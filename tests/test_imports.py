@@ -33,6 +33,7 @@ PARTS = {
     "cache",
     "weights",
     "engine",
+    "fused",
     "datasets",
     "patches",
     "runfolder",

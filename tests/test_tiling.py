@@ -8,7 +8,7 @@ from conftest import tiny_checkpoint
 
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import OutOfMemoryError, UsageError
-from mdrn_cli.tiling import count_tiles, halving, plan_axis, run_tiled
+from mdrn_cli.tiling import LARGEST_TILE, count_tiles, halving, largest_tile, plan_axis, run_tiled
 
 
 @pytest.mark.parametrize("overlap", [8, 16, 32, 48, 64])
@@ -28,12 +28,29 @@ def test_spans_cover_and_weights_sum_to_one(length, overlap):
         assert left.stop - right.start >= overlap
 
 
+def test_tiles_are_no_larger_than_their_number_needs():
+    """Two tiles of 128 would cover 136 pixels with 120 shared; shorter ones do the same work with less."""
+    assert [(span.start, span.stop) for span in plan_axis(136, 128, 16)] == [(0, 80), (56, 136)]
+    sides = {span.stop - span.start for span in plan_axis(6000, 1024, 64)}
+    assert len(sides) == 1, "equal tiles need be prepared for once"
+    assert count_tiles(6000, 6000, 1024, 64) * max(sides) ** 2 < 1.16 * 6000**2
+
+
+def test_the_largest_tile_fits_in_memory():
+    assert largest_tile(300 * 300 * 1000, 1000, 64) == 296
+    assert largest_tile(1e15, 1000, 64) == LARGEST_TILE
+    for memory in (0, -5, 127 * 127 * 1000):
+        with pytest.raises(OutOfMemoryError, match="too little memory"):
+            largest_tile(memory, 1000, 64)
+
+
 def test_pixels_beside_a_cut_have_no_weight_and_outer_edges_all():
     left, right = plan_axis(200, 128, 32)
     assert left.weight[0] == 1
     assert right.weight[-1] == 1
     assert np.all(left.weight[-8:] == 0)
     assert np.all(right.weight[:8] == 0)
+    assert left.stop - right.start >= 32
 
 
 @pytest.mark.parametrize("broken", [(100, 16), (128, 12), (128, 0), (128, 72), (0, 8)])

@@ -70,6 +70,19 @@ def format_bytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 
+def parse_bytes(text: str) -> int:
+    """Bytes of "500000", "800M", "2G" or "1.5GiB": units are powers of 1024.
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?)?", text, re.IGNORECASE)
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size such as 800M or 2G")
+    number, unit = match.groups()
+    return int(float(number) * 1024 ** (" KMGT".index(unit.upper()) if unit else 0))
+
+
 def parse_duration(text: str) -> float:
     """Seconds of "90", "90s", "15m", "1.5h" or "1h30m".
 

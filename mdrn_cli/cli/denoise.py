@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mdrn_cli.cli.console import print_error, print_warning, stderr
+from mdrn_cli.cli.console import parse_bytes, print_error, print_warning, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.errors import MdrnError, UsageError
 
@@ -39,6 +39,15 @@ def _sigma(text: str) -> float | None:
         return float(text)
     except ValueError:
         raise UsageError(f"--sigma {text!r} is neither auto nor a number such as 25") from None
+
+
+def _tile(text: str) -> int | None:
+    """A side in pixels, or None for "auto"."""
+    if text == AUTO:
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--tile {text!r} is neither auto nor a number of pixels such as 512")
+    return int(text)
 
 
 def denoise(
@@ -101,8 +110,19 @@ def denoise(
     color: Annotated[str, typer.Option(help="auto (as the file), gray or color.", rich_help_panel=FORMAT)] = "auto",
     ensemble: Ensemble = False,
     tile: Annotated[
-        int, typer.Option(help="Side of a tile in pixels, a multiple of 8; 0: no tiles.", rich_help_panel=NETWORK)
-    ] = 512,
+        str,
+        typer.Option(
+            metavar="auto|PIXELS",
+            help="Largest side of a tile, a multiple of 8; 0: no tiles; auto: as memory allows.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = "auto",
+    max_memory: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_bytes, metavar="SIZE", help="Memory to stay within, such as 800M.", rich_help_panel=NETWORK
+        ),
+    ] = "2G",
     device: Device = "auto",
     precision: Precision = "auto",
     manifest: Manifests = None,
@@ -140,7 +160,16 @@ def denoise(
     from mdrn_cli.restore import DenoiseOptions
 
     options = DenoiseOptions(
-        _sigma(sigma), model, color, ensemble, strength, tile, device, precision, tuple(manifest or ())
+        _sigma(sigma),
+        model,
+        color,
+        ensemble,
+        strength,
+        _tile(tile),
+        max_memory,
+        device,
+        precision,
+        tuple(manifest or ()),
     )
     save = SaveOptions(quality, flatten, strip_metadata)
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
