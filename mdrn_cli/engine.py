@@ -91,6 +91,11 @@ def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
     return torch.bfloat16 if reduced else torch.float32
 
 
+def available_precisions(device: torch.device) -> tuple[str, ...]:
+    """Precisions worth having on a device, fastest last."""
+    return ("float32", "bfloat16") if native_bfloat16(device) else ("float32",)
+
+
 class Engine:
     """A network ready to run: (C, H, W) float32 arrays in and out, intensities in [0, 1].
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
     from mdrn_cli.restore import Denoisers
 
 SCHEMA = "mdrn.bench/1"
+SPEED_TILE = 512
 REFERENCE = "MDRN"
 SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", REFERENCE, "MDRN+")
 
 
 def bench(
     dataset: Annotated[
-        str, typer.Argument(metavar="SET_OR_FOLDER", help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.")
-    ],
+        str | None, typer.Argument(metavar="SET_OR_FOLDER", help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.")
+    ] = None,
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise level, may be repeated; the paper's levels by default.")
     ] = None,
@@ -47,6 +49,12 @@ def bench(
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per noise level.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure speed and memory instead, beside other denoisers.")
+    ] = False,
+    megapixels: Annotated[
+        float, typer.Option(min=0, help="With --speed: size of the file that is restored; 0: none.")
+    ] = 12.0,
 ) -> None:
     """Measure PSNR and SSIM on clean images with synthetic noise, beside the published figures.
 
@@ -55,11 +63,20 @@ def bench(
       MDRN_DATA=sets mdrn bench Set12
 
       mdrn bench my/photos --color color --sigma 50 --json
+
+      mdrn bench --speed
     """
     from mdrn_cli.restore import Denoisers
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
+    if speed:
+        if dataset or as_csv:
+            raise UsageError("--speed measures neither images nor in CSV", "mdrn bench --speed --json")
+        bench_speed(tile or SPEED_TILE, megapixels, device, as_json, as_markdown)
+        return
+    if dataset is None:
+        raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
     if color not in (None, "gray", "color"):
         raise UsageError(f"color must be gray or color, not {color!r}")
     denoisers = Denoisers(model, device, precision, tuple(manifest or ()))

@@ -1,0 +1,235 @@
+"""How fast this machine denoises: each case in a process of its own, so that peak memory is its own too."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+from mdrn_cli.checkpoint import Checkpoint
+from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.peers import SIGMA, peers
+from mdrn_cli.restore import OVERLAP, DenoiseOptions, Denoisers
+from mdrn_cli.tiling import plan_axis
+
+T = TypeVar("T")
+Pixels = NDArray[np.float32]
+
+FAMILIES = {"mdrn": 8, "mdrn-2b": 2}
+PLAIN = "plain float32"
+"""torch as the network is written: NCHW, nothing fused. What the other engines are held against."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One case.
+
+    Attributes:
+        what: "network" (one tile), "peer" (the same tile), "start" (a fresh process on a small file), "file" (a JPEG
+            read, restored and written) or "tiles" (the network alone on the tiles of that file).
+        name: a family or a peer.
+        engine: how it is computed.
+        width, height: of the image, in pixels.
+        first: seconds of the first call, which prepares.
+        seconds: of the fastest later one; of the only one for a file.
+        memory: peak resident memory of the process in bytes; 0 where the system does not tell.
+    """
+
+    what: str
+    name: str
+    engine: str
+    width: int
+    height: int
+    first: float
+    seconds: float
+    memory: int
+
+    @property
+    def megapixels_per_second(self) -> float:
+        """Throughput."""
+        return self.width * self.height / 1e6 / self.seconds
+
+
+def machine(device: str = "auto") -> dict[str, Any]:
+    """Where the figures were measured."""
+    limit_threads()
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": str(pick_device(device)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].split(":")[1].strip() if names else platform.processor()
+
+
+def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: int = 3) -> Iterator[Speed]:
+    """Measure every engine, every peer that is installed, and a file from reading to writing.
+
+    Args:
+        size: side of the tile in pixels, a multiple of 8.
+        megapixels: size of the JPEG file; 0 leaves it out.
+        device: see Engine.
+        repeats: calls after the first, of which the fastest counts.
+
+    Yields:
+        A case when it is done.
+
+    Raises:
+        MdrnError: a case failed.
+    """
+    for family, blocks in FAMILIES.items():
+        for engine in (PLAIN, *available_precisions(pick_device(device))):
+            yield _alone(_network_case, family, blocks, engine, size, device, repeats)
+    for name in peers():
+        yield _alone(_peer_case, name, size, repeats)
+    yield _alone(_start_case, device)
+    if megapixels:
+        yield from _alone(_file_case, megapixels, device)
+
+
+def _alone(case: Callable[..., T], *arguments: Any) -> T:
+    """Run a case in a fresh process.
+
+    Raises:
+        MdrnError: it ended without an answer.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_report, args=(theirs, case, arguments))
+    process.start()
+    theirs.close()
+    try:
+        result: T = ours.recv()
+    except EOFError:
+        raise MdrnError(f"measuring {' '.join(map(str, arguments))} failed") from None
+    finally:
+        process.join()
+    return result
+
+
+def _report(connection: Any, case: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+    connection.send(case(*arguments))
+
+
+def _network_case(family: str, blocks: int, engine: str, size: int, device: str, repeats: int) -> Speed:
+    checkpoint = untrained(blocks)
+    function: Callable[[Pixels], Pixels]
+    if engine == PLAIN:
+        limit_threads()
+        function = _plain(checkpoint.build(), device)
+    else:
+        function = Engine(checkpoint, device, engine)
+    return _timed("network", family, engine, function, size, size, repeats)
+
+
+def untrained(blocks: int) -> Checkpoint:
+    """A color network of random weights: as fast as a trained one."""
+    config = MDRNConfig("color", blocks)
+    return Checkpoint(config, SIGMA, MDRN(config).state_dict())
+
+
+def _plain(model: MDRN, device: str) -> Callable[[Pixels], Pixels]:
+    place = pick_device(device)
+    model = model.to(place)
+
+    def run(image: Pixels) -> Pixels:
+        with torch.inference_mode():
+            done: Pixels = model(torch.from_numpy(image)[None].to(place))[0].cpu().numpy()
+            return done
+
+    return run
+
+
+def _peer_case(name: str, size: int, repeats: int) -> Speed:
+    limit_threads()
+    return _timed("peer", name, "as published", peers()[name](), size, size, repeats)
+
+
+def _timed(
+    what: str, name: str, engine: str, function: Callable[[Pixels], Pixels], height: int, width: int, repeats: int
+) -> Speed:
+    image = np.random.default_rng(0).random((3, height, width), np.float32)
+    times = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        function(image)
+        times.append(time.perf_counter() - began)
+    return Speed(what, name, engine, width, height, times[0], min(times[1:]), _peak_memory())
+
+
+def _file_case(megapixels: float, device: str) -> tuple[Speed, Speed]:
+    """A JPEG read, restored and written, the weights loaded too; and the network alone on the same tiles."""
+    options = DenoiseOptions(sigma=SIGMA, model="mdrn-2b", device=device)
+    with TemporaryDirectory() as folder:
+        jobs = plan_jobs([noisy_jpeg(Path(folder), megapixels)], Naming())
+        began = time.perf_counter()
+        (outcome,) = run_jobs(jobs, options)
+        seconds = time.perf_counter() - began
+    if outcome.error:
+        raise outcome.error
+    facts = outcome.facts
+    assert facts is not None
+    whole = Speed("file", "mdrn-2b", facts.precision, facts.width, facts.height, seconds, seconds, _peak_memory())
+    denoiser = Denoisers("mdrn-2b", device).find("color", SIGMA)
+    height, width = (plan_axis(side, facts.tile, OVERLAP)[0].stop for side in (facts.height, facts.width))
+    tile = _timed("tiles", "mdrn-2b", facts.precision, denoiser, height, width, repeats=2)
+    network = replace(tile, width=facts.width, height=facts.height, seconds=tile.seconds * facts.tiles)
+    return whole, network
+
+
+def noisy_jpeg(folder: Path, megapixels: float) -> Path:
+    """A color file of some size (4:3), all noise about a gradient."""
+    width = round((megapixels * 1e6 * 4 / 3) ** 0.5)
+    height = round(width * 3 / 4)
+    noise = np.random.default_rng(0).standard_normal((height, width, 3), np.float32)
+    ramp = np.linspace(60, 200, width, dtype=np.float32)[:, None]
+    file = folder / "photo.jpg"
+    Image.fromarray((ramp + SIGMA * noise).clip(0, 255).astype(np.uint8)).save(file, quality=95, subsampling=0)
+    return file
+
+
+def _start_case(device: str) -> Speed:
+    """A fresh process that denoises 512x512 pixels."""
+    with TemporaryDirectory() as folder:
+        file = noisy_jpeg(Path(folder), 0.512**2)
+        command = [sys.executable, "-m", "mdrn_cli", "denoise", str(file), "--sigma", "25", "--model", "mdrn-2b"]
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run([*command, "--overwrite", "--device", device], check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+        with Image.open(file) as image:
+            width, height = image.size
+    return Speed("start", "mdrn-2b", "as it chooses", width, height, times[0], min(times[1:]), _peak_memory(True))
+
+
+def _peak_memory(of_children: bool = False) -> int:
+    """Of this process or of those it ran, in bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN if of_children else resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,75 @@
+"""`mdrn bench --speed`: what is measured, and how it is said."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from conftest import run_mdrn
+from typer.testing import CliRunner
+
+from mdrn_cli import speed
+from mdrn_cli.cli import app
+from mdrn_cli.cli.speed import to_markdown
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.peers import peers
+
+
+def crash() -> None:
+    raise ValueError("on purpose")
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Processes of their own take seconds each."""
+    monkeypatch.setattr(speed, "_alone", lambda case, *arguments: case(*arguments))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_every_engine_and_peer_is_measured():
+    done = CliRunner().invoke(app, ["bench", "--speed", "--tile", "32", "--megapixels", "0.02", "--json"])
+    assert done.exit_code == 0, done.output
+    about = json.loads(done.stdout)
+    assert about["schema"] == "mdrn.speed/1"
+    rows = about["results"]
+    assert {row["name"] for row in rows} == {"mdrn", "mdrn-2b", *peers()}
+    assert {row["what"] for row in rows} == {"network", "peer", "start", "file", "tiles"}
+    for row in rows:
+        pixels = row["width"] * row["height"] / 1e6
+        assert row["megapixels_per_second"] == pytest.approx(pixels / row["seconds"], rel=0.01, abs=1e-4)
+        assert row["memory"] > 1e6
+    plain = {row["name"]: row for row in rows if row["engine"] == speed.PLAIN}
+    assert all(row["times_plain"] == 1 for row in plain.values())
+    page = to_markdown(about["machine"], [speed.Speed(**_fields(row)) for row in rows])
+    assert f"- mdrn-2b against DnCNN: {_ratio(rows):.1f} times as fast." in page
+
+
+def _fields(row):
+    return {key: row[key] for key in speed.Speed.__dataclass_fields__}
+
+
+def _ratio(rows):
+    ours = min(row["seconds"] for row in rows if (row["what"], row["name"]) == ("network", "mdrn-2b"))
+    (dncnn,) = (row["seconds"] for row in rows if row["name"] == "DnCNN")
+    return dncnn / ours
+
+
+def test_peers_give_an_image_of_the_same_size():
+    image = np.random.default_rng(0).random((3, 32, 48), np.float32)
+    for name, make in peers().items():
+        assert np.shape(make()(image)) == image.shape, name
+    assert ("NLM (scikit-image)" in peers()) == bool(find_spec("skimage"))
+
+
+def test_a_case_runs_in_a_process_of_its_own():
+    measured = speed._alone(speed._peer_case, "FFDNet", 16, 1)
+    assert (measured.name, measured.width) == ("FFDNet", 16)
+    with pytest.raises(MdrnError, match="failed"):
+        speed._alone(crash)
+
+
+def test_speed_takes_no_images():
+    for arguments in (["Set12", "--speed"], ["--speed", "--csv"], []):
+        done = run_mdrn("bench", *arguments)
+        assert done.returncode == 2
+        assert done.stderr.count("error:") == 1
