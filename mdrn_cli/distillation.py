@@ -14,7 +14,7 @@ from mdrn_cli.model import MDRN
 from mdrn_cli.patches import PhotoFolder
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.trainconfig import Distillation, TrainConfig
-from mdrn_cli.training import Network, OnFile, Report, StepLoss, draw_noise, noisy_version, run_with
+from mdrn_cli.training import DrawNoise, Network, OnFile, Report, StepLoss, noisy_version, run_with
 
 
 def run_distill(
@@ -88,12 +88,12 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         teacher: frozen, on the training device.
     """
 
-    def step_loss(network: Network, clean: Tensor, generator: torch.Generator, done: float) -> Tensor:
-        noise = draw_noise(clean, generator)
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Tensor:
+        noise = draw_noise(clean)
         noisy = noisy_version(clean, noise, sigma)
         denoised, features = network(noisy)
         if distillation.mode == "hmds":
-            theirs = noise if distillation.shared_noise else draw_noise(clean, generator)
+            theirs = noise if distillation.shared_noise else draw_noise(clean)
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
             wanted = teacher.forward_features(noisy)[1]

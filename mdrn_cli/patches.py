@@ -88,7 +88,7 @@ class PatchSampler:
         fitting = [photo for photo in photos if min(photo.shape[:2]) >= size]
         if not fitting:
             raise UsageError(f"every photograph is smaller than a patch of {size} pixels", "lower --patch-size")
-        self.size = size
+        self.size, self.device = size, device
         self.too_small = len(photos) - len(fitting)
         shapes = torch.tensor([photo.shape[:2] for photo in fitting])  # (K, 2)
         areas = shapes.prod(dim=1)
@@ -100,24 +100,25 @@ class PatchSampler:
         self.start = (ends - areas).to(device)
         self.shape = shapes.to(device)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """`count` patches, each in one of its 8 orientations: float32 (count, C, size, size) in [0, 1],
-        channels_last in memory. `generator` lives on the sampler's device."""
-        device, size = self.pixels.device, self.size
-        photo = torch.randint(len(self.shape), (count,), generator=generator, device=device)
-        fractions = torch.rand((count, 2), generator=generator, device=device, dtype=torch.float64)
+    def sample(self, count: int, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
+        """Those of `count` random patches that are in `part`, each in one of its 8 orientations: float32
+        (N, C, size, size) in [0, 1], channels_last in memory. `generator` lives on the sampler's device; it draws for
+        all of them, so that several processes that share a batch draw each its own patches from one stream."""
+        device, size = self.device, self.size
+        photo = torch.randint(len(self.shape), (count,), generator=generator, device=device)[part]
+        fractions = torch.rand((count, 2), generator=generator, device=device, dtype=torch.float64)[part]
         top, left = (fractions * (self.shape[photo] - size + 1)).long().unbind(1)
         width = self.shape[photo, 1]
-        corner = self.start[photo] + top * width + left  # (count,)
-        rows, cols = self._orientations(count, generator)
-        index = corner.view(-1, 1, 1) + rows * width.view(-1, 1, 1) + cols  # (count, size, size)
+        corner = self.start[photo] + top * width + left  # (N,)
+        flags = torch.randint(2, (3, count, 1, 1), generator=generator, device=device).bool()[:, part]
+        rows, cols = self._orientations(flags)
+        index = corner.view(-1, 1, 1) + rows * width.view(-1, 1, 1) + cols  # (N, size, size)
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)
 
-    def _orientations(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Row and column offsets (count, size, size) of patches flipped and transposed at random."""
-        device = self.pixels.device
-        flags = torch.randint(2, (3, count, 1, 1), generator=generator, device=device).bool()
-        line = torch.arange(self.size, device=device)
+    def _orientations(self, flags: Tensor) -> tuple[Tensor, Tensor]:
+        """Row and column offsets (N, size, size) of patches that flags (3, N, 1, 1) transpose or flip."""
+        count = flags.shape[1]
+        line = torch.arange(self.size, device=self.device)
         rows = line.view(1, -1, 1).expand(count, -1, self.size)
         cols = line.view(1, 1, -1).expand(count, self.size, -1)
         rows, cols = torch.where(flags[0], cols, rows), torch.where(flags[0], rows, cols)

@@ -69,7 +69,7 @@ class TrainConfig:
         sigma: noise level, 0-255 scale.
         iterations: length of the run, or None for a budget of time.
         time_budget: seconds of training, over all resumes, or None.
-        batch_size, patch_size: patches a step, and their side in pixels.
+        batch_size, patch_size: patches a step, over all processes together, and their side in pixels.
         loss: "l1" (the paper's) or "rmse", see `reconstruction_loss`.
         optimizer: "muon" (see optim.py), "adamw" or "adam".
         learning_rate: peak, of AdamW and Adam.

@@ -20,6 +20,8 @@ LEAVES = {
     "tiling",
     "ensemble",
     "optim",
+    "parallel",
+    "interrupts",
 }
 PARTS = {
     "deep",

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from mdrn_cli.cli.console import format_duration, parse_duration, stderr
 from mdrn_cli.errors import UsageError
+from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
     from mdrn_cli.patches import PhotoFolder
@@ -33,7 +34,7 @@ Iterations = Annotated[int | None, typer.Option(help="Length of the run in itera
 TimeBudget = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Length in time, such as 60m or 1h30m.")
 ]
-BatchSize = Annotated[int, typer.Option(help="Patches a step.")]
+BatchSize = Annotated[int, typer.Option(help="Patches a step, over all processes of torchrun together.")]
 PatchSize = Annotated[int, typer.Option(help="Side of a patch in pixels.")]
 Loss = Annotated[str, typer.Option(help="l1 (the paper's) or rmse (per patch; nearer to PSNR).")]
 Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.")]
@@ -114,7 +115,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
     file = read_config(ctx.params["config"], known) if ctx.params["config"] else {}
-    if not is_empty(output):
+    if launched().first and not is_empty(output):
         if not ctx.params["overwrite"]:
             raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
         clear(output)
@@ -162,7 +163,11 @@ def build_config(values: dict[str, Any], distillation: Distillation | None = Non
 
 
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
-    """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended."""
+    """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended. Of several processes
+    only the first says anything."""
+    if not launched().first:
+        runner(config, output, resume, lambda _progress: None, lambda _done, _total: None)
+        return
     with _bar() as bar:
         files = bar.add_task("reading", total=None, state="")
         task = bar.add_task("training", total=1.0, state="")
