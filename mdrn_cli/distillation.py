@@ -11,10 +11,10 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.model import MDRN
-from mdrn_cli.patches import PhotoFolder
+from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.trainconfig import Distillation, TrainConfig
-from mdrn_cli.training import DrawNoise, Network, OnFile, Report, StepLoss, noisy_version, run_with
+from mdrn_cli.training import DrawNoise, Network, Report, StepLoss, noisy_version, run_with
 
 
 def run_distill(
@@ -22,7 +22,7 @@ def run_distill(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None = None,
+    reading: Reading | None = None,
 ) -> tuple[Counters, PhotoFolder]:
     """Train a student under a frozen teacher (section 3.2): `run_train` with another loss, set by
     `config.distillation`.
@@ -42,7 +42,7 @@ def run_distill(
         output,
         resume,
         report,
-        on_file,
+        reading,
     )
 
 

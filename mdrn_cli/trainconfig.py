@@ -84,6 +84,7 @@ class TrainConfig:
         precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
         compile: torch.compile; None compiles on CUDA only.
         validate_every, save_every: seconds.
+        cache_memory: bytes of decoded photographs to hold in memory, more are mapped from disk; None for half of it.
         max_skipped: consecutive non-finite steps after which the run is given up.
         distillation: how the network learns from a teacher, or None.
 
@@ -117,6 +118,7 @@ class TrainConfig:
     compile: bool | None = None
     validate_every: float = 300.0
     save_every: float = 60.0
+    cache_memory: float | None = None
     max_skipped: int = 50
     distillation: Distillation | None = None
 

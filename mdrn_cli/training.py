@@ -24,7 +24,8 @@ from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers
 from mdrn_cli.parallel import Group, launched
-from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
 from mdrn_cli.runfolder import (
     BEST_FILE,
     CONFIG_FILE,
@@ -78,8 +79,6 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-OnFile = Callable[[int, int], None]
-"""Called with (photographs read, photographs in all)."""
 
 
 def plain_loss(sigma: float, kind: str) -> StepLoss:
@@ -102,7 +101,7 @@ def run_train(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None = None,
+    reading: Reading | None = None,
 ) -> tuple[Counters, PhotoFolder]:
     """Train with the reconstruction loss alone; leaves `last` and `best` checkpoints in `output`.
 
@@ -111,7 +110,7 @@ def run_train(
         output: run folder; created.
         resume: go on from the state in it.
         report: called every few steps.
-        on_file: called with (photographs read, photographs in all).
+        reading: told how the reading of photographs goes.
 
     Returns:
         Where the run ended, and what was read.
@@ -122,7 +121,7 @@ def run_train(
     """
     if config.distillation:
         raise UsageError("this run learns from a teacher", "go on with it by `mdrn distill --resume`")
-    return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, on_file)
+    return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, reading)
 
 
 def run_with(
@@ -131,7 +130,7 @@ def run_with(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None,
+    reading: Reading | None,
 ) -> tuple[Counters, PhotoFolder]:
     """What every kind of run has in common; `make_loss` gives its loss for the training device. Under torchrun each
     process calls this, and the first alone writes and reports."""
@@ -140,12 +139,10 @@ def run_with(
     group.share(config.batch_size)
     device = pick_device(group.device(config.device))
     with group.connected(str(device)):
-        with group.first_goes_first():
-            photos = read_photographs(Path(config.data), config.color, on_file)
-        sampler = PatchSampler(photos.photos, config.patch_size, device)
+        photos, sampler = open_data(config, device, group, reading or Reading())
         validator = None
         if config.val and group.first:
-            validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
+            validator = Validator(each_photograph(Path(config.val), config.color), config.sigma)
         model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if group.first:
             output.mkdir(parents=True, exist_ok=True)
@@ -154,6 +151,19 @@ def run_with(
             save_environment(output, device, precision, group.size)
         counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report, group)
     return counters, photos
+
+
+def open_data(
+    config: TrainConfig, device: torch.device, group: Group, reading: Reading
+) -> tuple[PhotoFolder, PatchSampler]:
+    """The photographs of a run and what draws patches from them. Processes of one machine share a memory map, which the
+    first makes."""
+    memory = half_of_memory() if config.cache_memory is None else config.cache_memory
+    with group.first_goes_first():
+        photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
+    sampler = PatchSampler(photos, config.patch_size, device, resident=photos.pixels.nbytes <= memory)
+    reading.read(photos, sampler.too_small)
+    return photos, sampler
 
 
 def initial_model(config: TrainConfig) -> MDRN:

@@ -16,7 +16,8 @@ from mdrn_cli.distillation import distilled_loss, frozen
 from mdrn_cli.engine import limit_threads
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.parallel import Group, launched
-from mdrn_cli.patches import PatchSampler, read_photographs
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import read_photographs
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import fit, initial_model, plain_loss
@@ -39,7 +40,7 @@ def gradients(config: TrainConfig, group: Group) -> tuple[torch.Tensor, list[tor
             super().average(tensors)
             averages.append(torch.cat([tensor.reshape(-1) for tensor in tensors]))
 
-    sampler = PatchSampler(read_photographs(Path(config.data), config.color).photos, config.patch_size, CPU)
+    sampler = PatchSampler(read_photographs(Path(config.data), config.color), config.patch_size, CPU)
     folder = Path(sys.argv[2]) / f"gradients-{group.size}"
     folder.mkdir(exist_ok=True)
     watched = Watched(**asdict(group))
@@ -55,7 +56,7 @@ def ends(config: TrainConfig, group: Group, name: str, at_step) -> dict[str, obj
         steps.append(1)
         return plain(*arguments) * at_step(len(steps))
 
-    sampler = PatchSampler(read_photographs(Path(config.data), config.color).photos, config.patch_size, CPU)
+    sampler = PatchSampler(read_photographs(Path(config.data), config.color), config.patch_size, CPU)
     folder = Path(sys.argv[2]) / name
     folder.mkdir(exist_ok=True)
     try:
@@ -72,7 +73,7 @@ def resume(folder: Path, group: Group) -> int:
     config = saved.extended(2 * saved.iterations, None)
     teacher = frozen(load_checkpoint(Path(config.distillation.teacher)).build(), CPU)
     loss = distilled_loss(config.sigma, config.loss, config.distillation, teacher)
-    sampler = PatchSampler(read_photographs(Path(config.data), config.color).photos, config.patch_size, CPU)
+    sampler = PatchSampler(read_photographs(Path(config.data), config.color), config.patch_size, CPU)
     return fit(config, initial_model(config), loss, sampler, None, folder, True, lambda _p: None, group).iteration
 
 

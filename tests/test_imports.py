@@ -37,6 +37,7 @@ PARTS = {
     "engine",
     "datasets",
     "patches",
+    "photographs",
     "runfolder",
     "trainconfig",
     "runlog",

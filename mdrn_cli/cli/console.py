@@ -67,7 +67,21 @@ def bytes_bar() -> Progress:
 
 def format_bytes(count: int) -> str:
     """A size such as 1.6 MB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
+
+
+def parse_bytes(text: str) -> float:
+    """Bytes of "0", "500MB", "1.5GB" or "2 TB".
+
+    Raises:
+        typer.BadParameter: anything else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise typer.BadParameter(f"{text!r} is not a size such as 500MB or 8GB")
+    return float(match[1]) * 1000.0 ** " KMGT".index(match[2].upper() or " ")
 
 
 def parse_duration(text: str) -> float:
