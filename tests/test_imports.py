@@ -38,6 +38,7 @@ PARTS = {
     "datasets",
     "patches",
     "photographs",
+    "onnxexport",
     "runfolder",
     "trainconfig",
     "runlog",
