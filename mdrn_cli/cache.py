@@ -59,8 +59,10 @@ def cache_root() -> Path:
     home = os.environ.get("MDRN_HOME")
     if home:
         return Path(home)
-    import platformdirs
-
+    try:
+        import platformdirs
+    except ImportError:  # training runs without it
+        return Path.home() / ".cache" / "mdrn"
     return Path(platformdirs.user_cache_dir("mdrn", appauthor=False))
 
 

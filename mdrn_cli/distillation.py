@@ -11,10 +11,10 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.model import MDRN
-from mdrn_cli.patches import PhotoFolder
+from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.trainconfig import Distillation, TrainConfig
-from mdrn_cli.training import Network, OnFile, Report, StepLoss, draw_noise, noisy_version, run_with
+from mdrn_cli.training import DrawNoise, Network, Report, StepLoss, noisy_version, run_with
 
 
 def run_distill(
@@ -22,7 +22,7 @@ def run_distill(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None = None,
+    reading: Reading | None = None,
 ) -> tuple[Counters, PhotoFolder]:
     """Train a student under a frozen teacher (section 3.2): `run_train` with another loss, set by
     `config.distillation`.
@@ -42,7 +42,7 @@ def run_distill(
         output,
         resume,
         report,
-        on_file,
+        reading,
     )
 
 
@@ -88,12 +88,12 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         teacher: frozen, on the training device.
     """
 
-    def step_loss(network: Network, clean: Tensor, generator: torch.Generator, done: float) -> Tensor:
-        noise = draw_noise(clean, generator)
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Tensor:
+        noise = draw_noise(clean)
         noisy = noisy_version(clean, noise, sigma)
         denoised, features = network(noisy)
         if distillation.mode == "hmds":
-            theirs = noise if distillation.shared_noise else draw_noise(clean, generator)
+            theirs = noise if distillation.shared_noise else draw_noise(clean)
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
             wanted = teacher.forward_features(noisy)[1]

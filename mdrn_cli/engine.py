@@ -43,17 +43,26 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def limit_threads() -> None:
+def limit_threads(processes: int = 1) -> None:
     """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set.
+
+    Args:
+        processes: of this machine that share the threads, or else all cores.
 
     Raises:
         UsageError: it is not a whole number above 0.
     """
     threads = os.environ.get("MDRN_THREADS", "").strip()
-    if threads:
-        if not threads.isdecimal() or int(threads) < 1:
-            raise UsageError(f"MDRN_THREADS must be a whole number above 0, not {threads!r}")
-        torch.set_num_threads(int(threads))
+    if threads and (not threads.isdecimal() or int(threads) < 1):
+        raise UsageError(f"MDRN_THREADS must be a whole number above 0, not {threads!r}")
+    if threads or processes > 1:
+        available = int(threads) if threads else _cores()
+        torch.set_num_threads(max(available // processes, 1))
+
+
+def _cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

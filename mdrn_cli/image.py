@@ -82,6 +82,16 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         raise InputError(f"{path} is damaged or cannot be read ({error})") from error
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height that an image's header tells; its pixels are not decoded.
+
+    Raises:
+        InputError: the file is missing or no image.
+    """
+    with _opened(path) as file:
+        return file.size
+
+
 def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
     """An 8-bit image without alpha, as benchmarks and training take it.
 

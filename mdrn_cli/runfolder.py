@@ -87,7 +87,7 @@ def is_empty(folder: Path) -> bool:
     return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
 
 
-def save_environment(folder: Path, device: torch.device, precision: str) -> None:
+def save_environment(folder: Path, device: torch.device, precision: str, processes: int) -> None:
     """Write what the run is computed with, for whoever wants to repeat it."""
     about = {
         "mdrn": __version__,
@@ -97,6 +97,7 @@ def save_environment(folder: Path, device: torch.device, precision: str) -> None
         "system": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": precision,
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "command": sys.argv,
     }

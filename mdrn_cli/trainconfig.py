@@ -69,7 +69,7 @@ class TrainConfig:
         sigma: noise level, 0-255 scale.
         iterations: length of the run, or None for a budget of time.
         time_budget: seconds of training, over all resumes, or None.
-        batch_size, patch_size: patches a step, and their side in pixels.
+        batch_size, patch_size: patches a step, over all processes together, and their side in pixels.
         loss: "l1" (the paper's) or "rmse", see `reconstruction_loss`.
         optimizer: "muon" (see optim.py), "adamw" or "adam".
         learning_rate: peak, of AdamW and Adam.
@@ -84,6 +84,7 @@ class TrainConfig:
         precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
         compile: torch.compile; None compiles on CUDA only.
         validate_every, save_every: seconds.
+        cache_memory: bytes of decoded photographs to hold in memory, more are mapped from disk; None for half of it.
         max_skipped: consecutive non-finite steps after which the run is given up.
         distillation: how the network learns from a teacher, or None.
 
@@ -117,6 +118,7 @@ class TrainConfig:
     compile: bool | None = None
     validate_every: float = 300.0
     save_every: float = 60.0
+    cache_memory: float | None = None
     max_skipped: int = 50
     distillation: Distillation | None = None
 

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,13 @@ from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import write_atomically
+from mdrn_cli.interrupts import stop_requests
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers
-from mdrn_cli.patches import PatchSampler, PhotoFolder, read_photographs
+from mdrn_cli.parallel import Group, launched
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
 from mdrn_cli.runfolder import (
     BEST_FILE,
     CONFIG_FILE,
@@ -41,8 +45,10 @@ REPORT_EVERY = 20
 
 Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 """`MDRN.forward_features`, compiled or not."""
-StepLoss = Callable[[Network, Tensor, torch.Generator, float], Tensor]
-"""(network, clean (N, C, H, W) in [0, 1], noise generator, share of the run done) -> scalar loss."""
+DrawNoise = Callable[[Tensor], Tensor]
+"""Standard normal noise of the shape of a batch, other noise at each call."""
+StepLoss = Callable[[Network, Tensor, DrawNoise, float], Tensor]
+"""(network, clean (N, C, H, W) in [0, 1], noise, share of the run done) -> scalar loss, a mean over the batch."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +79,16 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-OnFile = Callable[[int, int], None]
-"""Called with (photographs read, photographs in all)."""
 
 
 def plain_loss(sigma: float, kind: str) -> StepLoss:
     """Reconstruction loss of a kind under noise of level `sigma` (section 3.3, equation 2)."""
 
-    def step_loss(network: Network, clean: Tensor, generator: torch.Generator, _done: float) -> Tensor:
-        noisy = noisy_version(clean, draw_noise(clean, generator), sigma)
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, _done: float) -> Tensor:
+        noisy = noisy_version(clean, draw_noise(clean), sigma)
         return reconstruction_loss(network(noisy)[0], clean, kind)
 
     return step_loss
-
-
-def draw_noise(clean: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard normal noise of the shape of `clean`."""
-    return torch.randn(clean.shape, generator=generator, device=clean.device)
 
 
 def noisy_version(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
@@ -102,7 +101,7 @@ def run_train(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None = None,
+    reading: Reading | None = None,
 ) -> tuple[Counters, PhotoFolder]:
     """Train with the reconstruction loss alone; leaves `last` and `best` checkpoints in `output`.
 
@@ -111,7 +110,7 @@ def run_train(
         output: run folder; created.
         resume: go on from the state in it.
         report: called every few steps.
-        on_file: called with (photographs read, photographs in all).
+        reading: told how the reading of photographs goes.
 
     Returns:
         Where the run ended, and what was read.
@@ -122,7 +121,7 @@ def run_train(
     """
     if config.distillation:
         raise UsageError("this run learns from a teacher", "go on with it by `mdrn distill --resume`")
-    return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, on_file)
+    return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, reading)
 
 
 def run_with(
@@ -131,22 +130,40 @@ def run_with(
     output: Path,
     resume: bool,
     report: Report,
-    on_file: OnFile | None,
+    reading: Reading | None,
 ) -> tuple[Counters, PhotoFolder]:
-    """What every kind of run has in common; `make_loss` gives its loss for the training device."""
-    limit_threads()
-    photos = read_photographs(Path(config.data), config.color, on_file)
-    device = pick_device(config.device)
-    sampler = PatchSampler(photos.photos, config.patch_size, device)
-    validator = None
-    if config.val:
-        validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
-    model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
-    save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."))
-    counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report)
+    """What every kind of run has in common; `make_loss` gives its loss for the training device. Under torchrun each
+    process calls this, and the first alone writes and reports."""
+    group = launched()
+    limit_threads(group.local_size)
+    group.share(config.batch_size)
+    device = pick_device(group.device(config.device))
+    with group.connected(str(device)):
+        photos, sampler = open_data(config, device, group, reading or Reading())
+        validator = None
+        if config.val and group.first:
+            validator = Validator(each_photograph(Path(config.val), config.color), config.sigma)
+        model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if group.first:
+            output.mkdir(parents=True, exist_ok=True)
+            write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
+            precision = str(compute_type(device, config.precision)).removeprefix("torch.")
+            save_environment(output, device, precision, group.size)
+        counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report, group)
     return counters, photos
+
+
+def open_data(
+    config: TrainConfig, device: torch.device, group: Group, reading: Reading
+) -> tuple[PhotoFolder, PatchSampler]:
+    """The photographs of a run and what draws patches from them. Processes of one machine share a memory map, which the
+    first makes."""
+    memory = half_of_memory() if config.cache_memory is None else config.cache_memory
+    with group.first_goes_first():
+        photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
+    sampler = PatchSampler(photos, config.patch_size, device, resident=photos.pixels.nbytes <= memory)
+    reading.read(photos, sampler.too_small)
+    return photos, sampler
 
 
 def initial_model(config: TrainConfig) -> MDRN:
@@ -167,21 +184,30 @@ def fit(
     folder: Path,
     resume: bool,
     report: Report,
+    group: Group | None = None,
 ) -> Counters:
     """Train `model` until its budget of iterations or time is spent; see `run_train` for the arguments.
 
+    All processes of the group hold the same weights and draw from the same random stream; each computes the gradient
+    of its share of the batch, and all step by the mean. So a run does not depend on how many they are, but for
+    rounding.
+
     Raises:
+        KeyboardInterrupt: on Ctrl-C, after the step under way and a save.
         MdrnError: more than `max_skipped` steps in a row were not finite; the state in the folder is then
             that of the last save, from before.
     """
-    device = sampler.pixels.device
-    run = _Run(config, model, step_loss, sampler, validator, folder, device)
+    group = group or Group()
+    run = _Run(config, model, step_loss, sampler, validator, folder, group)
     if resume:
         load_state(folder, run.state)
-    log = RunLog(folder, run.counters.iteration)
-    run.start_clock()
-    try:
-        while run.fraction() < 1:
+    with (
+        group.ending_together(),
+        closing(RunLog(folder, run.counters.iteration)) if group.first else nullcontext() as log,
+        stop_requests(insistent=group.size == 1) as stop_requested,
+    ):
+        run.start_clock(stop_requested)
+        while run.fraction() < 1 and not run.stopping:
             run.step()
             validating, saving = run.validation_due(), run.save_due()
             reporting = validating or run.counters.iteration % REPORT_EVERY == 0
@@ -189,23 +215,21 @@ def fit(
                 run.collect()
             if reporting:
                 progress = run.progress(run.validate() if validating else None)
-                log.append(run.metrics_row(progress))
-                report(progress)
+                if log:
+                    log.append(run.metrics_row(progress))
+                    report(progress)
             if saving:
                 run.save()
-    except KeyboardInterrupt:
         run.collect()
         run.save()
-        raise
-    finally:
-        log.close()
-    run.collect()
-    run.save()
+    if run.stopping:
+        raise KeyboardInterrupt
     return run.counters
 
 
 class _Run:
-    """The moving parts of one `fit()`."""
+    """The moving parts of one `fit()`, in one process of its group. Whatever decides how the run goes on is the same
+    in all of them."""
 
     def __init__(
         self,
@@ -215,9 +239,11 @@ class _Run:
         sampler: PatchSampler,
         validator: Validator | None,
         folder: Path,
-        device: torch.device,
+        group: Group,
     ) -> None:
+        device = sampler.device
         self.config, self.folder, self.device = config, folder, device
+        self.group, self.part, self.stopping = group, group.share(config.batch_size), False
         self.step_loss, self.sampler, self.validator = step_loss, sampler, validator
         self.dtype = compute_type(device, config.precision)
         self.model = model
@@ -241,7 +267,8 @@ class _Run:
         # Asked for anew each time: resuming replaces an optimizer's groups.
         return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
 
-    def start_clock(self) -> None:
+    def start_clock(self, stop_requested: Callable[[], bool]) -> None:
+        self.stop_requested = stop_requested
         self.started = time.monotonic() - self.counters.elapsed
         self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
         self.saved = self.validated = self.counters.elapsed
@@ -265,18 +292,28 @@ class _Run:
         factor = self.rate_factor()
         for group, peak in zip(self.groups(), self.peak_rates, strict=True):
             group["lr"] = peak * factor
-        clean = self.sampler.sample(config.batch_size, self.state.generator)
+        clean = self.sampler.sample(config.batch_size, self.state.generator, self.part)
         with autocast(self.device, self.dtype):
-            loss = self.step_loss(self.network, clean, self.state.generator, self.fraction())
+            loss = self.step_loss(self.network, clean, self.draw_noise, self.fraction())
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
         loss = loss.detach()
+        self.group.average([loss, *(p.grad for p in self.parameters if p.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
         finite = (loss + norm).isfinite()
         self._update(finite)
         self._tally(loss, finite)
         self.model.zero_grad(set_to_none=True)
         counters.iteration += 1
-        counters.elapsed = time.monotonic() - self.started
+        self.tick()
+
+    def draw_noise(self, clean: Tensor) -> Tensor:
+        whole = (self.config.batch_size, *clean.shape[1:])
+        return torch.randn(whole, generator=self.state.generator, device=self.device)[self.part]
+
+    def tick(self) -> None:
+        """Read the clock; where it ends the budget, it does so in all processes at the same step."""
+        elapsed = time.monotonic() - self.started
+        self.counters.elapsed, self.stopping = self.group.agree(elapsed, self.stop_requested())
 
     def _update(self, finite: Tensor) -> None:
         """Move weights and their average, unless the step was not finite; the device decides, nobody waits."""
@@ -321,18 +358,20 @@ class _Run:
         return torch.tensor(start, device=self.device)
 
     def validation_due(self) -> bool:
-        return self.validator is not None and (
+        return self.config.val is not None and (
             self.counters.elapsed - self.validated >= self.config.validate_every or self.fraction() >= 1
         )
 
-    def validate(self) -> float:
-        assert self.validator is not None
-        value, pictures = self.validator(self.averaged, self.device, self.dtype)
-        save_sample(self.folder, self.counters.iteration, pictures)
-        if self.counters.best_psnr is None or value > self.counters.best_psnr:
-            self.counters.best_psnr = value
-            self.save_weights(BEST_FILE)
-        self.counters.elapsed = time.monotonic() - self.started
+    def validate(self) -> float | None:
+        """PSNR in dB in the first process, while the others wait."""
+        value = None
+        if self.validator:
+            value, pictures = self.validator(self.averaged, self.device, self.dtype)
+            save_sample(self.folder, self.counters.iteration, pictures)
+            if self.counters.best_psnr is None or value > self.counters.best_psnr:
+                self.counters.best_psnr = value
+                self.save_weights(BEST_FILE)
+        self.tick()
         self.validated = self.counters.elapsed
         return value
 
@@ -344,8 +383,9 @@ class _Run:
         if self.counters.consecutive_skipped:
             return
         self.saved = self.counters.elapsed
-        save_state(self.folder, self.state, asdict(self.config))
-        self.save_weights(LAST_FILE)
+        if self.group.first:
+            save_state(self.folder, self.state, asdict(self.config))
+            self.save_weights(LAST_FILE)
 
     def save_weights(self, name: str) -> None:
         record = asdict(self.config) | asdict(self.counters)

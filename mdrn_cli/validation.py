@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,11 +19,11 @@ class Validator:
     """PSNR over center crops of a few photographs, with the same noise each time.
 
     Args:
-        photos: uint8 (H, W, C); cropped to at most 256x256.
+        photos: uint8 (H, W, C), taken one at a time; cropped to at most 256x256.
         sigma: noise level, 0-255 scale.
     """
 
-    def __init__(self, photos: list[NDArray[np.uint8]], sigma: float) -> None:
+    def __init__(self, photos: Iterable[NDArray[np.uint8]], sigma: float) -> None:
         self.clean = [_center_crop(photo, VALIDATION_CROP) for photo in photos]
         self.noisy = [add_noise(photo, sigma) for photo in self.clean]
 
@@ -47,4 +49,4 @@ def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
 
 def _center_crop(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     top, left = max(photo.shape[0] - size, 0) // 2, max(photo.shape[1] - size, 0) // 2
-    return photo[top : top + size, left : left + size]
+    return photo[top : top + size, left : left + size].copy()

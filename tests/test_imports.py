@@ -20,6 +20,8 @@ LEAVES = {
     "tiling",
     "ensemble",
     "optim",
+    "parallel",
+    "interrupts",
 }
 PARTS = {
     "deep",
@@ -37,6 +39,8 @@ PARTS = {
     "peers",
     "datasets",
     "patches",
+    "photographs",
+    "onnxexport",
     "runfolder",
     "trainconfig",
     "runlog",

@@ -3,16 +3,22 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.patches import PatchSampler, read_photographs
+from mdrn_cli.errors import UsageError
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import PhotoFolder
 
 CPU = torch.device("cpu")
 
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def together(*photos):
+    """Photographs as reading them gives them."""
+    pixels = np.concatenate([photo.reshape(-1, photo.shape[2]) for photo in photos])
+    return PhotoFolder(pixels, [photo.shape[:2] for photo in photos], [], [])
 
 
 def numbered(height, width, channels=1, first=0):
@@ -29,7 +35,7 @@ def dihedral(patch):
 
 def test_every_patch_is_a_crop_in_one_of_eight_orientations_and_all_occur():
     photos = [numbered(7, 9), numbered(6, 5, first=100), numbered(3, 30, first=150)]
-    sampler = PatchSampler(photos, 4, CPU)
+    sampler = PatchSampler(together(*photos), 4, CPU)
     assert sampler.too_small == 1
     possible = {
         turned
@@ -44,17 +50,17 @@ def test_every_patch_is_a_crop_in_one_of_eight_orientations_and_all_occur():
 
 def test_photographs_are_equally_likely_and_so_are_positions_in_each():
     big, small = np.zeros((19, 29, 1), np.uint8), np.full((10, 10, 1), 255, np.uint8)
-    patches = PatchSampler([big, small], 10, CPU).sample(20000, generator())
+    patches = PatchSampler(together(big, small), 10, CPU).sample(20000, generator())
     assert patches.mean() == pytest.approx(1 / 2, abs=0.02)
     big[0, 0], big[18, 28] = 255, 255  # each in one of the 200 positions, at a corner of the patch
-    corners = PatchSampler([big], 10, CPU).sample(40000, generator()).amax(dim=(1, 2, 3))
+    corners = PatchSampler(together(big), 10, CPU).sample(40000, generator()).amax(dim=(1, 2, 3))
     assert corners.mean() == pytest.approx(2 / 200, abs=0.002)
 
 
 def test_colors_stay_together_and_lie_channels_last():
     photo = np.zeros((8, 8, 3), np.uint8)
     photo[..., 0], photo[..., 2] = 10, 30
-    patches = PatchSampler([photo], 8, CPU).sample(5, generator())
+    patches = PatchSampler(together(photo), 8, CPU).sample(5, generator())
     assert patches.shape == (5, 3, 8, 8)
     assert patches.dtype == torch.float32
     assert patches.is_contiguous(memory_format=torch.channels_last)
@@ -62,7 +68,7 @@ def test_colors_stay_together_and_lie_channels_last():
 
 
 def test_the_generator_alone_decides():
-    sampler = PatchSampler([numbered(12, 12)], 4, CPU)
+    sampler = PatchSampler(together(numbered(12, 12)), 4, CPU)
     torch.manual_seed(1)
     first = sampler.sample(8, generator(5))
     torch.manual_seed(2)
@@ -72,24 +78,4 @@ def test_the_generator_alone_decides():
 
 def test_only_small_photographs_is_an_error():
     with pytest.raises(UsageError, match="smaller than a patch"):
-        PatchSampler([numbered(3, 3)], 4, CPU)
-
-
-def test_reading_takes_nested_folders_and_lists_what_it_cannot_read(photo_folder):
-    (photo_folder / "broken.jpg").write_bytes(b"not an image")
-    (photo_folder / "notes.txt").write_text("not even named like one")
-    calls = []
-    read = read_photographs(photo_folder, "gray", lambda done, total: calls.append((done, total)))
-    assert len(read.photos) == 4
-    assert all(p.shape == (96, 128, 1) and p.dtype == np.uint8 for p in read.photos)
-    assert [path.name for path, _ in read.unreadable] == ["broken.jpg"]
-    assert calls[-1] == (5, 5)
-    expected = np.asarray(Image.open(read.files[0]).convert("L"))
-    assert np.array_equal(read.photos[0][:, :, 0], expected)
-
-
-def test_a_folder_without_photographs_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="no readable image"):
-        read_photographs(tmp_path, "gray")
-    with pytest.raises(InputError, match="no folder"):
-        read_photographs(tmp_path / "none", "gray")
+        PatchSampler(together(numbered(3, 3)), 4, CPU)

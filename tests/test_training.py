@@ -23,6 +23,7 @@ from mdrn_cli.configfile import tomllib
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import PhotoFolder, read_photographs
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import fit, initial_model, plain_loss, run_train
 
@@ -120,10 +121,8 @@ def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
     assert same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "halves" / "last.safetensors")
 
 
-def run_photos(folder: Path) -> list[np.ndarray]:
-    from mdrn_cli.patches import read_photographs
-
-    return read_photographs(folder, "gray").photos
+def run_photos(folder: Path) -> PhotoFolder:
+    return read_photographs(folder, "gray")
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])

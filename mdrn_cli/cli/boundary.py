@@ -8,9 +8,12 @@ import traceback
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import DeviceError, InputError, MdrnError, WeightsError
+from mdrn_cli.parallel import launched
 
 INTERRUPTED = 130
+# What may befall a single process of torchrun; other errors are met by all, and told by the first.
+_OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
 # Click's UsageError, from wherever this version of typer takes click.
 _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -26,12 +29,14 @@ def run(app: typer.Typer) -> int:
     try:
         code = app(arguments, standalone_mode=False)
     except MdrnError as error:
-        _show(error.message, error.hint, debug)
+        if launched().first or isinstance(error, _OF_ONE_PROCESS):
+            _show(error.message, error.hint, debug)
         return error.exit_code
     except _ClickUsageError as error:
-        return _usage(error, debug)
+        return _usage(error, debug) if launched().first else 2
     except (KeyboardInterrupt, typer.Abort):
-        stderr.print("interrupted")
+        if launched().first:
+            stderr.print("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         return 1

@@ -67,6 +67,8 @@ def bytes_bar() -> Progress:
 
 def format_bytes(count: int) -> str:
     """A size such as 1.6 MB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
 
 

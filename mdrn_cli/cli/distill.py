@@ -9,6 +9,7 @@ import typer
 from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.cli.runs import (
     BatchSize,
+    CacheMemory,
     Clip,
     Color,
     Compile,
@@ -90,6 +91,7 @@ def distill(
     seed: Seed = 0,
     validate_every: ValidateEvery = "5m",
     save_every: SaveEvery = "1m",
+    cache_memory: CacheMemory = None,
     device: Device = "auto",
     precision: Precision = "auto",
     compile_: Compile = None,

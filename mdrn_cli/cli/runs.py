@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mdrn_cli.cli.console import format_duration, parse_duration, stderr
+from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
 from mdrn_cli.errors import UsageError
+from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
-    from mdrn_cli.patches import PhotoFolder
+    from mdrn_cli.photographs import PhotoFolder, Reading
     from mdrn_cli.runfolder import Counters
     from mdrn_cli.trainconfig import Distillation, TrainConfig
-    from mdrn_cli.training import OnFile, Report
     from mdrn_cli.training import Progress as TrainProgress
+    from mdrn_cli.training import Report
 
-Runner = Callable[["TrainConfig", Path, bool, "Report", "OnFile"], "tuple[Counters, PhotoFolder]"]
+Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tuple[Counters, PhotoFolder]"]
 
 RUN = "Run"
 
@@ -33,7 +34,7 @@ Iterations = Annotated[int | None, typer.Option(help="Length of the run in itera
 TimeBudget = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Length in time, such as 60m or 1h30m.")
 ]
-BatchSize = Annotated[int, typer.Option(help="Patches a step.")]
+BatchSize = Annotated[int, typer.Option(help="Patches a step, over all processes of torchrun together.")]
 PatchSize = Annotated[int, typer.Option(help="Side of a patch in pixels.")]
 Loss = Annotated[str, typer.Option(help="l1 (the paper's) or rmse (per patch; nearer to PSNR).")]
 Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.")]
@@ -46,6 +47,14 @@ ValidateEvery = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Time between two validations.")
 ]
 SaveEvery = Annotated[Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Time between two saves.")]
+CacheMemory = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_bytes,
+        metavar="SIZE",
+        help="Photographs that take more, decoded, are mapped from disk; half of the memory by default.",
+    ),
+]
 Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; on CUDA by default.")]
 Schedule = Annotated[str, typer.Option(help="Of the rates: cosine (to zero) or halving (in equal parts of the run).")]
 Halvings = Annotated[int, typer.Option(help="How often the schedule halving halves the rate.")]
@@ -72,9 +81,18 @@ Smoke = Annotated[
     bool,
     typer.Option("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
 ]
+# Options that configuration files may give as text.
+_PARSED = {
+    "time_budget": parse_duration,
+    "validate_every": parse_duration,
+    "save_every": parse_duration,
+    "cache_memory": parse_bytes,
+}
 # Options that are no part of a run's configuration.
 _CONTROLS = ("output", "resume", "overwrite", "preset", "config", "smoke")
-_ON_RESUME = (*_CONTROLS, "iterations", "time_budget", "device")
+# What may differ each time a run is resumed, besides a larger budget.
+_OF_THE_MACHINE = ("device", "cache_memory")
+_ON_RESUME = (*_CONTROLS, *_OF_THE_MACHINE, "iterations", "time_budget")
 
 
 def resumed_config(ctx: typer.Context) -> TrainConfig:
@@ -87,8 +105,9 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     from mdrn_cli.runfolder import saved_config
     from mdrn_cli.trainconfig import TrainConfig
 
-    config = TrainConfig.from_dict(saved_config(ctx.params["output"]))
     given = _given(ctx)
+    here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
+    config = TrainConfig.from_dict(saved_config(ctx.params["output"]) | here)
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
@@ -114,7 +133,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
     file = read_config(ctx.params["config"], known) if ctx.params["config"] else {}
-    if not is_empty(output):
+    if launched().first and not is_empty(output):
         if not ctx.params["overwrite"]:
             raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
         clear(output)
@@ -128,9 +147,9 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         values |= {"iterations": 2, "time_budget": None}
     if values["data"] is None:
         raise UsageError("no photographs to train on", "give --data FOLDER")
-    for key in ("time_budget", "validate_every", "save_every"):
+    for key, parse in _PARSED.items():
         if isinstance(values[key], str):
-            values[key] = parse_duration(values[key])
+            values[key] = parse(values[key])
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
 
@@ -162,18 +181,15 @@ def build_config(values: dict[str, Any], distillation: Distillation | None = Non
 
 
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
-    """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended."""
+    """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended. Of several processes
+    only the first says anything."""
+    if not launched().first:
+        runner(config, output, resume, lambda _progress: None, None)
+        return
     with _bar() as bar:
-        files = bar.add_task("reading", total=None, state="")
+        reading = _reading(bar, config.patch_size)
         task = bar.add_task("training", total=1.0, state="")
-
-        def on_file(done: int, total: int) -> None:
-            state = f"{done} of {total} photographs"
-            bar.update(files, completed=done, total=total, state=state, visible=done < total)
-
-        counters, photos = runner(config, output, resume, _reporter(bar, task), on_file)
-    for path, reason in photos.unreadable:
-        stderr.print(f"warning: skipped {path}: {reason}", markup=False, highlight=False, soft_wrap=True)
+        counters, _ = runner(config, output, resume, _reporter(bar, task), reading)
     best = f", best validation PSNR {counters.best_psnr:.3f} dB" if counters.best_psnr is not None else ""
     stderr.print(
         f"{counters.iteration} iterations in {format_duration(counters.elapsed)}{best}; checkpoints in {output}",
@@ -186,6 +202,29 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
     return Progress(*columns, console=stderr, disable=not stderr.is_terminal)
+
+
+def _reading(bar: Progress, patch_size: int) -> Reading:
+    """Shows how photographs are read: memory first, then a bar, then what is left out."""
+    from mdrn_cli.photographs import Reading
+
+    task = bar.add_task("reading", total=None, state="", visible=False)
+
+    def planned(count: int, size: int, path: Path | None) -> None:
+        where = f"mapped from {path}" if path else "in memory"
+        stderr.print(f"{count} photographs, {format_bytes(size)} decoded, {where}", highlight=False, soft_wrap=True)
+
+    def file(done: int, total: int) -> None:
+        state = f"{done} of {total} photographs"
+        bar.update(task, completed=done, total=total, state=state, visible=done < total)
+
+    def read(photos: PhotoFolder, too_small: int) -> None:
+        for path, reason in photos.unreadable:
+            print_warning(f"skipped {path}: {reason}")
+        if too_small:
+            print_warning(f"{too_small} photographs are smaller than a patch of {patch_size} pixels and left out")
+
+    return Reading(planned, file, read)
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr
+from mdrn_cli.cli.console import bytes_bar, format_bytes, print_warning, stderr
 from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline
 from mdrn_cli.errors import UsageError, WeightsError
 
@@ -92,6 +92,40 @@ def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> N
     from mdrn_cli.weights import all_records, locate, named
 
     typer.echo(str(locate(named(all_records(manifest or ()), name))))
+
+
+@app.command()
+def export(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A checkpoint, by name or file.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; NAME.onnx here by default.")
+    ] = None,
+    kind: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    manifest: Manifests = None,
+    _offline: Offline = False,
+) -> None:
+    """Write a checkpoint as an ONNX model of any height and width, checked against the network."""
+    from mdrn_cli.checkpoint import load_checkpoint
+    from mdrn_cli.files import write_atomically
+    from mdrn_cli.onnxexport import check, to_onnx
+    from mdrn_cli.weights import all_records, explicit_path, locate, named
+
+    if kind != "onnx":
+        raise UsageError(f"--format must be onnx, not {kind!r}")
+    source = explicit_path(name) or locate(named(all_records(manifest or ()), name))
+    target = output or Path(f"{source.stem}.onnx")
+    if target.exists() and not overwrite:
+        raise UsageError(f"{target} exists already", "replace it with --overwrite")
+    checkpoint = load_checkpoint(source)
+    content = to_onnx(checkpoint)
+    difference = check(content, checkpoint)
+    write_atomically(target, content)
+    if difference is None:
+        print_warning("not checked: onnxruntime is not installed")
+    else:
+        stderr.print(f"checked by ONNX Runtime: largest difference {difference:.1e} on a scale of 1", highlight=False)
+    typer.echo(str(target))
 
 
 @app.command()

@@ -1,0 +1,155 @@
+"""Data-parallel training: the processes that `torchrun` started, joined by torch.distributed (NCCL on GPUs, gloo on
+CPUs). Without `torchrun` there is one process, and nothing here does anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Others wait while the first process reads photographs or validates, which may take long.
+PATIENCE = timedelta(hours=6)
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those of a run.
+
+    Attributes:
+        rank: 0 for the first, which alone writes and prints.
+        size: processes in all.
+        local_rank, local_size: the same on this machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> slice:
+        """This process's part of a batch of `count`.
+
+        Raises:
+            UsageError: the batch cannot be divided equally.
+        """
+        each, rest = divmod(count, self.size)
+        if rest:
+            raise UsageError(
+                f"a batch of {count} patches cannot be divided equally among {self.size} processes",
+                f"give a --batch-size that is a multiple of {self.size}",
+            )
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def device(self, name: str) -> str:
+        """The device of this process: of several on a machine, each has a GPU of its own.
+
+        Raises:
+            UsageError: a single GPU is named for several processes.
+            DeviceError: there are fewer GPUs than processes.
+        """
+        import torch
+
+        if self.local_size == 1:
+            return name
+        if name == "auto":
+            name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name.startswith("cuda:"):
+            raise UsageError(f"{self.local_size} processes cannot all use {name}", "give --device cuda")
+        if name != "cuda":
+            return name
+        if torch.cuda.device_count() < self.local_size:
+            raise DeviceError(
+                f"{self.local_size} processes but {torch.cuda.device_count()} GPUs here",
+                "start as many processes as there are GPUs, or give --device cpu",
+            )
+        return f"cuda:{self.local_rank}"
+
+    @contextmanager
+    def connected(self, device: str) -> Iterator[None]:
+        """Join the processes, for work on a device such as "cpu" or "cuda:1". Once in a process: torchrun's store
+        would tell those who join again where the others were the first time."""
+        if self.size == 1:
+            yield
+            return
+        import torch
+        import torch.distributed as dist
+
+        on_gpu = device.startswith("cuda")
+        if on_gpu:
+            torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
+        # Not left after an error: the others may be in the midst of an exchange, and torchrun ends them.
+        yield
+        dist.destroy_process_group()
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over the processes; one exchange for all of them."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = torch.split(flat.div_(self.size), [tensor.numel() for tensor in tensors])
+        means = [part.view(tensor.shape) for tensor, part in zip(tensors, parts, strict=True)]
+        torch._foreach_copy_(list(tensors), means)
+
+    def agree(self, elapsed: float, stop: bool) -> tuple[float, bool]:
+        """What all processes go by: the first one's clock, in seconds, and whether any is asked to stop.
+
+        Exchanged between CPUs, so that no GPU is waited for.
+        """
+        if self.size == 1:
+            return elapsed, stop
+        import torch
+        import torch.distributed as dist
+
+        ours = torch.tensor([elapsed if self.first else 0.0, float(stop)], dtype=torch.float64)
+        dist.all_reduce(ours)
+        return float(ours[0]), bool(ours[1] > 0)
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
+        self.agree(0.0, False)
+
+    @contextmanager
+    def first_goes_first(self) -> Iterator[None]:
+        """Work that the first process of each machine does before the others do it."""
+        if self.local_rank:
+            self.barrier()
+        yield
+        if not self.local_rank:
+            self.barrier()
+
+    @contextmanager
+    def ending_together(self) -> Iterator[None]:
+        """Wait for one another after the work, also when it ends in an error of ours, which all meet alike: when one
+        process is gone, torchrun kills the rest, whatever they are writing."""
+        try:
+            yield
+        except MdrnError:
+            self.barrier()
+            raise
+        self.barrier()
+
+
+def launched() -> Group:
+    """This process's place, from the variables `torchrun` sets."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    if "MASTER_ADDR" not in os.environ or any(not os.environ.get(name, "").isdecimal() for name in names):
+        return Group()
+    return Group(*(int(os.environ[name]) for name in names))

@@ -1,0 +1,252 @@
+"""The photographs of a folder tree, decoded once: into memory, or, when they do not fit, into a memory map on disk that
+later runs, and other processes of this one, use as it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.cache import cache_root
+from mdrn_cli.errors import InputError, MdrnError
+from mdrn_cli.files import write_atomically
+from mdrn_cli.image import find_images, read_size, read_uint8
+from mdrn_cli.model import COLOR_CHANNELS
+
+READERS = 8
+FOLDER = "photographs"
+FORMAT = "mdrn.photographs/1"
+
+
+@dataclass(frozen=True)
+class PhotoFolder:
+    """The photographs of a folder tree.
+
+    Attributes:
+        pixels: uint8 (P, C), row by row, one photograph after another.
+        shapes: height and width of each.
+        files: the file of each.
+        unreadable: files that could not be read, with the reason.
+        map: the file `pixels` are mapped from, or None where they are in memory.
+    """
+
+    pixels: NDArray[np.uint8]
+    shapes: list[tuple[int, int]]
+    files: list[Path]
+    unreadable: list[tuple[Path, str]]
+    map: Path | None = None
+
+    @property
+    def photos(self) -> list[NDArray[np.uint8]]:
+        """Each photograph, uint8 (H, W, C), without a copy."""
+        ends = np.cumsum([height * width for height, width in self.shapes])
+        parts = np.split(self.pixels, ends[:-1])
+        return [part.reshape(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
+
+
+def _ignore(*_: object) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a caller is told as photographs are read.
+
+    Attributes:
+        planned: before the first is decoded: how many they are, bytes they take decoded, the memory map or None.
+        file: (files read, files in all), after each.
+        read: in the end: the photographs, and how many of them are smaller than a patch.
+    """
+
+    planned: Callable[[int, int, Path | None], None] = _ignore
+    file: Callable[[int, int], None] = _ignore
+    read: Callable[[PhotoFolder, int], None] = _ignore
+
+
+def read_photographs(folder: Path, color: str, memory: float = math.inf, reading: Reading | None = None) -> PhotoFolder:
+    """Read every image under `folder`, nested or not, as 8-bit gray or color (ITU-R 601 luma for gray).
+
+    Args:
+        folder: searched recursively, in sorted order.
+        color: "gray" or "color".
+        memory: bytes; what takes more, decoded, becomes a memory map in the cache folder. It is found again by the
+            names, sizes and times of the files.
+        reading: told how it goes.
+
+    Raises:
+        InputError: no image in the folder can be read.
+        MdrnError: the cache folder cannot hold the map.
+    """
+    reading = reading or Reading()
+    files = find_images(folder)
+    path = cache_root() / FOLDER / f"{_key(files, color)}.bin"
+    photos = _open_map(path, color)
+    if photos:
+        reading.planned(len(photos.files), photos.pixels.nbytes, path)
+        return photos
+    with ThreadPoolExecutor(READERS) as pool:
+        pixels = list(pool.map(_count_pixels, files))
+    size = sum(pixels) * COLOR_CHANNELS[color]
+    mapped = size > memory
+    reading.planned(sum(count > 0 for count in pixels), size, path if mapped else None)
+    if mapped:
+        return _make_map(path, files, color, size, reading)
+    return _read_into_memory(files, color, sum(pixels), reading)
+
+
+def each_photograph(folder: Path, color: str) -> Iterator[NDArray[np.uint8]]:
+    """The readable images under `folder`, one at a time; see `read_photographs`.
+
+    Raises:
+        InputError: there is none.
+    """
+    none = True
+    for result in _decoded(find_images(folder), color, Reading()):
+        if not isinstance(result, str):
+            none = False
+            yield result
+    if none:
+        raise _nothing_readable()
+
+
+def half_of_memory() -> float:
+    """Bytes: half of this machine's memory, or of what a container may use."""
+    names = getattr(os, "sysconf_names", {})
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else ""
+    return min(total, float(allowed)) / 2 if allowed.isdecimal() else total / 2
+
+
+def _nothing_readable() -> InputError:
+    return InputError("no readable image among the photographs", "give a folder that holds photographs")
+
+
+def _key(files: Sequence[Path], color: str) -> str:
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([FORMAT, color, stats]).encode()).hexdigest()
+
+
+def _count_pixels(file: Path) -> int:
+    """Pixels of an image by its header; 0 when that cannot be read."""
+    try:
+        return math.prod(read_size(file))
+    except InputError:
+        return 0
+
+
+def _decoded(files: Sequence[Path], color: str, reading: Reading) -> Iterator[NDArray[np.uint8] | str]:
+    """Each file's pixels, or why it has none; a few files ahead and no more, so that memory is bounded."""
+    left = iter(files)
+    with ThreadPoolExecutor(READERS) as pool:
+        ahead: deque[Future[NDArray[np.uint8] | str]] = deque(
+            pool.submit(_read_or_reason, file, color) for file in islice(left, 2 * READERS)
+        )
+        done = 0
+        while ahead:
+            result = ahead.popleft().result()
+            ahead.extend(pool.submit(_read_or_reason, file, color) for file in islice(left, 1))
+            done += 1
+            reading.file(done, len(files))
+            yield result
+
+
+def _read_or_reason(file: Path, color: str) -> NDArray[np.uint8] | str:
+    try:
+        return read_uint8(file, color)
+    except InputError as error:
+        return error.message
+
+
+def _collect(
+    files: Sequence[Path], color: str, reading: Reading, keep: Callable[[NDArray[np.uint8]], None]
+) -> tuple[list[tuple[int, int]], list[Path], list[tuple[Path, str]]]:
+    """Hand the pixels (H*W, C) of each photograph to `keep`; returns shapes, files and what is unreadable."""
+    shapes: list[tuple[int, int]] = []
+    read: list[Path] = []
+    unreadable: list[tuple[Path, str]] = []
+    for file, result in zip(files, _decoded(files, color, reading), strict=True):
+        if isinstance(result, str):
+            unreadable.append((file, result))
+            continue
+        keep(result.reshape(-1, result.shape[2]))
+        shapes.append((result.shape[0], result.shape[1]))
+        read.append(file)
+    if not read:
+        raise _nothing_readable()
+    return shapes, read, unreadable
+
+
+def _read_into_memory(files: Sequence[Path], color: str, pixels: int, reading: Reading) -> PhotoFolder:
+    store = np.empty((pixels, COLOR_CHANNELS[color]), np.uint8)
+    end = 0
+
+    def keep(photo: NDArray[np.uint8]) -> None:
+        nonlocal end
+        store[end : end + len(photo)] = photo
+        end += len(photo)
+
+    shapes, read, unreadable = _collect(files, color, reading, keep)
+    return PhotoFolder(store[:end], shapes, read, unreadable)
+
+
+def _make_map(path: Path, files: Sequence[Path], color: str, size: int, reading: Reading) -> PhotoFolder:
+    """Decode into a file, unless another process does so meanwhile: under a lock that dies with its holder."""
+    from filelock import FileLock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            made = _open_map(path, color)
+            if made is None:
+                _write_map(path, files, color, size, reading)
+                made = _open_map(path, color)
+    except OSError as error:
+        raise MdrnError(
+            f"cannot keep {size / 1e9:.1f} GB of decoded photographs in {path.parent} ({error.strerror or error})",
+            "set MDRN_HOME to a folder with room for them, or give more --cache-memory",
+        ) from error
+    assert made is not None
+    return made
+
+
+def _write_map(path: Path, files: Sequence[Path], color: str, size: int, reading: Reading) -> None:
+    """The file, whole, and then its index, without which it counts for nothing."""
+    if shutil.disk_usage(path.parent).free < size:
+        raise OSError(None, "too little space is left")
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            shapes, read, unreadable = _collect(files, color, reading, lambda photo: photo.tofile(file))
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    index = {"shapes": shapes, "files": [*map(str, read)], "unreadable": [(str(f), reason) for f, reason in unreadable]}
+    write_atomically(path.with_suffix(".json"), json.dumps(index).encode())
+
+
+def _open_map(path: Path, color: str) -> PhotoFolder | None:
+    """The photographs of a complete map, or None."""
+    index = path.with_suffix(".json")
+    if not index.is_file() or not path.is_file():
+        return None
+    about = json.loads(index.read_text(encoding="utf-8"))
+    shapes = [(height, width) for height, width in about["shapes"]]
+    pixels, channels = sum(height * width for height, width in shapes), COLOR_CHANNELS[color]
+    if path.stat().st_size != pixels * channels:
+        return None
+    unreadable = [(Path(file), reason) for file, reason in about["unreadable"]]
+    # Copy on write: torch wants arrays it could write to, and nothing writes.
+    mapped = np.memmap(path, np.uint8, "c", shape=(pixels, channels))
+    return PhotoFolder(mapped, shapes, [Path(file) for file in about["files"]], unreadable, path)

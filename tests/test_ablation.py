@@ -1,0 +1,68 @@
+"""tools/ablation.py: pairs of runs that differ in the teacher alone, and a document of what was measured."""
+
+import importlib.util
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+
+from mdrn_cli.trainconfig import Distillation
+
+TOOL = Path(__file__).parents[1] / "tools" / "ablation.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("ablation", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path, tiny_weights, monkeypatch):
+    teacher = Distillation("hmds", str(tiny_weights("gray", 25.0)), 25.0, weight=0.2)
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=2, distillation=teacher)
+    document = tmp_path / "distillation.md"
+
+    def ablate(seeds):
+        tool.ablate(config, seeds, tmp_path / "runs", [str(photo_folder)], None, document)
+
+    ablate(1)
+    trained, inner = [], tool.train
+
+    def counting(arm, folder):
+        trained.append((arm.seed, arm.distillation is not None))
+        return inner(arm, folder)
+
+    monkeypatch.setattr(tool, "train", counting)
+    ablate(2)
+    assert trained == [(1, False), (1, True)], "what is finished is not run again"
+    runs = json.loads(document.with_suffix(".json").read_text())["runs"]
+    assert [(run["seed"], run["distillation"] is not None) for run in runs] == [
+        (0, False),
+        (0, True),
+        (1, False),
+        (1, True),
+    ]
+    values = [run["psnr"]["validation"] for run in runs if run["distillation"]]
+    text = document.read_text()
+    assert f"| distilled | {statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} |" in text
+    assert "weight 0.2 to 0. 2 iterations" in text
+    assert document.with_suffix(".png").is_file()
+
+
+def test_gains_are_means_of_differences_of_the_same_seed(tool):
+    settings = {key: getattr(tiny_config("x"), key) for key in tool.SETTINGS}
+    teacher = {"mode": "hads", "teacher": "t", "teacher_sigma": 50.0, "weight": 0.1, "final_weight": 0.0}
+    teacher["shared_noise"] = True
+    runs = [
+        {"settings": settings, "distillation": how, "seed": seed, "psnr": {"Set12": value}}
+        for how, values in ((None, (27.0, 26.0, 25.0)), (teacher, (27.1, 26.3)))
+        for seed, value in enumerate(values)
+    ]
+    text = tool.markdown(runs)
+    assert "| plain | 26.500 ± 0.707 |" in text, "the plain run without a partner does not count"
+    assert "| gain, seed by seed | 0.200 ± 0.141 |" in text
+    assert "seeds 0, 1." in text

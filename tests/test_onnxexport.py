@@ -1,0 +1,60 @@
+"""A checkpoint exported to ONNX computes what the network does, at any size."""
+
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import run_mdrn, tiny_checkpoint
+
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.onnxexport import CHECKED_SIZES, check, to_onnx
+
+
+@pytest.mark.parametrize("color", ["gray", "color"])
+def test_the_exported_model_is_the_network_at_any_size(color):
+    checkpoint = tiny_checkpoint(color, 25.0, blocks=2)
+    content = to_onnx(checkpoint)
+    model = onnx.load_from_string(content)
+    onnx.checker.check_model(model, full_check=True)
+    assert {entry.key: entry.value for entry in model.metadata_props} == {"sigma": "25", "color": color}
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    network = checkpoint.build()
+    for size in [(32, 40), (33, 47), (8, 1), (1, 1), (5, 7)]:
+        noisy = torch.rand(2, checkpoint.config.channels, *size)
+        with torch.inference_mode():
+            expected = network(noisy).numpy()
+        (given,) = session.run(None, {"noisy": noisy.numpy()})
+        np.testing.assert_allclose(given, expected, atol=2e-5)
+    assert any(side % 8 for size in CHECKED_SIZES for side in size)
+    assert check(content, checkpoint) < 2e-5
+
+
+def test_a_model_that_differs_is_refused():
+    content = to_onnx(tiny_checkpoint(seed=1))
+    with pytest.raises(MdrnError, match="differs from the network"):
+        check(content, tiny_checkpoint(seed=2))
+
+
+def test_without_the_extra_the_way_to_it_is_said(monkeypatch):
+    content = to_onnx(tiny_checkpoint())
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert check(content, tiny_checkpoint()) is None
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MdrnError, match="needs the package onnx") as caught:
+        to_onnx(tiny_checkpoint())
+    assert "pip install 'mdrn-cli[onnx]'" in caught.value.hint
+
+
+def test_the_command_writes_a_checked_file(tmp_path, tiny_weights):
+    output = tmp_path / "mine.onnx"
+    done = run_mdrn("weights", "export", tiny_weights(), "--format", "onnx", "-o", output)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{output}\n"
+    assert "largest difference" in done.stderr
+    onnx.checker.check_model(onnx.load(output))
+    again = run_mdrn("weights", "export", tiny_weights(), "-o", output)
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    assert run_mdrn("weights", "export", "mdrn-2b-gray-50", "--format", "pickle").returncode == 2

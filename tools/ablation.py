@@ -1,0 +1,232 @@
+"""Makes docs/distillation.md: students trained with and without a teacher, all else equal.
+
+    python tools/ablation.py --mode hmds --teacher-sigma 25 --blocks 2 --data ../shared/data/train \
+        --val ../shared/data/val --sets ../shared/data/test --iterations 4000 --seeds 3 --runs ../ablation
+
+For each seed there is a plain run and a distilled one, from the same initial weights, over the same patches and noise,
+for the same number of iterations; what is measured is the averaged weights at the end. (Under --no-shared-noise the
+teacher's noise comes from the same random stream, and the patches differ.) Figures go into docs/distillation.json, run
+by run, and the document is written from that file alone. A run that is in it is not run again, one that was interrupted
+is gone on with, and a plain run serves every distilled one of the same settings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mdrn_cli.bench import measure
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.datasets import open_dataset
+from mdrn_cli.distillation import run_distill
+from mdrn_cli.engine import Engine
+from mdrn_cli.files import write_atomically
+from mdrn_cli.runfolder import LAST_FILE, METRICS_FILE, STATE_FILE
+from mdrn_cli.trainconfig import Distillation, TrainConfig
+from mdrn_cli.training import run_train
+from mdrn_cli.weights import find_weights
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
+SCHEMA = "mdrn.ablation/1"
+# What makes two runs comparable; the rest (paths, intervals, the machine) does not decide the result.
+SETTINGS = ("color", "blocks", "features", "sigma", "iterations", "batch_size", "patch_size", "loss", "optimizer")
+SETTINGS += ("learning_rate", "muon_learning_rate", "schedule", "warmup", "clip", "ema")
+
+
+def describe(config: TrainConfig) -> dict[str, Any]:
+    """What identifies a run in the file of results: its settings, its teacher or None, its seed."""
+    about = {key: getattr(config, key) for key in SETTINGS} | {"data": Path(config.data).name}
+    teacher = asdict(config.distillation) if config.distillation else None
+    if teacher:
+        teacher["teacher"] = Path(teacher["teacher"]).name
+    return {"settings": about, "distillation": teacher, "seed": config.seed}
+
+
+def train(config: TrainConfig, runs: Path) -> Path:
+    """Run it, or go on with it, in a folder of its own; returns the folder."""
+    digest = hashlib.sha256(json.dumps(describe(config)).encode()).hexdigest()[:12]
+    folder = runs / f"{config.distillation.mode if config.distillation else 'plain'}-{config.seed}-{digest}"
+    runner = run_distill if config.distillation else run_train
+    runner(config, folder, (folder / STATE_FILE).is_file(), lambda _progress: None)
+    return folder
+
+
+def figures(folder: Path, config: TrainConfig, names: Sequence[str], sets: Path | None) -> dict[str, Any]:
+    """Mean PSNR in dB of a finished run on validation photographs and sets, and its validation curve."""
+    engine = Engine(load_checkpoint(folder / LAST_FILE), config.device)
+    psnr = {}
+    for label, name in (("validation", str(config.val)), *((name, name) for name in names)):
+        result = measure(open_dataset(name, sets, config.color), config.sigma, "", engine)
+        psnr[label] = round(result.mean("psnr"), 4)
+    with (folder / METRICS_FILE).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    curve = [[int(row["iteration"]), float(row["psnr"])] for row in rows if row["psnr"]]
+    return {"psnr": psnr, "curve": curve, "seconds": float(rows[-1]["elapsed"]) if rows else 0.0}
+
+
+def ablate(
+    config: TrainConfig, seeds: int, runs: Path, names: Sequence[str], sets: Path | None, document: Path
+) -> None:
+    """Bring the results up to `seeds` pairs of runs, and the document with them."""
+    results = document.with_suffix(".json")
+    about = json.loads(results.read_text()) if results.is_file() else {"schema": SCHEMA, "runs": []}
+    for seed in range(seeds):
+        for arm in (replace(config, distillation=None, seed=seed), replace(config, seed=seed)):
+            identity = describe(arm)
+            if any(all(run[key] == identity[key] for key in identity) for run in about["runs"]):
+                continue
+            about["runs"].append(identity | figures(train(arm, runs), arm, names, sets))
+            write_atomically(results, (json.dumps(about, indent=1) + "\n").encode())
+    write_atomically(document, markdown(about["runs"]).encode())
+    with suppress(ImportError):
+        draw(about["runs"], document.with_suffix(".png"))
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean and, of several, sample standard deviation."""
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+
+def pairs(runs: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]]:
+    """For each way to distill, what it is and its (plain, distilled) runs, seed by seed."""
+    found: dict[str, Any] = {}
+    for run in (run for run in runs if run["distillation"]):
+        same = [
+            r for r in runs if not r["distillation"] and (r["settings"], r["seed"]) == (run["settings"], run["seed"])
+        ]
+        key = json.dumps([run["settings"], run["distillation"]], sort_keys=True)
+        found.setdefault(key, (run, []))[1].extend((plain, run) for plain in same)
+    return [(run, both) for run, both in found.values() if both]
+
+
+def section(run: dict[str, Any], both: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> list[str]:
+    """A heading, the settings and a table of one way to distill."""
+    settings, teacher = run["settings"], run["distillation"]
+    columns = [name for name in run["psnr"] if all(name in r["psnr"] for pair in both for r in pair)]
+    own = "" if teacher["mode"] == "hads" or teacher["shared_noise"] else ", noise of its own"
+    lines = [
+        f"## {teacher['mode'].upper()}: {settings['color']} {settings['sigma']:g}, B = {settings['blocks']}",
+        "",
+        f"Teacher `{teacher['teacher']}` at sigma {teacher['teacher_sigma']:g}{own}; weight {teacher['weight']:g} to "
+        f"{teacher['final_weight']:g}. {settings['iterations']} iterations of {settings['batch_size']} patches of "
+        f"{settings['patch_size']}x{settings['patch_size']}, {settings['optimizer']}, {settings['loss']}; "
+        f"seeds {', '.join(str(plain['seed']) for plain, _ in both)}.",
+        "",
+        f"| student | {' | '.join(columns)} |",
+        f"|---|{'---|' * len(columns)}",
+    ]
+    for label, index in (("plain", 0), ("distilled", 1)):
+        cells = [mean_and_spread([pair[index]["psnr"][name] for pair in both]) for name in columns]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    gains = [mean_and_spread([ours["psnr"][name] - plain["psnr"][name] for plain, ours in both]) for name in columns]
+    return [*lines, f"| gain, seed by seed | {' | '.join(gains)} |", ""]
+
+
+def markdown(runs: Sequence[dict[str, Any]]) -> str:
+    """The document: a section for each way to distill."""
+    lines = [
+        "# Distillation",
+        "",
+        "Made by `tools/ablation.py` from `distillation.json`, which has every run. PSNR in dB under the protocol of",
+        "docs/results.md: mean and sample standard deviation over the seeds. Both students of a seed start from the",
+        "same weights and train for the same number of iterations; the averaged weights at the end are measured.",
+        "",
+    ]
+    for run, both in pairs(runs):
+        lines += section(run, both)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw(runs: Sequence[dict[str, Any]], output: Path) -> None:
+    """Validation PSNR over iterations of every run, a panel for each way to distill. Needs matplotlib."""
+    from matplotlib.figure import Figure
+
+    found = pairs(runs)
+    figure = Figure(figsize=(8, 4 * len(found)), layout="constrained")
+    for axis, (run, both) in zip(figure.subplots(len(found), squeeze=False)[:, 0], found, strict=True):
+        for pair in both:
+            for one, color, label in zip(pair, ("tab:gray", "tab:blue"), ("plain", "distilled"), strict=True):
+                axis.plot(*zip(*one["curve"], strict=True), color=color, label=label if pair is both[0] else None)
+        teacher = run["distillation"]
+        axis.set_title(f"{teacher['mode'].upper()}, teacher {teacher['teacher']}, weight {teacher['weight']:g}")
+        axis.set_ylabel("validation PSNR (dB)")
+        axis.legend()
+    axis.set_xlabel("iteration")
+    figure.savefig(output, dpi=110)
+
+
+def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    defaults = TrainConfig(data="", iterations=1)
+    parser.add_argument("--mode", choices=("hads", "hmds"), required=True)
+    parser.add_argument(
+        "--teacher", help="name or file; the bundled MDRN, for hmds of the size of the student, by default"
+    )
+    parser.add_argument("--teacher-sigma", type=float, help="the student's own for hads")
+    parser.add_argument("--weight", type=float, default=Distillation.weight)
+    parser.add_argument("--final-weight", type=float, default=Distillation.final_weight)
+    parser.add_argument("--shared-noise", action=argparse.BooleanOptionalAction, default=True)
+    for name in ("data", "val"):
+        parser.add_argument(f"--{name}", required=True, help="folder of photographs")
+    parser.add_argument("--sets", type=Path, help="folder that holds the benchmark sets")
+    parser.add_argument("--set", action="append", help="benchmark set, may be repeated; Set12 and BSD68 by default")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, required=True)
+    for name in (
+        "blocks",
+        "batch_size",
+        "patch_size",
+        "sigma",
+        "learning_rate",
+        "muon_learning_rate",
+        "validate_every",
+    ):
+        value = 2 if name == "blocks" else getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
+    for name in ("color", "loss", "optimizer", "device", "precision"):
+        parser.add_argument(f"--{name}", default=getattr(defaults, name))
+    parser.add_argument("--runs", type=Path, required=True, help="where the run folders go")
+    parser.add_argument("--document", type=Path, default=DOCUMENT, help="its .json and .png lie beside it")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run what is missing and write the document."""
+    a = parse_arguments(given)
+    teacher_sigma = a.sigma if a.teacher_sigma is None else a.teacher_sigma
+    family = "mdrn-2b" if a.mode == "hmds" and a.blocks == 2 else "mdrn"
+    teacher, _ = find_weights(a.teacher or family, a.color, teacher_sigma)
+    config = TrainConfig(
+        data=a.data,
+        val=a.val,
+        color=a.color,
+        blocks=a.blocks,
+        sigma=a.sigma,
+        iterations=a.iterations,
+        batch_size=a.batch_size,
+        patch_size=a.patch_size,
+        loss=a.loss,
+        optimizer=a.optimizer,
+        learning_rate=a.learning_rate,
+        muon_learning_rate=a.muon_learning_rate,
+        device=a.device,
+        precision=a.precision,
+        validate_every=a.validate_every,
+        distillation=Distillation(a.mode, str(teacher), teacher_sigma, a.weight, a.final_weight, a.shared_noise),
+    )
+    ablate(config, a.seeds, a.runs, a.set or ("Set12", "BSD68"), a.sets, a.document)
+
+
+if __name__ == "__main__":
+    main()
