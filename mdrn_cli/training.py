@@ -17,7 +17,7 @@ from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpo
 from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers
@@ -28,6 +28,7 @@ from mdrn_cli.runfolder import (
     LAST_FILE,
     Counters,
     RunState,
+    clear,
     load_state,
     save_environment,
     save_sample,
@@ -108,8 +109,8 @@ def run_train(
 
     Args:
         config: the run.
-        output: run folder; created.
-        resume: go on from the state in it.
+        output: run folder; created, an earlier run in it removed.
+        resume: go on from the state in it instead.
         report: called every few steps.
         on_file: called with (photographs read, photographs in all).
 
@@ -142,10 +143,17 @@ def run_with(
     if config.val:
         validator = Validator(read_photographs(Path(config.val), config.color).photos, config.sigma)
     model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    output.mkdir(parents=True, exist_ok=True)
-    write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
-    save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."))
-    counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report)
+    step_loss = make_loss(device)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(output)
+        if not resume:
+            clear(output)  # not before: a request that makes no sense must not cost the run it would replace
+        write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
+        save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."))
+        counters = fit(config, model, step_loss, sampler, validator, output, resume, report)
+    except OSError as error:
+        raise write_error(output, error) from error
     return counters, photos
 
 
