@@ -3,13 +3,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test lint speed clean
+.PHONY: demo test stress golden lint speed clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
+
+# Faults and load at full size, some minutes; -s shows the figures (docs/reliability.md).
+stress: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -s --full-size tests/test_faults.py tests/test_load.py
+
+# After a checkpoint was replaced: what the bundled checkpoints make of two small pictures.
+golden: $(VENV)/.installed-test
+	$(BIN)/python tests/golden_outputs.py
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

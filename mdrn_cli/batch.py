@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.image import (
     FORMATS,
     SaveOptions,
@@ -59,11 +60,19 @@ class Naming:
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `skip` when the result exists already."""
+    """One input and where its result goes.
+
+    Attributes:
+        source: the input.
+        target: where its result goes.
+        skip: whether the result exists already and is kept.
+        existing: what to do where it has come to exist by the time it would be written: see Naming.
+    """
 
     source: Path
     target: Path
     skip: bool = False
+    existing: str = "overwrite"
 
 
 @dataclass(frozen=True)
@@ -145,8 +154,12 @@ def _plan_file(source: Path, name: str, naming: Naming, into_folder: bool, exist
     if not into_folder and not target.parent.is_dir():
         raise UsageError(f"no folder {target.parent} to write to", "create it first")
     if target.exists() and existing == "error":
-        raise UsageError(f"{target} exists already", "use --overwrite to replace it, --skip-existing to keep it")
-    return Job(source, target, skip=existing == "skip" and target.exists())
+        raise _exists_already(target)
+    return Job(source, target, existing == "skip" and target.exists(), existing)
+
+
+def _exists_already(target: Path) -> UsageError:
+    return UsageError(f"{target} exists already", "use --overwrite to replace it, --skip-existing to keep it")
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
@@ -189,9 +202,11 @@ def run_jobs(
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
     todo = [job for job in jobs if not job.skip]
+    for folder in {job.target.parent for job in todo}:
+        remove_leftovers(folder)
     yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        reading: deque[Future[tuple[Picture, float]]] = deque()
+        reading: deque[Future[_Input]] = deque()
         writing: deque[Future[Outcome]] = deque()
         try:
             for k, job in enumerate(todo):
@@ -201,12 +216,12 @@ def run_jobs(
                     on_start(job)
                 writing.append(_restore(job, reading.popleft(), restore, on_tile, writer, finish))
                 while writing and (len(writing) > LOOKAHEAD or writing[0].done()):
-                    outcome = writing.popleft().result()
+                    outcome = _released(writing.popleft().result())
                     yield outcome
                     if fail_fast and outcome.status == FAILED:
                         return
             while writing:
-                yield writing.popleft().result()
+                yield _released(writing.popleft().result())
         finally:
             for read in reading:
                 read.cancel()
@@ -214,31 +229,74 @@ def run_jobs(
                 write.cancel()
 
 
-def _read(job: Job) -> tuple[Picture, float]:
+@dataclass(frozen=True)
+class _Input:
+    """A picture read, what its file was then (see `_stamp`), and the seconds it took."""
+
+    picture: Picture
+    stamp: tuple[int, ...]
+    seconds: float
+
+
+def _read(job: Job) -> _Input:
     began = time.perf_counter()
-    return read_picture(job.source), time.perf_counter() - began
+    stamp = _stamp(job.source)
+    return _Input(read_picture(job.source), stamp, time.perf_counter() - began)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What changes with the content of a file; empty where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _appeared(job: Job) -> Outcome | None:
+    """What becomes of a job whose result has been made since the plan, by another process as a rule."""
+    if job.existing == "overwrite" or not job.target.exists():
+        return None
+    if job.existing == "skip":
+        return Outcome(job, SKIPPED)
+    return Outcome(job, FAILED, _exists_already(job.target))
+
+
+def _released(outcome: Outcome) -> Outcome:
+    """The same, without what the frames of its failure hold: the pixels of its picture."""
+    error: BaseException | None = outcome.error
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    return outcome
+
+
+def _known(outcome: Outcome) -> Future[Outcome]:
+    future: Future[Outcome] = Future()
+    future.set_result(outcome)
+    return future
 
 
 def _restore(
     job: Job,
-    reading: Future[tuple[Picture, float]],
+    reading: Future[_Input],
     restore: Restorer,
     on_tile: OnTile | None,
     writer: ThreadPoolExecutor,
     finish: _Finish,
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
+    if outcome := _appeared(job):
+        return _known(outcome)
     try:
-        picture, reading_seconds = reading.result()
-        refuse_lost_alpha(picture, format_of(job.target), finish.save)
+        given = reading.result()
+        refuse_lost_alpha(given.picture, format_of(job.target), finish.save)
         began = time.perf_counter()
-        restored, facts = restore(picture, on_tile)
-        spent = reading_seconds + time.perf_counter() - began
+        restored, facts = restore(given.picture, on_tile)
+        spent = given.seconds + time.perf_counter() - began
     except Exception as error:
-        failed: Future[Outcome] = Future()
-        failed.set_result(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
-        return failed
-    return writer.submit(finish, job, picture, restored, facts, spent)
+        return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
+    return writer.submit(finish, job, given, restored, facts, spent)
 
 
 @dataclass(frozen=True)
@@ -248,12 +306,16 @@ class _Finish:
     save: SaveOptions
     on_restored: OnRestored | None
 
-    def __call__(self, job: Job, picture: Picture, restored: Picture, facts: Facts, spent: float) -> Outcome:
+    def __call__(self, job: Job, given: _Input, restored: Picture, facts: Facts, spent: float) -> Outcome:
         began = time.perf_counter()
         try:
             if self.on_restored:
-                self.on_restored(picture, restored)
+                self.on_restored(given.picture, restored)
             content, warnings = encode_picture(restored, format_of(job.target), self.save)
+            if outcome := _appeared(job):
+                return outcome
+            if job.target == job.source and _stamp(job.source) != given.stamp:
+                raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.target, content)
         except Exception as error:
@@ -268,7 +330,7 @@ def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
         named_error.__cause__ = error
         return named_error
     if isinstance(error, OSError):
-        wrapped = MdrnError(f"cannot write {path} ({error.strerror or error})")
+        wrapped = write_error(path, error)
     else:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import secrets
+import time
+from contextlib import suppress
 from pathlib import Path
+
+from mdrn_cli.errors import MdrnError
+
+LEFTOVER_AGE = 600.0
+"""Seconds after which a partial file that nobody has touched is taken for one that a kill has left."""
+_PARTIAL = ".mdrn-{}.part"
+_HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again") | dict.fromkeys(
+    (errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that can be written to"
+)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace `path` by `data` in one step that survives a crash at any moment.
 
+    A kill may leave a partial file beside it, hidden and with a suffix of its own; see `remove_leftovers`.
+
     Raises:
-        OSError: the folder cannot be written; `path` is as before.
+        MdrnError: the folder cannot be written; `path` is as before.
     """
-    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    # A random name: process numbers repeat among containers that share a folder.
+    partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
     try:
-        with partial.open("wb") as file:
+        with partial.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # also of a folder that has become read-only
+            partial.unlink(missing_ok=True)
+
+
+def write_error(path: Path, error: OSError) -> MdrnError:
+    """What to tell of a file or folder that cannot be written."""
+    return MdrnError(
+        f"cannot write {path} ({error.strerror or error})",
+        _HINTS.get(error.errno or 0, "look at the folder, then run it again"),
+    )
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove partial files that killed runs have left in a folder; those of runs under way are too young."""
+    with suppress(OSError):
+        for partial in folder.glob(_PARTIAL.format("*")):
+            if time.time() - partial.stat().st_mtime > LEFTOVER_AGE:
+                partial.unlink()
 
 
 def sha256_of(path: Path) -> str:

@@ -69,9 +69,10 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         with catch_warnings():
             # Twice as large is an error; large photographs are what this is for.
             simplefilter("ignore", Image.DecompressionBombWarning)
-            file = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_DECODERS)
-        with file:
-            yield file
+            # A stream: files named to Pillow may be mapped into memory, and one cut short meanwhile ends the process.
+            stream = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+            with stream, Image.open(stream, formats=_DECODERS) as file:
+                yield file
     except FileNotFoundError as error:
         raise InputError(f"no file {path}") from error
     except UnidentifiedImageError as error:

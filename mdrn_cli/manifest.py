@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.files import write_atomically
 from mdrn_cli.stretch import stretch_loss
 
 SCHEMA = "mdrn.manifest/1"
@@ -112,7 +113,7 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
 def save_manifest(path: Path, records: Sequence[Record]) -> None:
     """Write a manifest, records sorted by name."""
     data = {"schema": SCHEMA, "checkpoints": [asdict(r) for r in sorted(records, key=lambda r: r.name)]}
-    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def parse_record(item: Any) -> Record:

@@ -7,6 +7,7 @@ last save.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import platform
 import shutil
@@ -39,6 +40,7 @@ CURVES_FILE = "curves.png"
 EVENTS_FOLDER = "events"
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
 _FOLDERS = (SAMPLES_FOLDER, EVENTS_FOLDER)
+_BEGIN = "start one without --resume, with --overwrite where a run was killed before its first save"
 
 
 @dataclass
@@ -125,7 +127,7 @@ def load_state(folder: Path, state: RunState) -> None:
     """
     path = folder / STATE_FILE
     if not path.is_file():
-        raise MdrnError(f"no run to resume in {folder}", "start one without --resume")
+        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
     try:
         with safe_open(path, framework="pt") as file:
             counters = json.loads(file.metadata()["counters"])
@@ -152,7 +154,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads(file.metadata()["config"]))
     except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise MdrnError(f"no run to resume in {folder} ({error})", "start one without --resume") from error
+        raise MdrnError(f"no run to resume in {folder} ({error})", _BEGIN) from error
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -185,11 +187,17 @@ class MetricsFile:
         kept: list[dict[str, str]] = []
         if path.is_file() and resumed_at:
             with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row[self.columns[0]]) <= resumed_at]
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(kept)
+                kept = [row for row in csv.DictReader(file) if self._is_before(row, resumed_at)]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomically(path, text.getvalue().encode())
+
+    def _is_before(self, row: Mapping[str, str | None], resumed_at: int) -> bool:
+        """Whether a row is of the part of the run that counts, and whole: a full disk may have cut the last."""
+        values = [row.get(column) for column in self.columns]
+        return None not in values and (values[0] or "").isdecimal() and int(values[0] or 0) <= resumed_at
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row, on disk at once."""
@@ -200,5 +208,6 @@ class MetricsFile:
 def save_sample(folder: Path, iteration: int, pictures: Sequence[NDArray[np.uint8]]) -> None:
     """Write uint8 (H, W, C) pictures of one size side by side as `samples/NNNNNNNN.png`."""
     (folder / SAMPLES_FOLDER).mkdir(exist_ok=True)
-    strip = np.concatenate(pictures, axis=1)
-    Image.fromarray(strip.squeeze()).save(folder / SAMPLES_FOLDER / f"{iteration:08d}.png")
+    content = io.BytesIO()
+    Image.fromarray(np.concatenate(pictures, axis=1).squeeze()).save(content, "PNG")
+    write_atomically(folder / SAMPLES_FOLDER / f"{iteration:08d}.png", content.getvalue())

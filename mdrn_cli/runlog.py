@@ -4,11 +4,13 @@ the libraries for them are installed (the extra `plots`)."""
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
 
 COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
@@ -67,4 +69,6 @@ def draw_curves(metrics: Path, output: Path) -> None:
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("iteration")
-    figure.savefig(output, dpi=110)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_atomically(output, content.getvalue())

@@ -18,7 +18,7 @@ from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpo
 from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import compute_type, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.interrupts import stop_requests
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
@@ -32,6 +32,7 @@ from mdrn_cli.runfolder import (
     LAST_FILE,
     Counters,
     RunState,
+    clear,
     load_state,
     save_environment,
     save_sample,
@@ -107,8 +108,8 @@ def run_train(
 
     Args:
         config: the run.
-        output: run folder; created.
-        resume: go on from the state in it.
+        output: run folder; created, an earlier run in it removed.
+        resume: go on from the state in it instead.
         report: called every few steps.
         reading: told how the reading of photographs goes.
 
@@ -144,12 +145,13 @@ def run_with(
         if config.val and group.first:
             validator = Validator(each_photograph(Path(config.val), config.color), config.sigma)
         model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if group.first:
-            output.mkdir(parents=True, exist_ok=True)
-            write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
-            precision = str(compute_type(device, config.precision)).removeprefix("torch.")
-            save_environment(output, device, precision, group.size)
-        counters = fit(config, model, make_loss(device), sampler, validator, output, resume, report, group)
+        step_loss = make_loss(device)
+        try:
+            if group.first:
+                prepare_folder(config, output, resume, device, group.size)
+            counters = fit(config, model, step_loss, sampler, validator, output, resume, report, group)
+        except OSError as error:
+            raise write_error(output, error) from error
     return counters, photos
 
 
@@ -164,6 +166,20 @@ def open_data(
     sampler = PatchSampler(photos, config.patch_size, device, resident=photos.pixels.nbytes <= memory)
     reading.read(photos, sampler.too_small)
     return photos, sampler
+
+
+def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torch.device, processes: int) -> None:
+    """The run folder as a run begins: what defines it, and nothing of an earlier one unless that is resumed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    if not resume:
+        clear(output)  # not before: a request that makes no sense must not cost the run it would replace
+    write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
+    save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."), processes)
 
 
 def initial_model(config: TrainConfig) -> MDRN:

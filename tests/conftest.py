@@ -30,6 +30,16 @@ def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full-size", action="store_true", help="faults and load at full size, minutes (make stress)")
+
+
+@pytest.fixture(scope="session")
+def full_size(pytestconfig: pytest.Config) -> bool:
+    """Whether faults and load are run at full size."""
+    return bool(pytestconfig.getoption("--full-size"))
+
+
 @pytest.fixture(scope="session")
 def photo() -> np.ndarray:
     """A real photograph, uint8 (512, 512, 3)."""

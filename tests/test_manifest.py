@@ -32,6 +32,16 @@ RECORDS = load_manifest()
         {"sigma": 0},
         {"sigma": float("nan")},
         {"sigma": "50"},
+        {"sigma": True},
+        {"sigma": 255.5},
+        {"bytes": 0},
+        {"parameters": 1.0},
+        {"metrics": {"Set12": 1e9}},
+        {"metrics": {"Set12": True}},
+        {"spot_checks": {"Set12": 27.0}},
+        {"urls": [1]},
+        {"licence": None},
+        {"training": None},
         {"distilled": "both"},
         {"config": []},
         {"metrics": {"Set12": "high"}},
@@ -42,6 +52,11 @@ def test_a_broken_record_is_refused_by_field(change):
     with pytest.raises(WeightsError) as caught:
         parse_record(record_json(**change))
     assert next(iter(change)) in caught.value.message
+
+
+def test_the_ends_of_each_range_are_valid():
+    for valid in ({"sigma": 0.5}, {"sigma": 255}, {"bytes": 1}, {"name": "a" * 64}, {"metrics": {"Set12": -1}}):
+        assert parse_record(record_json(**valid))
 
 
 def test_missing_fields_and_other_shapes_are_refused(tmp_path):
@@ -102,6 +117,13 @@ def test_a_level_that_has_no_checkpoint_is_served_by_the_best_neighbour():
     assert choose([*records, large], "auto", "gray", 40) is large, "compressing costs less than a smaller network"
     assert choose([*records, large], "auto", "gray", 15) is low, "expanding costs more"
     assert choose(records, "mdrn-2b-gray-5", "gray", 60) is low, "an exact name is obeyed"
+
+
+def test_a_larger_network_is_worth_two_tenths_of_a_decibel():
+    small = {s: parse_record(record_json(name=f"mdrn-2b-gray-{s}", sigma=s)) for s in (25, 50)}
+    large = {s: parse_record(record_json(name=f"mdrn-gray-{s}", family="mdrn", sigma=s)) for s in (10, 25)}
+    assert choose([small[50], large[25]], "auto", "gray", 45) is large[25], "behind by 0.17 as stretched, less 0.06"
+    assert choose([small[25], large[10]], "auto", "gray", 25) is small[25], "behind by 0.26"
 
 
 def test_only_the_very_level_will_do_where_exactness_is_asked():

@@ -53,6 +53,15 @@ def test_pixels_beside_a_cut_have_no_weight_and_outer_edges_all():
     assert left.stop - right.start >= 32
 
 
+def test_the_blend_is_linear_over_the_middle_half_of_the_overlap():
+    left, right = plan_axis(200, 128, 32)
+    assert (left.start, left.stop, right.start, right.stop) == (0, 128, 72, 200)
+    centers = np.arange(200) + 0.5
+    rise = np.clip((centers - 92) / 16, 0, 1)  # about 100, the middle of what is shared, half of 32 wide
+    np.testing.assert_allclose(right.weight, rise[72:], atol=1e-6)
+    np.testing.assert_allclose(left.weight, 1 - rise[:128], atol=1e-6)
+
+
 @pytest.mark.parametrize("broken", [(100, 16), (128, 12), (128, 0), (128, 72), (0, 8)])
 def test_a_tile_that_cannot_work_is_refused(broken):
     with pytest.raises(UsageError):
@@ -95,3 +104,14 @@ def test_a_tile_too_large_for_the_device_is_halved_until_it_fits():
     assert any(max(shape) > 200 for shape in seen[1:]), "not all at once"
     with pytest.raises(OutOfMemoryError):
         halving(small_device, 104)(image)
+
+
+def test_the_smallest_tile_is_twice_the_overlap():
+    image = np.random.default_rng(0).random((1, 160, 256), np.float32)
+
+    def tiny_device(tile):
+        if max(tile.shape[1:]) > 128:
+            raise OutOfMemoryError("full")
+        return tile
+
+    np.testing.assert_allclose(halving(tiny_device, 64)(image), image, atol=1e-5)

@@ -147,7 +147,7 @@ def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path, optimiz
     assert same_weights(tmp_path / "whole" / "last.safetensors", killed / "last.safetensors")
     assert [row["iteration"] for row in rows(killed)] == ["20", "40"]
     assert rows(killed)[0]["loss"] == rows(tmp_path / "whole")[0]["loss"]
-    assert not list(killed.glob(".*.part")) or all(str(process.pid) in p.name for p in killed.glob(".*.part"))
+    assert len(list(killed.glob(".*"))) <= 1, "of the save that the kill cut short"
 
 
 def fit_with(config: TrainConfig, folder: Path, losses) -> None:

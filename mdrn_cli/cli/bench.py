@@ -16,7 +16,7 @@ from rich.table import Table
 from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.speed import bench_speed
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
@@ -131,13 +131,14 @@ def _measure(
 
 
 def _save(path: Path, restored: Any) -> None:
-    from PIL import Image
+    from mdrn_cli.files import write_atomically, write_error
+    from mdrn_cli.image import encode_picture, picture_of
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(restored.squeeze()).save(path)
     except OSError as error:
-        raise MdrnError(f"cannot write {path} ({error.strerror or error})") from error
+        raise write_error(path, error) from error
+    write_atomically(path, encode_picture(picture_of(restored, has_alpha=False), "PNG")[0])
 
 
 def to_json(results: Sequence[Result]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.options import Json
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.picture import Picture
@@ -72,7 +72,4 @@ def _write(output: Path, versions: list[tuple[str, Picture]]) -> None:
     from mdrn_cli.compare import compare_pictures
     from mdrn_cli.files import write_atomically
 
-    try:
-        write_atomically(output, compare_pictures(versions))
-    except OSError as error:
-        raise MdrnError(f"cannot write {output} ({error.strerror or error})") from error
+    write_atomically(output, compare_pictures(versions))

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mdrn_cli.cli.console import parse_bytes, print_error, print_warning, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Job, Outcome
@@ -233,10 +233,7 @@ def _pipe(
         sys.stdout.buffer.write(restored)
         sys.stdout.buffer.flush()
     else:
-        try:
-            write_atomically(output, restored)
-        except OSError as error:
-            raise MdrnError(f"cannot write {output} ({error.strerror or error})") from error
+        write_atomically(output, restored)
 
 
 def _content(path: Path) -> bytes:
@@ -392,7 +389,4 @@ def _summary(outcomes: list[Outcome], count: int) -> dict[str, Any]:
 def _write_report(path: Path, results: list[dict[str, Any]], summary: dict[str, Any]) -> None:
     from mdrn_cli.files import write_atomically
 
-    try:
-        write_atomically(path, (json.dumps({"results": results, "summary": summary}, indent=1) + "\n").encode())
-    except OSError as error:
-        raise MdrnError(f"cannot write {path} ({error.strerror or error})") from error
+    write_atomically(path, (json.dumps({"results": results, "summary": summary}, indent=1) + "\n").encode())

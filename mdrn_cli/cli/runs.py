@@ -126,17 +126,15 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         UsageError: the folder is not empty, or preset or file make no sense.
     """
     from mdrn_cli.configfile import read_config
-    from mdrn_cli.runfolder import clear, is_empty
+    from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
     output, preset = ctx.params["output"], ctx.params["preset"] or "fast"
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
     file = read_config(ctx.params["config"], known) if ctx.params["config"] else {}
-    if launched().first and not is_empty(output):
-        if not ctx.params["overwrite"]:
-            raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
-        clear(output)
+    if launched().first and not ctx.params["overwrite"] and not is_empty(output):
+        raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
     given = {_field(name) for name in _given(ctx)}
     if given & {"iterations", "time_budget"}:
         given |= {"iterations", "time_budget"}  # the one given is the whole budget

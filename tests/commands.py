@@ -1,0 +1,71 @@
+"""Commands in processes of their own that start in milliseconds, forked from a server that has torch loaded, so that
+many can be killed or run at once."""
+
+import multiprocessing
+import os
+import sys
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+_SERVER = multiprocessing.get_context("forkserver")
+_PLOTS = ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.utils.tensorboard")
+_SERVER.set_forkserver_preload(["mdrn_cli.cli", "mdrn_cli.batch", "mdrn_cli.training", "pyvips", "commands", *_PLOTS])
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command under way; its stdout and stderr are in files."""
+
+    process: BaseProcess
+    stdout: Path
+    stderr: Path
+
+    def kill(self) -> bool:
+        """SIGKILL; whether that is what ended it."""
+        self.process.kill()
+        self.process.join()
+        return self.process.exitcode == -9
+
+    def wait(self, timeout: float = 600) -> "Finished":
+        self.process.join(timeout)
+        assert self.process.exitcode is not None, "it hangs"
+        return Finished(self.process.exitcode, self.stdout.read_text(), self.stderr.read_text())
+
+
+@dataclass(frozen=True)
+class Finished:
+    code: int
+    stdout: str
+    stderr: str
+
+
+def start(*arguments: object, logs: Path, **environment: str) -> Command:
+    """`mdrn` with arguments, as a user runs it but for how the process comes to be.
+
+    Args:
+        arguments: of the command line.
+        logs: folder for what it prints.
+        environment: variables to set.
+    """
+    logs.mkdir(exist_ok=True)
+    number = len(list(logs.iterdir()))
+    stdout, stderr = logs / f"{number}.stdout", logs / f"{number}.stderr"
+    stdout.touch()
+    stderr.touch()
+    environment = {"MDRN_HOME": os.environ["MDRN_HOME"], "MDRN_OFFLINE": "1", "COLUMNS": "200"} | environment
+    process = _SERVER.Process(target=_run, args=([*map(str, arguments)], str(stdout), str(stderr), environment))
+    process.start()
+    return Command(process, stdout, stderr)
+
+
+def _run(arguments: list[str], stdout: str, stderr: str, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    for path, descriptor in ((stdout, 1), (stderr, 2)):
+        opened = os.open(path, os.O_WRONLY | os.O_APPEND)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.argv = ["mdrn", *arguments]
+    from mdrn_cli.cli import main
+
+    sys.exit(main())

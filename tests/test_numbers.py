@@ -1,0 +1,63 @@
+"""The same input gives the same bytes, and a checkpoint the outputs that it had when it was bundled."""
+
+import numpy as np
+import pytest
+import torch
+from golden_outputs import GOLDEN, key, outputs
+from PIL import Image
+
+from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+from mdrn_cli.manifest import load_manifest
+from mdrn_cli.restore import DenoiseOptions
+
+RECORDS = load_manifest()
+GOLDEN_TOLERANCE = 1e-4
+"""A fortieth of a step of 8 bits. Other releases of torch and other processors add up in another order: units in the
+last place of float32, 1e-7 at these intensities, which some forty layers can make a hundred of."""
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
+def test_outputs_are_the_golden_ones(record):
+    with np.load(GOLDEN, allow_pickle=False) as golden:
+        for name, values in outputs(record).items():
+            assert name in golden.files, f"{record.name} was replaced: run `make golden` and look at what changed"
+            np.testing.assert_allclose(values, golden[name], rtol=0, atol=GOLDEN_TOLERANCE)
+
+
+def test_the_golden_file_has_no_more_than_the_bundled_checkpoints():
+    with np.load(GOLDEN, allow_pickle=False) as golden:
+        assert {*golden.files} == {key(record, name) for record in RECORDS for name in ("waves", "shapes")}
+
+
+@pytest.fixture
+def pictures(tmp_path, photo):
+    """Of different sizes and noise levels, tiled and not, gray and in color."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(photo[:45, 100:240]).save(folder / "a.png")
+    Image.fromarray(photo[300:330, 100:120]).save(folder / "b.png")
+    Image.fromarray(photo[:40, :60]).convert("L").save(folder / "c.png")
+    return sorted(folder.iterdir())
+
+
+def denoised(files, out, options):
+    outcomes = list(run_jobs(plan_jobs(files, Naming(out)), options))
+    assert all(outcome.error is None for outcome in outcomes)
+    return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_bytes_for_any_number_of_threads_and_in_any_order(tmp_path, pictures, monkeypatch, precision):
+    """Of the files in a run, and so of the networks loaded: each level is estimated."""
+    options = DenoiseOptions(tile=128, device="cpu", precision=precision)
+    threads = torch.get_num_threads()
+    try:
+        monkeypatch.setenv("MDRN_THREADS", "1")
+        expected = denoised(pictures, tmp_path / "one", options)
+        assert len(expected) == 3
+        monkeypatch.setenv("MDRN_THREADS", "2")
+        assert denoised(pictures[::-1], tmp_path / "two", options) == expected
+    finally:
+        torch.set_num_threads(threads)
+    (tmp_path / "alone").mkdir()
+    assert denoised(pictures[1:2], tmp_path / "alone", options) == {"b.png": expected["b.png"]}
