@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
+from mdrn_cli.files import exists, is_folder, real_path, write_atomically
 from mdrn_cli.image import (
     FORMATS,
     SaveOptions,
@@ -18,7 +18,7 @@ from mdrn_cli.image import (
     find_images,
     format_of,
     read_picture,
-    refuse_lost_alpha,
+    refuse_unwritable,
 )
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
@@ -59,11 +59,13 @@ class Naming:
 
 @dataclass(frozen=True)
 class Job:
-    """One input and where its result goes; `skip` when the result exists already."""
+    """One input and where its result goes; `skip` when the result exists already, `problem` when it is known
+    beforehand that nothing can come of it."""
 
     source: Path
     target: Path
     skip: bool = False
+    problem: MdrnError | None = None
 
 
 @dataclass(frozen=True)
@@ -100,11 +102,11 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
         InputError: a folder holds no images.
     """
     jobs: list[Job] = []
-    into_folder = len(inputs) > 1 or inputs[0].is_dir() or (naming.output is not None and naming.output.is_dir())
-    if into_folder and naming.output is not None and naming.output.is_file():
+    into_folder = len(inputs) > 1 or is_folder(inputs[0]) or (naming.output is not None and is_folder(naming.output))
+    if into_folder and naming.output is not None and exists(naming.output) and not is_folder(naming.output):
         raise UsageError(f"{naming.output} is a file; several results need a folder")
     for source in inputs:
-        if source.is_dir():
+        if is_folder(source):
             jobs += _plan_folder(source, naming)
         else:
             jobs.append(_plan_file(source, source.name, naming, into_folder, naming.existing))
@@ -113,16 +115,24 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
 
 
 def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
-    files = find_images(folder) if naming.recursive else [f for f in find_images(folder) if f.parent == folder]
+    unreadable: list[OSError] = []
+    files = find_images(folder, naming.recursive, unreadable.append)
     if naming.output is not None:
         files = [f for f in files if not f.is_relative_to(naming.output)]
     elif not naming.in_place:
         names = set(files)
         files = [f for f in files if not _is_result(f, names)]
-    if not files:
+    if not files and not unreadable:
         raise InputError(f"no images in {folder}", "" if naming.recursive else "use --recursive for nested folders")
     existing = "skip" if naming.existing == "error" else naming.existing
-    return [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    jobs = [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    return jobs + [_unlisted(error) for error in unreadable]
+
+
+def _unlisted(error: OSError) -> Job:
+    """The job of a folder whose images cannot be known, so that it is told of with the failures."""
+    folder = Path(error.filename)
+    return Job(folder, folder, problem=InputError(f"cannot list {folder} ({error.strerror})"))
 
 
 def _is_result(file: Path, names: set[Path]) -> bool:
@@ -142,18 +152,18 @@ def _plan_file(source: Path, name: str, naming: Naming, into_folder: bool, exist
     if naming.suffix and (into_folder or naming.output is None):
         target = target.with_suffix(naming.suffix)
     format_of(target)
-    if not into_folder and not target.parent.is_dir():
+    if not into_folder and not is_folder(target.parent):
         raise UsageError(f"no folder {target.parent} to write to", "create it first")
-    if target.exists() and existing == "error":
+    if exists(target) and existing == "error":
         raise UsageError(f"{target} exists already", "use --overwrite to replace it, --skip-existing to keep it")
-    return Job(source, target, skip=existing == "skip" and target.exists())
+    return Job(source, target, skip=existing == "skip" and exists(target))
 
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     sources: dict[Path, Path] = {}
-    inputs = {job.source.resolve() for job in jobs}
+    inputs = {real_path(job.source) for job in jobs}
     for job in jobs:
-        target = job.target.resolve()
+        target = real_path(job.target)
         if target in sources:
             raise UsageError(
                 f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
@@ -188,8 +198,13 @@ def run_jobs(
     """
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
-    todo = [job for job in jobs if not job.skip]
+    todo = [job for job in jobs if not job.skip and not job.problem]
     yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
+    for job in jobs:
+        if job.problem:
+            yield Outcome(job, FAILED, job.problem)
+            if fail_fast:
+                return
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reading: deque[Future[tuple[Picture, float]]] = deque()
         writing: deque[Future[Outcome]] = deque()
@@ -230,13 +245,13 @@ def _restore(
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
     try:
         picture, reading_seconds = reading.result()
-        refuse_lost_alpha(picture, format_of(job.target), finish.save)
+        refuse_unwritable(picture, format_of(job.target), finish.save)
         began = time.perf_counter()
         restored, facts = restore(picture, on_tile)
         spent = reading_seconds + time.perf_counter() - began
     except Exception as error:
         failed: Future[Outcome] = Future()
-        failed.set_result(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
+        failed.set_result(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
         return failed
     return writer.submit(finish, job, picture, restored, facts, spent)
 
@@ -257,18 +272,18 @@ class _Finish:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.target, content)
         except Exception as error:
-            return Outcome(job, FAILED, _as_mdrn_error(error, job.target))
+            return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
         return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)
 
 
-def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
+def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
     if isinstance(error, MdrnError):
         named = error.message if str(path) in error.message else f"{path}: {error.message}"
-        named_error = type(error)(named, error.hint, error.exit_code)
-        named_error.__cause__ = error
-        return named_error
-    if isinstance(error, OSError):
-        wrapped = MdrnError(f"cannot write {path} ({error.strerror or error})")
+        wrapped: MdrnError = type(error)(named, error.hint, error.exit_code)
+    elif isinstance(error, OSError):
+        wrapped = MdrnError(f"cannot {doing} {path} ({error.strerror or error})")
+    elif isinstance(error, MemoryError):
+        wrapped = OutOfMemoryError(f"not enough memory for {path}")
     else:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error
@@ -294,7 +309,7 @@ def denoise_content(
     """
     save = save or SaveOptions()
     picture = read_picture(content)
-    refuse_lost_alpha(picture, kind, save)
+    refuse_unwritable(picture, kind, save)
     restored, facts = Restorer(options)(picture)
     encoded, warnings = encode_picture(restored, kind, save)
     return encoded, facts, restored.warnings + warnings

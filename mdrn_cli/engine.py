@@ -13,6 +13,7 @@ from mdrn_cli.errors import DeviceError, OutOfMemoryError, UsageError
 from mdrn_cli.model import MDRN
 
 PRECISIONS = ("auto", "bfloat16", "float32")
+MOST_THREADS = 1024
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -27,8 +28,8 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.empty(0, device=device).cpu()  # which the device "meta", of no memory, cannot do
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
     return device
 
@@ -37,12 +38,13 @@ def limit_threads() -> None:
     """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set.
 
     Raises:
-        UsageError: it is not a whole number above 0.
+        UsageError: it is not a whole number from 1 to MOST_THREADS.
     """
     threads = os.environ.get("MDRN_THREADS", "").strip()
     if threads:
-        if not threads.isdecimal() or int(threads) < 1:
-            raise UsageError(f"MDRN_THREADS must be a whole number above 0, not {threads!r}")
+        # So many that the system cannot start them would end the process.
+        if not threads.isdecimal() or len(threads) > 9 or not 1 <= int(threads) <= MOST_THREADS:
+            raise UsageError(f"MDRN_THREADS must be a whole number from 1 to {MOST_THREADS}, not {threads[:40]!r}")
         torch.set_num_threads(int(threads))
 
 

@@ -13,7 +13,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         OSError: the folder cannot be written; `path` is as before.
     """
-    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
+    partial = path.with_name(f".{_shortened(path.name)}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
             file.write(data)
@@ -22,6 +22,30 @@ def write_atomically(path: Path, data: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _shortened(name: str) -> str:
+    """A name of at most 200 bytes, so that more can be added: file systems count bytes, most take 255."""
+    return os.fsdecode(os.fsencode(name)[:200])
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something of that name; never an error, as where the name is too long to be one."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; never an error."""
+    return exists(path) and path.is_dir()
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, as far as it is there; a link that leads back to itself stays as it is."""
+    return Path(os.path.realpath(path))
 
 
 def sha256_of(path: Path) -> str:

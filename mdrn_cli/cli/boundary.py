@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import DeviceError, MdrnError
 
 INTERRUPTED = 130
 # Click's UsageError, from wherever this version of typer takes click.
@@ -23,6 +24,9 @@ def run(app: typer.Typer) -> int:
     debug = "--debug" in options
     if debug:
         arguments.remove("--debug")
+    else:
+        # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
+        warnings.filterwarnings("ignore", module="PIL")
     try:
         code = app(arguments, standalone_mode=False)
     except MdrnError as error:
@@ -35,6 +39,9 @@ def run(app: typer.Typer) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 1
+    except MemoryError:
+        _show("not enough memory", "use a smaller image or --tile", debug)
+        return DeviceError.exit_code
     except Exception as error:
         if debug:
             raise
