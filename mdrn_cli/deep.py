@@ -51,7 +51,8 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
     except pyvips.Error as error:
         raise InputError(f"{name} is damaged or cannot be read ({_reason(error)})") from None
     bits = image.get("bits-per-sample") if "bits-per-sample" in fields else pixels.dtype.itemsize * 8
-    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), image.hasalpha(), bits
+    # libvips drops axes of one band, and all of a single pixel.
+    return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits
 
 
 def refuse_damaged_jpeg(source: Path | bytes, name: str) -> None:
