@@ -239,7 +239,9 @@ def _one_bit(bits: int) -> tuple[str, ...]:
 
 def _is_deep(file: Image.Image) -> bool:
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
-    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in getattr(file, "tile", ()))
+    # Of PNG alone: a BMP has the length of its rows there, which may be 16, too.
+    tiles = getattr(file, "tile", ()) if file.format == "PNG" else ()
+    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in tiles)
 
 
 def _plain_mode(file: Image.Image) -> str | None:
