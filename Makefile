@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: demo test stress golden lint speed clean
+.PHONY: demo test stress golden lint speed audit lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -27,6 +27,21 @@ lint: $(VENV)/.installed-test
 # The peers are measured where they are installed: pip install bm3d scikit-image PyWavelets.
 speed: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
+
+# Known vulnerabilities of the locked packages. --strict: a package that the service does not know, or a service that
+# cannot be reached, is no clean bill.
+audit: $(VENV)/.installed-tools
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.txt || \
+	  { echo "vulnerable packages, or no audit: see above"; exit 1; }
+
+# Every package of the development environment, for all supported versions of Python, with hashes.
+lock: $(VENV)/.installed-tools
+	$(BIN)/uv pip compile pyproject.toml --extra test -c constraints.txt --universal --python-version 3.10 \
+	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
+
+$(VENV)/.installed-tools: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit uv
+	touch $@
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.files import remove_leftovers, write_atomically, write_error
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
+from mdrn_cli.files import exists, is_folder, real_path, remove_leftovers, write_atomically, write_error
 from mdrn_cli.image import (
     FORMATS,
     SaveOptions,
@@ -19,7 +19,7 @@ from mdrn_cli.image import (
     find_images,
     format_of,
     read_picture,
-    refuse_lost_alpha,
+    refuse_unwritable,
 )
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
@@ -67,12 +67,14 @@ class Job:
         target: where its result goes.
         skip: whether the result exists already and is kept.
         existing: what to do where it has come to exist by the time it would be written: see Naming.
+        problem: why nothing can come of it, where that is known beforehand.
     """
 
     source: Path
     target: Path
     skip: bool = False
     existing: str = "overwrite"
+    problem: MdrnError | None = None
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,11 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
         InputError: a folder holds no images.
     """
     jobs: list[Job] = []
-    into_folder = len(inputs) > 1 or inputs[0].is_dir() or (naming.output is not None and naming.output.is_dir())
-    if into_folder and naming.output is not None and naming.output.is_file():
+    into_folder = len(inputs) > 1 or is_folder(inputs[0]) or (naming.output is not None and is_folder(naming.output))
+    if into_folder and naming.output is not None and exists(naming.output) and not is_folder(naming.output):
         raise UsageError(f"{naming.output} is a file; several results need a folder")
     for source in inputs:
-        if source.is_dir():
+        if is_folder(source):
             jobs += _plan_folder(source, naming)
         else:
             jobs.append(_plan_file(source, source.name, naming, into_folder, naming.existing))
@@ -122,16 +124,24 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
 
 
 def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
-    files = find_images(folder) if naming.recursive else [f for f in find_images(folder) if f.parent == folder]
+    unreadable: list[OSError] = []
+    files = find_images(folder, naming.recursive, unreadable.append)
     if naming.output is not None:
         files = [f for f in files if not f.is_relative_to(naming.output)]
     elif not naming.in_place:
         names = set(files)
         files = [f for f in files if not _is_result(f, names)]
-    if not files:
+    if not files and not unreadable:
         raise InputError(f"no images in {folder}", "" if naming.recursive else "use --recursive for nested folders")
     existing = "skip" if naming.existing == "error" else naming.existing
-    return [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    jobs = [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    return jobs + [_unlisted(error) for error in unreadable]
+
+
+def _unlisted(error: OSError) -> Job:
+    """The job of a folder whose images cannot be known, so that it is told of with the failures."""
+    folder = Path(error.filename)
+    return Job(folder, folder, problem=InputError(f"cannot list {folder} ({error.strerror})"))
 
 
 def _is_result(file: Path, names: set[Path]) -> bool:
@@ -151,11 +161,11 @@ def _plan_file(source: Path, name: str, naming: Naming, into_folder: bool, exist
     if naming.suffix and (into_folder or naming.output is None):
         target = target.with_suffix(naming.suffix)
     format_of(target)
-    if not into_folder and not target.parent.is_dir():
+    if naming.output is not None and not into_folder and not is_folder(target.parent):
         raise UsageError(f"no folder {target.parent} to write to", "create it first")
-    if target.exists() and existing == "error":
+    if exists(target) and existing == "error":
         raise _exists_already(target)
-    return Job(source, target, existing == "skip" and target.exists(), existing)
+    return Job(source, target, existing == "skip" and exists(target), existing)
 
 
 def _exists_already(target: Path) -> UsageError:
@@ -164,9 +174,9 @@ def _exists_already(target: Path) -> UsageError:
 
 def _refuse_collisions(jobs: Sequence[Job]) -> None:
     sources: dict[Path, Path] = {}
-    inputs = {job.source.resolve() for job in jobs}
+    inputs = {real_path(job.source) for job in jobs}
     for job in jobs:
-        target = job.target.resolve()
+        target = real_path(job.target)
         if target in sources:
             raise UsageError(
                 f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
@@ -201,10 +211,15 @@ def run_jobs(
     """
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
-    todo = [job for job in jobs if not job.skip]
+    todo = [job for job in jobs if not job.skip and not job.problem]
     for folder in {job.target.parent for job in todo}:
         remove_leftovers(folder)
     yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
+    for job in jobs:
+        if job.problem:
+            yield Outcome(job, FAILED, job.problem)
+            if fail_fast:
+                return
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reading: deque[Future[_Input]] = deque()
         writing: deque[Future[Outcome]] = deque()
@@ -255,7 +270,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _appeared(job: Job) -> Outcome | None:
     """What becomes of a job whose result has been made since the plan, by another process as a rule."""
-    if job.existing == "overwrite" or not job.target.exists():
+    if job.existing == "overwrite" or not exists(job.target):
         return None
     if job.existing == "skip":
         return Outcome(job, SKIPPED)
@@ -290,12 +305,12 @@ def _restore(
         return _known(outcome)
     try:
         given = reading.result()
-        refuse_lost_alpha(given.picture, format_of(job.target), finish.save)
+        refuse_unwritable(given.picture, format_of(job.target), finish.save)
         began = time.perf_counter()
         restored, facts = restore(given.picture, on_tile)
         spent = given.seconds + time.perf_counter() - began
     except Exception as error:
-        return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source)))
+        return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
     return writer.submit(finish, job, given, restored, facts, spent)
 
 
@@ -319,18 +334,20 @@ class _Finish:
             job.target.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(job.target, content)
         except Exception as error:
-            return Outcome(job, FAILED, _as_mdrn_error(error, job.target))
+            return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
         return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)
 
 
-def _as_mdrn_error(error: Exception, path: Path) -> MdrnError:
+def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
     if isinstance(error, MdrnError):
         named = error.message if str(path) in error.message else f"{path}: {error.message}"
-        named_error = type(error)(named, error.hint, error.exit_code)
-        named_error.__cause__ = error
-        return named_error
-    if isinstance(error, OSError):
+        wrapped: MdrnError = type(error)(named, error.hint, error.exit_code)
+    elif isinstance(error, OSError) and doing == "write":
         wrapped = write_error(path, error)
+    elif isinstance(error, OSError):
+        wrapped = MdrnError(f"cannot {doing} {path} ({error.strerror or error})")
+    elif isinstance(error, MemoryError):
+        wrapped = OutOfMemoryError(f"not enough memory for {path}")
     else:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error
@@ -356,7 +373,7 @@ def denoise_content(
     """
     save = save or SaveOptions()
     picture = read_picture(content)
-    refuse_lost_alpha(picture, kind, save)
+    refuse_unwritable(picture, kind, save)
     restored, facts = Restorer(options)(picture)
     encoded, warnings = encode_picture(restored, kind, save)
     return encoded, facts, restored.warnings + warnings

@@ -67,8 +67,11 @@ def cache_root() -> Path:
 
 
 def is_intact(path: Path, item: Item) -> bool:
-    """Whether a file is there and is the item, by size and SHA-256."""
-    return path.is_file() and path.stat().st_size == item.bytes and sha256_of(path) == item.sha256
+    """Whether a file is there, can be read and is the item, by size and SHA-256."""
+    try:
+        return path.is_file() and path.stat().st_size == item.bytes and sha256_of(path) == item.sha256
+    except OSError:
+        return False
 
 
 class _StoppedError(Exception):

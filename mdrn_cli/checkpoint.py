@@ -19,7 +19,8 @@ from mdrn_cli.model import MDRN, MSAB, MDRNConfig
 
 METADATA_KEY = "mdrn"
 FORMAT = "mdrn.checkpoint/1"
-FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
+FLOAT_TYPES = ("F16", "BF16", "F32")
+"""Of tensors, as safetensors calls them."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         WeightsError: the file is missing, not safetensors, not an MDRN checkpoint, or does not fit its own
             configuration.
     """
-    if not path.is_file():
-        raise WeightsError(f"no checkpoint file {path}")
     try:
+        if not path.is_file():
+            raise WeightsError(f"no checkpoint file {path}")
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, OSError) as error:
+            names = file.keys()  # (not a mapping)
+            config, sigma, record = _parse_metadata(file.metadata() or {}, path)
+            # What the tensors are is checked before they are read: a foreign file may claim to hold any amount.
+            _check_layout({name: file.get_slice(name) for name in names}, config, path)
+            state = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where it cannot be mapped into memory
         raise WeightsError(
             f"{path} is not a readable safetensors file ({error})", "mdrn loads safetensors only"
         ) from error
-    config, sigma, record = _parse_metadata(metadata, path)
-    _check_shapes(state, config, path)
     _check_finite(state, path)
     return Checkpoint(config, sigma, {name: tensor.float() for name, tensor in state.items()}, record)
 
@@ -92,24 +94,25 @@ def _parse_metadata(metadata: Mapping[str, str], path: Path) -> tuple[MDRNConfig
             raise WeightsError(f"{path} has format {about['format']!r}; this version reads {FORMAT!r}")
         config = MDRNConfig(**about["config"])
         sigma, record = float(about["sigma"]), dict(about["record"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{path} is not an MDRN checkpoint (bad metadata)") from error
     if not 0 < sigma <= 255:
         raise WeightsError(f"{path} has sigma {sigma}, outside 0 to 255")
     return config, sigma, record
 
 
-def _check_shapes(state: Mapping[str, Tensor], config: MDRNConfig, path: Path) -> None:
+def _check_layout(slices: Mapping[str, Any], config: MDRNConfig, path: Path) -> None:
+    """Refuse tensors that are not the network's, from names, shapes and types alone."""
     with torch.device("meta"):
-        expected = {name: tensor.shape for name, tensor in MDRN(config).state_dict().items()}
-    for name in expected.keys() - state.keys():
+        expected = {name: list(tensor.shape) for name, tensor in MDRN(config).state_dict().items()}
+    for name in expected.keys() - slices.keys():
         raise WeightsError(f"{path} lacks the tensor {name}")
-    for name, tensor in state.items():
+    for name, tensor in slices.items():
         if name not in expected:
             raise WeightsError(f"{path} has a tensor the network does not: {name}")
-        if tensor.shape != expected[name] or tensor.dtype not in FLOAT_TYPES:
+        if tensor.get_shape() != expected[name] or tensor.get_dtype() not in FLOAT_TYPES:
             raise WeightsError(
-                f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected {tuple(expected[name])}"
+                f"{path}: {name} is {tensor.get_dtype()} {tensor.get_shape()}, expected {expected[name]}"
             )
 
 

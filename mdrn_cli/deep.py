@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
-from mdrn_cli.metadata import Metadata, tiff_tags
+from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
@@ -40,24 +40,55 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
     import pyvips
 
     try:
-        image = _open(pyvips, source)
+        image = _open(pyvips, source, "error")
         fields = set(image.get_fields())
         pages = image.get("n-pages") if "n-pages" in fields else 1
         if pages > 1:
             raise InputError(f"{name} has {pages} pages; only single images are handled")
         _refuse_unhandled(image, name)
         pixels = image.numpy()
+        _refuse_nonfinite(pixels, name)
     except pyvips.Error as error:
-        reason = (error.detail or error.message).strip().splitlines()
-        raise InputError(f"{name} is damaged or cannot be read ({reason[0] if reason else 'unknown reason'})") from None
+        raise InputError(f"{name} is damaged or cannot be read ({_reason(error)})") from None
     bits = image.get("bits-per-sample") if "bits-per-sample" in fields else pixels.dtype.itemsize * 8
-    return (pixels[:, :, None] if pixels.ndim == 2 else pixels), image.hasalpha(), bits
+    # libvips drops axes of one band, and all of a single pixel.
+    return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits
 
 
-def _open(pyvips: Any, source: Path | bytes) -> Any:
+def refuse_damaged_jpeg(source: Path | bytes, name: str) -> None:
+    """Refuse a JPEG whose pixels are not all there. Pillow does not tell: it fills up with gray.
+
+    Raises:
+        InputError: its data are corrupt or end early.
+    """
+    import pyvips
+
+    try:
+        _open(pyvips, source, "warning").avg()
+    except pyvips.Error as error:
+        reason = _reason(error)
+        # Bytes between segments harm nothing; what libvips cannot read for other reasons Pillow may.
+        if "orrupt JPEG data" in reason and "extraneous bytes" not in reason:
+            raise InputError(f"{name} is damaged ({reason})") from None
+
+
+def _open(pyvips: Any, source: Path | bytes, fail_on: str) -> Any:
     if isinstance(source, bytes):
-        return pyvips.Image.new_from_buffer(source, "", access="sequential", fail_on="error")
-    return pyvips.Image.new_from_file(str(source), access="sequential", fail_on="error")
+        return pyvips.Image.new_from_buffer(source, "", access="sequential", fail_on=fail_on)
+    # By descriptor: libvips takes names in UTF-8 only, and brackets in them for options. It keeps one of its own.
+    with source.open("rb") as file:
+        opened = pyvips.Source.new_from_descriptor(file.fileno())
+    return pyvips.Image.new_from_source(opened, "", access="sequential", fail_on=fail_on)
+
+
+def _reason(error: Any) -> str:
+    lines = (error.detail or error.message).strip().splitlines()
+    return lines[0] if lines else "unknown reason"
+
+
+def _refuse_nonfinite(pixels: NDArray[Any], name: str) -> None:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise InputError(f"{name} has values that are not finite")
 
 
 def _refuse_unhandled(image: Any, name: str) -> None:
@@ -74,8 +105,8 @@ def _refuse_unhandled(image: Any, name: str) -> None:
         raise InputError(f"{name} has pixels of type {image.format}; 8 and 16 bits and 32-bit float are handled")
 
 
-def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> bytes:
-    """A PNG of 16 bits a channel.
+def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
+    """A PNG of 16 bits a channel, and the names of what it cannot hold.
 
     Args:
         data: uint16 (H, W, C), C being 1 to 4; the last of 2 or 4 is alpha.
@@ -83,10 +114,11 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> bytes:
     """
     import pyvips
 
+    keep, lost = save_arguments(metadata, "PNG")
     gray = data.shape[2] < 3
     image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16").copy()
     for field, value in (
-        ("icc-profile-data", metadata.icc_profile),
+        ("icc-profile-data", keep.get("icc_profile")),
         ("exif-data", metadata.exif),
         ("xmp-data", metadata.xmp),
     ):
@@ -96,12 +128,12 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> bytes:
         image.set_type(pyvips.GValue.gstr_type, f"png-comment-{k}-{key}", text)
     if metadata.dpi:
         image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
-    content: bytes = image.pngsave_buffer(bitdepth=16)
-    return content
+    return image.pngsave_buffer(bitdepth=16), lost
 
 
-def encode_tiff(data: NDArray[Any], metadata: Metadata) -> bytes:
-    """A TIFF compressed without loss, its EXIF and GPS directories written as TIFF has them.
+def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
+    """A TIFF compressed without loss, its EXIF and GPS directories written as TIFF has them; and the names of what it
+    cannot hold.
 
     libvips, OpenCV and tifffile write no EXIF directory, Pillow no RGB beyond 8 bits; so the strips are laid out
     here and Pillow writes the directory.
@@ -120,14 +152,15 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> bytes:
     if sum(sizes) > _LARGEST_TIFF:
         raise InputError("the result does not fit the 4 GiB of a TIFF")
     directory = ImageFileDirectory_v2(ifh=b"II\x2a\x00\x08\x00\x00\x00")
-    for tag, value in tiff_tags(metadata).items():
+    tags, lost = tiff_tags(metadata)
+    for tag, value in tags.items():
         directory[tag] = value
     for tag, value in _structure(data, rows, sizes).items():
         directory[tag] = value
     content = io.BytesIO()
     directory.save(content)  # moves the strips' offsets past itself
     content.writelines(strips)
-    return content.getvalue()
+    return content.getvalue(), lost
 
 
 def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any]:

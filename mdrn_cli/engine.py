@@ -16,6 +16,7 @@ from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.model import MDRN
 
 PRECISIONS = ("auto", "bfloat16", "float32")
+MOST_THREADS = 1024
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels: features of full size that live at once at most,
 # and bytes of the process without any.
@@ -37,8 +38,8 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.empty(0, device=device).cpu()  # which the device "meta", of no memory, cannot do
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
     return device
 
@@ -50,11 +51,12 @@ def limit_threads(processes: int = 1) -> None:
         processes: of this machine that share the threads, or else all cores.
 
     Raises:
-        UsageError: it is not a whole number above 0.
+        UsageError: it is not a whole number from 1 to MOST_THREADS.
     """
     threads = os.environ.get("MDRN_THREADS", "").strip()
-    if threads and (not threads.isdecimal() or int(threads) < 1):
-        raise UsageError(f"MDRN_THREADS must be a whole number above 0, not {threads!r}")
+    # So many that the system cannot start them would end the process.
+    if threads and (not threads.isdecimal() or len(threads) > 9 or not 1 <= int(threads) <= MOST_THREADS):
+        raise UsageError(f"MDRN_THREADS must be a whole number from 1 to {MOST_THREADS}, not {threads[:40]!r}")
     if threads or processes > 1:
         available = int(threads) if threads else _cores()
         torch.set_num_threads(max(available // processes, 1))

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
-
-import requests
 
 from mdrn_cli.errors import FetchError
 from mdrn_cli.files import sha256_of
+
+if TYPE_CHECKING:
+    import requests
 
 TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between two pieces of the answer."""
@@ -129,6 +131,8 @@ def _download_with_retries(url: str, part: Path, expected: Expected, on_bytes: O
 
 
 def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
+    import requests  # a quarter of a second, which no one should wait for who fetches nothing
+
     have = _size(part)
     if have > size:
         part.unlink()
@@ -212,6 +216,8 @@ def read_small(source: str, most: int) -> bytes:
     elif is_offline():
         raise FetchError(f"offline: {source} cannot be fetched", "unset MDRN_OFFLINE, or give a file")
     else:
+        import requests
+
         try:
             with requests.get(source, stream=True, timeout=TIMEOUT) as response:
                 response.raise_for_status()

@@ -59,6 +59,25 @@ def remove_leftovers(folder: Path) -> None:
                 partial.unlink()
 
 
+def exists(path: Path) -> bool:
+    """Whether there is something of that name; never an error, as where the name is too long to be one."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; never an error."""
+    return exists(path) and path.is_dir()
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, as far as it is there; a link that leads back to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()

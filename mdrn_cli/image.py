@@ -8,19 +8,22 @@ converted in silence. The depth is that of the data type, never guessed from val
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep
+from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep, refuse_damaged_jpeg
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.files import is_folder
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, from_unit, to_unit
@@ -38,26 +41,41 @@ JPEG_QUALITY = 95
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OTHER_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"BM")
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
 _NO_ALPHA = ("JPEG", "BMP")
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+"""Pixels, where a format has a limit below that of the others."""
+LARGEST_CONTENT = 1 << 32
+"""Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _NO_EXIF = ("BMP",)
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Image files under `folder`, at any depth, sorted; hidden files and folders are left out.
+def find_images(
+    folder: Path, recursive: bool = True, on_unreadable: Callable[[OSError], None] | None = None
+) -> list[Path]:
+    """Whatever is named like an image in a folder, sorted; folders are not, nor is what is hidden. Links to folders are
+    not followed.
+
+    Args:
+        folder: where to look.
+        recursive: whether at any depth.
+        on_unreadable: called with the error for each folder that cannot be listed.
 
     Raises:
-        InputError: the folder does not exist.
+        InputError: the folder does not exist; or without `on_unreadable`, a folder cannot be listed.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"no folder {folder}")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in FORMATS
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        found += [Path(place, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in FORMATS)
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise InputError(f"cannot list {error.filename} ({error.strerror})") from error
 
 
 @contextmanager
@@ -66,20 +84,20 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     Image.init()  # a decoder named before it is loaded is an error of its own
     path = _name(source)
     try:
-        with catch_warnings():
-            # Twice as large is an error; large photographs are what this is for.
-            simplefilter("ignore", Image.DecompressionBombWarning)
-            # A stream: files named to Pillow may be mapped into memory, and one cut short meanwhile ends the process.
-            stream = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-            with stream, Image.open(stream, formats=_DECODERS) as file:
+        with _stream(source) as stream:
+            with catch_warnings():
+                # Twice as large is an error; large photographs are what this is for.
+                simplefilter("ignore", Image.DecompressionBombWarning)
+                file = Image.open(stream, formats=_DECODERS)
+            with file:
                 yield file
-    except FileNotFoundError as error:
-        raise InputError(f"no file {path}") from error
+    except (InputError, MemoryError):
+        raise
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # of the many kinds that a broken file makes Pillow raise
         raise InputError(f"{path} is damaged or cannot be read ({error})") from error
 
 
@@ -124,24 +142,55 @@ def _name(source: Path | bytes) -> str:
     return "the input" if isinstance(source, bytes) else str(source)
 
 
-def _starts_as_tiff(source: Path | bytes) -> bool:
-    if isinstance(source, bytes):
-        return source.startswith(_TIFF_STARTS)
+def read_content(stream: IO[bytes], name: str) -> bytes:
+    """All of a stream that is an image; of anything else, no more than its first bytes.
+
+    Raises:
+        InputError: it does not begin as an image, or is larger than any.
+    """
+    start = stream.read(16)
+    if not start.startswith((*_TIFF_STARTS, *_OTHER_STARTS)):
+        raise InputError(f"{name} is not an image that can be read")
+    content = start + stream.read(LARGEST_CONTENT)
+    if len(content) > LARGEST_CONTENT:
+        raise InputError(f"{name} is larger than {LARGEST_CONTENT} bytes")
+    return content
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A regular file opened for reading. Nothing else is: a pipe that nobody writes to would never end, nor would some
+    devices.
+
+    Raises:
+        InputError: missing, no regular file, or not to be read.
+    """
     try:
-        with source.open("rb") as file:
-            return file.read(4).startswith(_TIFF_STARTS)
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{path} is not a file", "use - to read from a pipe")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise InputError(f"no file {path}") from error
     except OSError as error:
-        raise InputError(
-            f"no file {source}" if isinstance(error, FileNotFoundError) else f"cannot read {source} ({error.strerror})"
-        ) from error
+        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
+
+
+def _stream(source: Path | bytes) -> IO[bytes]:
+    return io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
+
+
+def _starts_as_tiff(source: Path | bytes) -> bool:
+    with _stream(source) as stream:
+        return stream.read(4) in _TIFF_STARTS
 
 
 def _read_tiff(source: Path | bytes) -> Picture:
     try:
-        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
+        with _stream(source) as stream:
             metadata = read_tiff_metadata(stream)
     except InputError as error:
         raise InputError(f"{_name(source)}: {error.message}", error.hint) from error
+    except MemoryError:
+        raise
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
     data, has_alpha, bits = read_deep(source, _name(source))
@@ -154,10 +203,14 @@ def _read_other(source: Path | bytes) -> Picture:
         if _is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
         else:
+            if file.format in ("JPEG", "MPO"):
+                refuse_damaged_jpeg(source, _name(source))
             file.load()
-            plain = file.convert(_plain_mode(file))
+            mode = _plain_mode(file)
+            plain = file if file.mode == mode else file.convert(mode)
             data, has_alpha = np.asarray(plain), plain.mode in ("LA", "RGBA")
-        return picture_of(data, has_alpha, read_metadata(file), warnings)
+        metadata, damages = read_metadata(file)
+        return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
 def picture_of(
@@ -196,7 +249,9 @@ def _one_bit(bits: int) -> tuple[str, ...]:
 
 def _is_deep(file: Image.Image) -> bool:
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
-    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in getattr(file, "tile", ()))
+    # Of PNG alone: a BMP has the length of its rows there, which may be 16, too.
+    tiles = getattr(file, "tile", ()) if file.format == "PNG" else ()
+    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in tiles)
 
 
 def _plain_mode(file: Image.Image) -> str | None:
@@ -251,12 +306,15 @@ class SaveOptions:
             parse_color(self.flatten)
 
 
-def refuse_lost_alpha(picture: Picture, kind: str, options: SaveOptions) -> None:
-    """Tell, before any work is done for it, that a picture's transparency would be lost.
+def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None:
+    """Tell, before any work is done for it, that a format cannot hold a picture.
 
     Raises:
-        UsageError: the format cannot hold the alpha channel, and no background is given.
+        UsageError: its transparency would be lost, and no background is given; or a side is too long.
     """
+    side, longest = max(picture.channels.shape[1:]), _LONGEST_SIDE.get(kind)
+    if longest and side > longest:
+        raise UsageError(f"{kind} cannot hold a side of {side} pixels, only {longest}", "write PNG or TIFF")
     if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None:
         raise UsageError(
             f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP, or use --flatten COLOR"
@@ -275,10 +333,10 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         The content, and warnings of what the format could not hold.
 
     Raises:
-        UsageError: the format cannot hold the alpha channel.
+        UsageError: see `refuse_unwritable`.
     """
     options = options or SaveOptions()
-    refuse_lost_alpha(picture, kind, options)
+    refuse_unwritable(picture, kind, options)
     if options.flatten is not None:
         picture = picture.flattened(options.flatten)
     if options.strip_metadata or kind in _NO_EXIF:
@@ -288,15 +346,22 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
     data = _planes(picture, depth)
     if kind == "TIFF":
-        return encode_tiff(data, metadata), narrowed
-    if depth == "uint16":
-        return encode_deep_png(data, metadata), narrowed
+        content, lost = encode_tiff(data, metadata)
+    elif depth == "uint16":
+        content, lost = encode_deep_png(data, metadata)
+    else:
+        content, lost = _encode_plain(data, metadata, kind, options.quality)
+    return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+
+
+def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, quality: int) -> tuple[bytes, list[str]]:
+    """8 bits a channel, (H, W, C); and the names of what the format cannot hold."""
     arguments, lost = save_arguments(metadata, kind)
     buffer = io.BytesIO()
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
-        buffer, kind, **_format_arguments(kind, options.quality), **arguments
+        buffer, kind, **_format_arguments(kind, quality), **arguments
     )
-    return buffer.getvalue(), narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+    return buffer.getvalue(), lost
 
 
 def _depth_for(depth: str, kind: str) -> str:

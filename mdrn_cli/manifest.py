@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,9 +104,8 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checkpoints"), list):
         raise WeightsError(f"{origin} is not a manifest of schema {SCHEMA}")
     records = tuple(parse_record(item) for item in data["checkpoints"])
-    names = [record.name for record in records]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(record.name for record in records).items():
+        if count > 1:
             raise WeightsError(f"{origin} has more than one record named {name}")
     return records
 
@@ -124,10 +124,10 @@ def parse_record(item: Any) -> Record:
     """
     if not isinstance(item, dict):
         raise WeightsError("a manifest record is not an object")
-    label = f"manifest record {item.get('name')!r}"
+    label = f"manifest record {str(item.get('name'))[:80]!r}"
     missing, unknown = _FIELDS.keys() - item.keys(), item.keys() - _FIELDS.keys()
     if missing or unknown:
-        raise WeightsError(f"{label}: missing or unknown fields: {', '.join(sorted(missing | unknown))}")
+        raise WeightsError(f"{label}: missing or unknown fields: {', '.join(sorted(missing | unknown))[:200]}")
     for name, valid in _FIELDS.items():
         if not valid(item[name]):
             raise WeightsError(f"{label}: {name} is not valid: {str(item[name])[:80]!r}")
@@ -143,7 +143,7 @@ def _figures(value: Any) -> bool:
 
 
 def _count(value: Any) -> bool:
-    return type(value) is int and value > 0
+    return type(value) is int and 0 < value < 1 << 50
 
 
 def _matches(pattern: re.Pattern[str]) -> Any:

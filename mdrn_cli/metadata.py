@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import IO, Any
 
 from PIL import ExifTags, Image, PngImagePlugin
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
 
@@ -20,6 +22,12 @@ _LARGEST_SEGMENT = 65_500
 """Bytes that a JPEG segment can hold, less its heading."""
 _KEPT_SEGMENTS = (("APP13", b"Photoshop 3.0\0"), ("APP1", b"http://ns.adobe.com/xmp/extension/\0"))
 _PNG_XMP = "XML:com.adobe.xmp"
+_LONGEST_KEY = 79
+"""Characters of the key of a text in PNG."""
+_LARGEST_PROFILE = {"PNG": 1 << 20, "JPEG": 255 * 65_519}
+"""Bytes: what Pillow takes from a PNG, and what the segments of a JPEG can hold."""
+_HIGHEST_DPI = 65_535
+"""The most that JPEG can hold; beyond it is no resolution that a picture has."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Metadata:
         icc_profile: color profile.
         exif: "Exif\\0\\0" and a TIFF directory, as in JPEG. Orientation is part of it, and not applied to pixels.
         xmp: XML packet.
-        dpi: resolution across and down, in pixels an inch.
+        dpi: resolution across and down, in pixels an inch; None where there is none or none that can be meant.
         text: keys and values of a PNG's text chunks.
         comment: of a JPEG.
         segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
@@ -47,23 +55,43 @@ class Metadata:
     @property
     def orientation(self) -> int:
         """How the picture is to be turned for viewing, 1 to 8 as EXIF has it; 1 where nothing says so."""
-        directory = Image.Exif()
-        directory.load(self.exif)
-        value = directory.get(ExifTags.Base.Orientation, 1)
+        value = _directory(self.exif).get(ExifTags.Base.Orientation, 1)
         return value if isinstance(value, int) else 1
 
 
-def read_metadata(file: Image.Image) -> Metadata:
-    """Of an image opened with Pillow and loaded, other than TIFF."""
+def _directory(exif: bytes) -> Image.Exif:
+    """The directory of EXIF that `_is_readable`."""
+    directory = Image.Exif()
+    directory.load(exif)
+    return directory
+
+
+def _is_readable(exif: bytes) -> bool:
+    try:
+        dict(_directory(exif))  # values are parsed only when asked for
+    except Exception:  # of many kinds, as Pillow raises them
+        return False
+    return True
+
+
+def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
+    """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
     info = file.info
-    dpi = info.get("dpi")
-    text = getattr(file, "text", {})
-    return Metadata(
+    warnings = []
+    exif = info.get("exif") or b""
+    if not _is_readable(exif):
+        exif = b""
+        warnings.append("the EXIF is damaged and left out")
+    text = [(key, str(value)) for key, value in getattr(file, "text", {}).items() if key != _PNG_XMP]
+    kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
+    if len(kept) < len(text):
+        warnings.append("text under a key that PNG does not allow is left out")
+    metadata = Metadata(
         icc_profile=info.get("icc_profile") or b"",
-        exif=info.get("exif") or b"",
+        exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
-        text=tuple((key, str(value)) for key, value in text.items() if key != _PNG_XMP),
+        dpi=_dpi(info.get("dpi") or (), 2),
+        text=kept,
         comment=_bytes(info.get("comment") or b"") if file.format in ("JPEG", "MPO") else b"",
         segments=tuple(
             (kind, bytes(content))
@@ -71,6 +99,7 @@ def read_metadata(file: Image.Image) -> Metadata:
             if any(kind == kept and content.startswith(start) for kept, start in _KEPT_SEGMENTS)
         ),
     )
+    return metadata, tuple(warnings)
 
 
 def read_tiff_metadata(stream: IO[bytes]) -> Metadata:
@@ -80,8 +109,7 @@ def read_tiff_metadata(stream: IO[bytes]) -> Metadata:
         InputError: its colors are multiplied by its alpha.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
-    directory = Image.Exif()
-    directory.load_from_fp(stream)
+    directory = _tiff_directory(stream)
     if directory.get(_EXTRA_SAMPLES) in (_ASSOCIATED_ALPHA, (_ASSOCIATED_ALPHA,)):
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
     unit = directory.get(296, 2)
@@ -95,12 +123,25 @@ def read_tiff_metadata(stream: IO[bytes]) -> Metadata:
             del directory[tag]
         else:
             directory[tag] = _exact(directory[tag])
+    directory.bigtiff = False  # EXIF has the offsets of a plain TIFF
     return Metadata(
         icc_profile=blobs[_ICC],
         exif=directory.tobytes() if len(directory) else b"",
         xmp=blobs[_XMP],
         dpi=_dpi(resolution, unit),
     )
+
+
+def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
+    """The first directory of a TIFF or BigTIFF."""
+    start = stream.read(16)
+    directory = Image.Exif()
+    directory.endian = "<" if start.startswith(b"II") else ">"
+    directory.bigtiff = 43 in start[2:4]
+    first = ImageFileDirectory_v2(start if directory.bigtiff else start[:8]).next
+    assert first is not None
+    directory.load_from_fp(stream, first)
+    return directory
 
 
 def _exact(value: Any) -> Any:
@@ -110,12 +151,13 @@ def _exact(value: Any) -> Any:
     return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
 
 
-def _dpi(resolution: tuple[Any, Any], unit: Any) -> tuple[float, float] | None:
+def _dpi(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
     try:
         across, down = (float(value) * (2.54 if unit == 3 else 1) for value in resolution)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
-    return (across, down) if unit in (2, 3) and across > 0 and down > 0 else None
+    fits = all(math.isfinite(value) and 0 < value <= _HIGHEST_DPI for value in (across, down))
+    return (across, down) if unit in (2, 3) and fits else None
 
 
 def _bytes(value: Any) -> bytes:
@@ -140,7 +182,8 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         ("xmp", metadata.xmp, ("PNG", "JPEG", "WEBP")),
         ("comment", metadata.comment, ("JPEG",)),
     ):
-        if value and kind in kinds and (len(value) <= fits or name == "icc_profile"):
+        most = _LARGEST_PROFILE.get(kind, fits) if name == "icc_profile" else fits
+        if value and kind in kinds and len(value) <= most:
             keep[name] = value
         elif value:
             lost.append(name.replace("_", " "))
@@ -174,18 +217,16 @@ def _camera_exif(exif: bytes, fits: int) -> bytes:
     """EXIF without the Photoshop and IPTC blocks that a TIFF keeps in the same directory, where they do not fit."""
     if len(exif) <= fits:
         return exif
-    directory = Image.Exif()
-    directory.load(exif)
+    directory = _directory(exif)
     for tag in (_IPTC, _PHOTOSHOP):
         directory.pop(tag, None)
     return directory.tobytes()
 
 
-def tiff_tags(metadata: Metadata) -> dict[int, Any]:
-    """The metadata as tags of a TIFF directory; values that are dictionaries are directories of their own."""
-    directory = Image.Exif()
-    if metadata.exif:
-        directory.load(metadata.exif)
+def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
+    """The metadata as tags of a TIFF directory, values that are dictionaries being directories of their own; and the
+    names of what TIFF cannot hold."""
+    directory = _directory(metadata.exif)
     tags = {tag: _exact(directory[tag]) for tag in directory if tag not in _STRUCTURE}
     for pointer in _SUBDIRECTORIES:
         if pointer in tags:
@@ -198,4 +239,18 @@ def tiff_tags(metadata: Metadata) -> dict[int, Any]:
             tags[_PHOTOSHOP] = content.removeprefix(b"Photoshop 3.0\0")
     if metadata.dpi:
         tags.update({282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2})
-    return tags
+    kept = {tag: value for tag, value in tags.items() if _fits_tiff(tag, value)}
+    return kept, [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
+
+
+def _fits_tiff(tag: int, value: Any) -> bool:
+    """Whether a directory with the value can be written, and read by others: EXIF may have any type anywhere."""
+    if tag == ExifTags.Base.Orientation:
+        return isinstance(value, int) and 1 <= value <= 8
+    directory = ImageFileDirectory_v2()
+    try:
+        directory[tag] = value
+        directory.tobytes()
+    except Exception:  # of many kinds, as Pillow raises them
+        return False
+    return True

@@ -72,7 +72,7 @@ def machine(device: str = "auto") -> dict[str, Any]:
         "processor": _processor(),
         "threads": torch.get_num_threads(),
         "device": str(pick_device(device)),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": str(torch.__version__),
     }

@@ -70,12 +70,20 @@ def altered(tmp_path, change_state=None, change_about=None, drop_metadata=False)
         ({"change_about": lambda a: a["config"].update(depth=3)}, "bad metadata"),
         ({"change_about": lambda a: a.update(sigma=-1)}, "sigma"),
         ({"change_about": lambda a: a.pop("sigma")}, "bad metadata"),
+        ({"change_about": lambda a: a.update(sigma=10**400)}, "bad metadata"),
         ({"drop_metadata": True}, "bad metadata"),
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(tmp_path, change, message):
     with pytest.raises(WeightsError, match=message):
         load_checkpoint(altered(tmp_path, **change))
+
+
+def test_metadata_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(tiny_checkpoint().state, path, {METADATA_KEY: "[" * 200_000})
+    with pytest.raises(WeightsError, match="bad metadata"):
+        load_checkpoint(path)
 
 
 def test_missing_truncated_and_foreign_files_are_refused(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 import typer
 
@@ -26,6 +27,9 @@ def run(app: typer.Typer) -> int:
     debug = "--debug" in options
     if debug:
         arguments.remove("--debug")
+    else:
+        # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
+        warnings.filterwarnings("ignore", module="PIL")
     try:
         code = app(arguments, standalone_mode=False)
     except MdrnError as error:
@@ -40,6 +44,9 @@ def run(app: typer.Typer) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return 1
+    except MemoryError:
+        _show("not enough memory", "use a smaller image or --tile", debug)
+        return DeviceError.exit_code
     except Exception as error:
         if debug:
             raise

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdrn_cli.cli.console import printable
 from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import UsageError
 
@@ -38,11 +39,12 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
+    from mdrn_cli.files import exists
     from mdrn_cli.image import read_picture
 
     if output and output.suffix.lower() != ".png":
         raise UsageError(f"the picture is a PNG, not {output.name}")
-    if output and output.exists() and not overwrite:
+    if output and exists(output) and not overwrite:
         raise UsageError(f"{output} exists already", "use --overwrite to replace it")
     pictures = {path: read_picture(path) for path in (first, second, reference) if path}
     truth = reference or first
@@ -52,7 +54,7 @@ def compare(
     else:
         for row in rows:
             shown = "equal" if row["psnr"] is None else f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}"
-            typer.echo(f"{row['file']}: {shown} against {truth}")
+            typer.echo(printable(f"{row['file']}: {shown} against {truth}"))
     if output:
         _write(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -17,23 +17,34 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.text import Text
 
-stdout = Console()
-stderr = Console(stderr=True)
+stdout = Console(emoji=False)
+stderr = Console(stderr=True, emoji=False)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
+def printable(text: str) -> str:
+    """Text on one line; what a terminal would act on or cannot show, as names of files may have it, as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def print_error(message: str, hint: str = "") -> None:
     """One `error:` line on stderr, and a `hint:` line if there is one."""
-    for label, text in (("[bold red]error:[/]", message), ("[bold]hint:[/]", hint)):
-        if text:
-            stderr.print(f"{label} {escape(' '.join(text.split()))}", highlight=False, soft_wrap=True)
+    _print_line("error:", "bold red", message)
+    if hint:
+        _print_line("hint:", "bold", hint)
 
 
 def print_warning(message: str) -> None:
     """A `warning:` line on stderr."""
-    stderr.print(f"[yellow]warning:[/] {escape(' '.join(message.split()))}", highlight=False, soft_wrap=True)
+    _print_line("warning:", "yellow", message)
+
+
+def _print_line(label: str, style: str, text: str) -> None:
+    line = Text.assemble((label, style), " ", printable(" ".join(text.splitlines())))
+    stderr.print(line, highlight=False, soft_wrap=True)
 
 
 def progress_bar(unit: str) -> Progress:
@@ -91,12 +102,12 @@ def parse_duration(text: str) -> float:
     Raises:
         typer.BadParameter: anything else.
     """
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not parts or "".join(n + u for n, u in parts) != text:
-        raise typer.BadParameter(f"{text!r} is not a duration such as 45s, 60m or 1h30m")
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    whole = f"{text}s" if re.fullmatch(r"\d+(\.\d+)?", text) else text
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", whole)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if not parts or "".join(n + u for n, u in parts) != whole or not math.isfinite(seconds):
+        raise typer.BadParameter(f"{text[:40]!r} is not a duration such as 45s, 60m or 1h30m")
+    return seconds
 
 
 def format_duration(seconds: float) -> str:

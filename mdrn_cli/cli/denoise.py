@@ -14,7 +14,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mdrn_cli.cli.console import parse_bytes, print_error, print_warning, stderr
+from mdrn_cli.cli.console import parse_bytes, print_error, print_warning, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.errors import UsageError
 
@@ -181,7 +181,8 @@ def denoise(
     jobs = _plan(inputs, output, in_place, suffix, _existing(overwrite, skip_existing), recursive)
     if dry_run:
         for job in jobs:
-            typer.echo(f"{job.source} -> {job.target}" + (" (exists, skipped)" if job.skip else ""))
+            note = " (exists, skipped)" if job.skip else f" ({job.problem.message})" if job.problem else ""
+            typer.echo(printable(f"{job.source} -> {job.target}{note}"))
         return 0
     if compare and len(jobs) != 1:
         raise UsageError(f"--compare is for one input, not {len(jobs)}")
@@ -213,7 +214,7 @@ def _pipe(
 ) -> None:
     """One image from stdin or to stdout."""
     from mdrn_cli.batch import denoise_content
-    from mdrn_cli.files import write_atomically
+    from mdrn_cli.files import exists, write_atomically
     from mdrn_cli.image import format_of
 
     if len(inputs) != 1 or output is None:
@@ -223,10 +224,10 @@ def _pipe(
             raise UsageError("stdout has no file name to tell the format", "give --format")
         if sys.stdout.isatty():
             raise UsageError("refusing to write an image to a terminal", "redirect stdout to a file or a pipe")
-    elif output.exists() and not overwrite:
+    elif exists(output) and not overwrite:
         raise UsageError(f"{output} exists already", "use --overwrite to replace it")
     kind = format_of(Path(f"x{suffix}") if suffix else output)
-    content = sys.stdin.buffer.read() if inputs[0] == PIPE else _content(inputs[0])
+    content = _content(inputs[0])
     restored, facts, warnings = denoise_content(content, kind, options, save)
     _tell("stdout" if output == PIPE else str(output), facts, warnings)
     if output == PIPE:
@@ -237,12 +238,12 @@ def _pipe(
 
 
 def _content(path: Path) -> bytes:
-    from mdrn_cli.errors import InputError
+    from mdrn_cli.image import open_file, read_content
 
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror or error})") from error
+    if path == PIPE:
+        return read_content(sys.stdin.buffer, "the input")
+    with open_file(path) as file:
+        return read_content(file, str(path))
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ class _Run:
             tiles = bar.add_task("", total=None, unit="tiles")
 
             def on_start(job: Job) -> None:
-                bar.reset(tiles, description=escape(job.source.name), total=None)
+                bar.reset(tiles, description=escape(printable(job.source.name)), total=None)
 
             def on_tile(done: int, total: int) -> None:
                 bar.update(tiles, completed=done, total=total)
@@ -333,8 +334,10 @@ def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float | No
     how = "estimated" if done.sigma_source == "estimate" else "given"
     trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
     stderr.print(
-        f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
-        f"{done.model}{trained}, {done.device} {done.precision}" + (f", {seconds:.1f} s" if seconds else ""),
+        printable(
+            f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
+            f"{done.model}{trained}, {done.device} {done.precision}" + (f", {seconds:.1f} s" if seconds else "")
+        ),
         highlight=False,
         markup=False,
         soft_wrap=True,

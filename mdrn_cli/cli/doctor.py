@@ -42,7 +42,7 @@ def _examine() -> dict[str, Any]:
     return {
         "mdrn": __version__,
         "python": platform.python_version(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",  # platform() starts uname
         "libraries": {name: _version(name) for name in LIBRARIES},
         "device": str(device),
         "cuda": cuda or "none",

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mdrn_cli.cli.console import print_error
+from mdrn_cli.cli.console import print_error, printable
 from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import InputError
 
@@ -42,7 +42,7 @@ def estimate(
         if as_json:
             typer.echo(json.dumps({"schema": SCHEMA, "input": str(file), "sigma": value}))
         else:
-            typer.echo(f"{file}\t{'too small to tell' if value is None else format(value, '.2f')}")
+            typer.echo(f"{printable(str(file))}\t{'too small to tell' if value is None else format(value, '.2f')}")
     if len(files) == 1 and failures:
         raise failures[0]
     return 0 if not failures else 4 if len(failures) == len(files) else 3
