@@ -26,7 +26,7 @@ lint: $(VENV)/.installed-test
 
 # The peers are measured where they are installed: pip install bm3d scikit-image PyWavelets.
 speed: $(VENV)/.installed
-	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/speed.py speed
 
 # Known vulnerabilities of the locked packages. --strict: a package that the service does not know, or a service that
 # cannot be reached, is no clean bill.

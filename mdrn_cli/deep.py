@@ -73,6 +73,8 @@ def refuse_damaged_jpeg(source: Path | bytes, name: str) -> None:
 
 
 def _open(pyvips: Any, source: Path | bytes, fail_on: str) -> Any:
+    # Its cache of recent operations would keep their files open, and their pixels.
+    pyvips.cache_set_max(0)
     if isinstance(source, bytes):
         return pyvips.Image.new_from_buffer(source, "", access="sequential", fail_on=fail_on)
     # By descriptor: libvips takes names in UTF-8 only, and brackets in them for options. It keeps one of its own.

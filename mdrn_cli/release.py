@@ -38,6 +38,7 @@ TRAINING_KEYS = (
     "seed",
     "precision",
     "elapsed",
+    "average_of",  # seeds of the runs whose weights were averaged by hand
 )
 
 

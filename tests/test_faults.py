@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -246,10 +247,18 @@ def run_with_faults(jobs, options, fault):
     return outcomes
 
 
+def remove(folder):
+    """A folder into which another thread may be writing."""
+    for _ in range(100):
+        with suppress(OSError):
+            return shutil.rmtree(folder)
+    raise AssertionError(f"{folder} cannot be removed")
+
+
 def test_an_output_folder_removed_in_the_middle_is_made_again(tmp_path, pictures, tiny_weights):
     folder, out = pictures(20), tmp_path / "out"
     options, naming = DenoiseOptions(50.0, str(tiny_weights("color"))), Naming(out, recursive=True)
-    outcomes = run_with_faults(plan_jobs([folder], naming), options, lambda: shutil.rmtree(out))
+    outcomes = run_with_faults(plan_jobs([folder], naming), options, lambda: remove(out))
     assert {o.status for o in outcomes} <= {DONE, FAILED}
     assert all(o.error.message.startswith("cannot write") for o in outcomes if o.error)
     list(run_jobs(plan_jobs([folder], naming), options))
