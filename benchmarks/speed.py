@@ -1,27 +1,92 @@
-"""Measure the speed of this machine into benchmarks/speed.json and docs/speed.md: minutes, on an idle machine."""
+"""Measures the speed of this machine, and what reduced precision costs, into benchmarks/*.json and docs/speed.md.
+
+python benchmarks/speed.py speed                           # minutes; the machine must be idle
+python benchmarks/speed.py precision ../shared/data/test   # every bundled checkpoint on Set12 or Kodak24
+python benchmarks/speed.py page                            # writes the page of the figures there are
+"""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+from mdrn_cli.bench import measure
 from mdrn_cli.cli.speed import to_markdown
+from mdrn_cli.datasets import open_dataset
+from mdrn_cli.manifest import load_manifest
+from mdrn_cli.restore import Denoisers
 from mdrn_cli.speed import Speed
 
-ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "benchmarks" / "speed.json"
+FIGURES = Path(__file__).resolve().parent
+PAGE = FIGURES.parent / "docs" / "speed.md"
+SETS = {"gray": "Set12", "color": "Kodak24"}
+PRECISIONS = ("float32", "bfloat16")
+
+
+def measure_speed() -> None:
+    """Everything `mdrn bench --speed` measures."""
+    command = [sys.executable, "-m", "mdrn_cli", "bench", "--speed", "--json"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    _write("speed", json.loads(done.stdout))
+
+
+def measure_precision(data: Path) -> None:
+    """PSNR of every bundled checkpoint at its own level in float32 and bfloat16; gone on with where it was left."""
+    stored = _read("precision")
+    for record in load_manifest():
+        key = f"{record.name} {record.sha256[:8]}"
+        if key in stored:
+            continue
+        dataset = open_dataset(SETS[record.color], data)
+        stored[key] = {"set": dataset.name}
+        for precision in PRECISIONS:
+            denoiser = Denoisers(record.name, "cpu", precision).find(record.color, record.sigma)
+            stored[key][precision] = round(measure(dataset, record.sigma, record.name, denoiser).mean("psnr"), 4)
+        current = {f"{record.name} {record.sha256[:8]}" for record in load_manifest()}
+        _write("precision", {key: value for key, value in stored.items() if key in current})
+
+
+def precision_table(stored: dict[str, Any]) -> str:
+    """The section of the page."""
+    lines = [f"| {' | '.join(('checkpoint', 'set', *PRECISIONS, 'difference'))} |", "|---|---|---|---|---|"]
+    for key, row in stored.items():
+        exact, reduced = (row[name] for name in PRECISIONS)
+        lines.append(f"| {key.split()[0]} | {row['set']} | {exact:.4f} | {reduced:.4f} | {reduced - exact:+.4f} |")
+    return "\n".join([PRECISION_INTRODUCTION, *lines])
+
+
+PRECISION_INTRODUCTION = """
+## Precision
+
+`--precision auto` computes in bfloat16 where the processor multiplies it natively and the network's noise level is 15
+or more; else in float32. What bfloat16 costs, PSNR in dB, each checkpoint at its own noise level; 0.01 dB is the most
+allowed:
+"""
+
+
+def _read(name: str) -> dict[str, Any]:
+    path = FIGURES / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _write(name: str, figures: dict[str, Any]) -> None:
+    (FIGURES / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def main() -> None:
-    """Measure, unless given --page: then only write the page of the figures there are."""
-    if "--page" not in sys.argv:
-        command = [sys.executable, "-m", "mdrn_cli", "bench", "--speed", "--json"]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
-        FIGURES.write_text(json.dumps(json.loads(done.stdout), indent=1) + "\n")
-    about = json.loads(FIGURES.read_text())
+    """One of the three."""
+    what = sys.argv[1] if len(sys.argv) > 1 else ""
+    if what == "speed":
+        measure_speed()
+    elif what == "precision" and len(sys.argv) == 3:
+        measure_precision(Path(sys.argv[2]))
+    elif what != "page":
+        sys.exit(__doc__)
+    about = _read("speed")
     fields = Speed.__dataclass_fields__
     speeds = [Speed(**{key: row[key] for key in fields}) for row in about["results"]]
-    (ROOT / "docs" / "speed.md").write_text(to_markdown(about["machine"], speeds) + "\n")
+    PAGE.write_text(to_markdown(about["machine"], speeds) + "\n" + precision_table(_read("precision")) + "\n")
 
 
 if __name__ == "__main__":

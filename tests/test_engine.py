@@ -14,7 +14,9 @@ CPU = torch.device("cpu")
 def test_auto_computes_in_bfloat16_only_where_it_is_native(monkeypatch):
     for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr("mdrn_cli.engine.native_bfloat16", lambda _d, native=native: native)
-        assert compute_type(CPU, "auto") == expected
+        assert compute_type(CPU, "auto") == compute_type(CPU, "auto", sigma=15) == expected
+        assert compute_type(CPU, "auto", sigma=10) == torch.float32, "where it costs quality"
+        assert compute_type(CPU, "bfloat16", sigma=10) == torch.bfloat16
     assert compute_type(CPU, "float32") == torch.float32
     assert compute_type(CPU, "bfloat16") == torch.bfloat16
     assert isinstance(native_bfloat16(CPU), bool)

@@ -76,7 +76,7 @@ def test_noise_on_a_flat_image_is_estimated_closely(channels, sigma):
     assert estimate_sigma(noisy) == pytest.approx(sigma, rel=0.04)
 
 
-@pytest.mark.parametrize(("sigma", "tolerance"), [(5, 0.1), (25, 0.05), (75, 0.05)])
+@pytest.mark.parametrize(("sigma", "tolerance"), [(5, 0.1), (25, 0.05), (75, 0.03)])
 def test_noise_on_a_photograph_is_estimated(photo, gray_photo, sigma, tolerance):
     assert estimate_sigma(add_noise(photo, sigma)) == pytest.approx(sigma, rel=tolerance)
     assert estimate_sigma(add_noise(gray_photo, sigma)) == pytest.approx(sigma, rel=2 * tolerance)
@@ -100,9 +100,9 @@ def test_noise_of_tiny_images():
     assert estimate_sigma(ramp) < 0.5
 
 
-ESTIMATES = {(3, 1): (2.97839, 2.99636, 0.19583), (3, 3): (2.89945, 2.97216, 0.40768)} | {
-    (30, 1): (30.2037, 30.2210, 1.61977),
-    (30, 3): (31.1522, 29.7077, 4.58429),
+ESTIMATES = {(3, 1): (3.0884, 3.10517, 0.372996), (3, 3): (3.57996, 3.62592, 1.40802)} | {
+    (30, 1): (30.5999, 30.6051, 1.12985),
+    (30, 3): (29.9716, 28.4765, 15.2497),
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 from mdrn_cli import speed
 from mdrn_cli.cli import app
 from mdrn_cli.cli.speed import to_markdown
+from mdrn_cli.engine import LOWEST_REDUCED
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.manifest import load_manifest
 from mdrn_cli.peers import peers
 
 
@@ -41,7 +44,7 @@ def test_every_engine_and_peer_is_measured():
     plain = {row["name"]: row for row in rows if row["engine"] == speed.PLAIN}
     assert all(row["times_plain"] == 1 for row in plain.values())
     page = to_markdown(about["machine"], [speed.Speed(**_fields(row)) for row in rows])
-    assert f"- mdrn-2b against DnCNN: {_ratio(rows):.1f} times as fast." in page
+    assert f"- mdrn-2b against DnCNN: {_ratio(rows):.2g} times as fast." in page
 
 
 def _fields(row):
@@ -66,6 +69,19 @@ def test_a_case_runs_in_a_process_of_its_own():
     assert (measured.name, measured.width) == ("FFDNet", 16)
     with pytest.raises(MdrnError, match="failed"):
         speed._alone(crash)
+
+
+def test_reduced_precision_was_measured_for_every_bundled_checkpoint_and_costs_nothing():
+    """The policy of --precision auto, on the figures of docs/speed.md (`benchmarks/speed.py precision`)."""
+    root = Path(__file__).parent.parent
+    figures = json.loads((root / "benchmarks" / "precision.json").read_text())
+    sigmas = {f"{record.name} {record.sha256[:8]}": record.sigma for record in load_manifest()}
+    assert figures.keys() == sigmas.keys()
+    page = (root / "docs" / "speed.md").read_text()
+    for key, row in figures.items():
+        chosen = "bfloat16" if sigmas[key] >= LOWEST_REDUCED else "float32"
+        assert row[chosen] > row["float32"] - 0.01, key
+        assert f"| {key.split()[0]} | {row['set']} | {row['float32']:.4f} | {row['bfloat16']:.4f} |" in page
 
 
 def test_speed_takes_no_images():

@@ -55,11 +55,11 @@ def test_pixels_beside_a_cut_have_no_weight_and_outer_edges_all():
 
 def test_the_blend_is_linear_over_the_middle_half_of_the_overlap():
     left, right = plan_axis(200, 128, 32)
-    assert (left.start, left.stop, right.start, right.stop) == (0, 128, 72, 200)
+    assert (left.start, left.stop, right.start, right.stop) == (0, 120, 80, 200)
     centers = np.arange(200) + 0.5
     rise = np.clip((centers - 92) / 16, 0, 1)  # about 100, the middle of what is shared, half of 32 wide
-    np.testing.assert_allclose(right.weight, rise[72:], atol=1e-6)
-    np.testing.assert_allclose(left.weight, 1 - rise[:128], atol=1e-6)
+    np.testing.assert_allclose(right.weight, rise[80:], atol=1e-6)
+    np.testing.assert_allclose(left.weight, 1 - rise[:120], atol=1e-6)
 
 
 @pytest.mark.parametrize("broken", [(100, 16), (128, 12), (128, 0), (128, 72), (0, 8)])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from mdrn_cli.noise import SMALLEST, noise_features
 
 CROPS = 12
 """Of each photograph, half of them with white noise, half with noise as cameras leave it."""
+WHITE_CROPS = 12
+"""Further ones with white noise, for the network that knows no other."""
 GRAPHIC_SHARE = 0.12
 """Of the crops that show no photograph but an even area."""
 SIDES = (24, 48, 96, 160, 256, 384, 512)
@@ -30,14 +33,16 @@ EPOCHS = 300
 BATCH = 256
 
 
-def samples(folder: Path, color: str, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Features of noisy crops, what is to be added to their references, and whether their noise is white."""
+def samples(
+    folder: Path, color: str, draws: Sequence[Callable[..., tuple[NDArray[np.float32], float]]], seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """Features of noisy crops of each photograph, one for each of `draws`, what is to be added to their references,
+    and whether their noise is white."""
     rng = np.random.default_rng(seed)
     features, targets, white = [], [], []
     for file in find_images(folder):
         photo = read_uint8(file, color)
-        for k in range(CROPS):
-            draw = (_noisy_crop, _camera_crop)[k % 2]
+        for draw in draws:
             noisy, level = draw(photo, float(np.exp(rng.uniform(*np.log(LEVELS)))), rng)
             row, reference = noise_features(noisy)
             features.append(row)
@@ -134,10 +139,12 @@ def main() -> None:
     arguments = parser.parse_args()
     stored = {}
     for color in ("gray", "color"):
-        features, targets, white = samples(arguments.train, color, seed=0)
-        for kind, rows in (("white", white), ("camera", np.ones_like(white))):
+        features, targets, white = samples(arguments.train, color, (_noisy_crop, _camera_crop) * (CROPS // 2), seed=0)
+        more, their_targets, _ = samples(arguments.train, color, (_noisy_crop,) * WHITE_CROPS, seed=1)
+        white_only = np.concatenate([features[white], more]), np.concatenate([targets[white], their_targets])
+        for kind, data in (("white", white_only), ("camera", (features, targets))):
             torch.manual_seed(0)
-            weights = fit(features[rows], targets[rows])
+            weights = fit(*data)
             stored |= {f"{color}_{kind}_{name}": value.astype(np.float32) for name, value in weights.items()}
     np.savez(arguments.output, **stored)
     report(arguments.val)

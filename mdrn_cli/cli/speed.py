@@ -116,7 +116,7 @@ def _ratios(speeds: Sequence[Speed]) -> list[str]:
     ]
     small = list(best.values())[-1]
     for peer in (speed for speed in speeds if speed.what == "peer"):
-        lines.append(f"- {small.name} against {peer.name}: {peer.seconds / small.seconds:.1f} times as fast.")
+        lines.append(f"- {small.name} against {peer.name}: {peer.seconds / small.seconds:.2g} times as fast.")
     by_case = {speed.what: speed for speed in speeds}
     if "file" in by_case:
         share = by_case["file"].seconds / by_case["tiles"].seconds
