@@ -329,10 +329,13 @@ class _Finish:
             content, warnings = encode_picture(restored, format_of(job.target), self.save)
             if outcome := _appeared(job):
                 return outcome
-            if job.target == job.source and _stamp(job.source) != given.stamp:
-                raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(job.target, content)
+            target = job.target
+            if job.target == job.source:
+                if _stamp(job.source) != given.stamp:
+                    raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
+                target = real_path(job.target)  # the file is replaced, not the link to it
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, content)
         except Exception as error:
             return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
         return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)

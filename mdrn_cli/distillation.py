@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
+from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import DrawNoise, Network, Report, StepLoss, noisy_version, run_with
+from mdrn_cli.weights import find_weights
 
 
 def run_distill(
@@ -44,6 +47,28 @@ def run_distill(
         report,
         reading,
     )
+
+
+def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, blocks: int) -> Path:
+    """The file of a teacher.
+
+    Args:
+        teacher: name or file; None for the bundled network that the mode asks for: MDRN for hads, for hmds the
+            student's architecture, or what there is at that level.
+        mode: "hads" or "hmds".
+        color: "gray" or "color".
+        sigma: noise level of the teacher, 0-255 scale.
+        blocks: MSABs per MSAG of the student.
+
+    Raises:
+        Those of `find_weights`.
+    """
+    if teacher is None and mode == "hmds":
+        for family in (name for name, size in FAMILY_BLOCKS.items() if size == blocks):
+            with suppress(WeightsError):
+                return find_weights(family, color, sigma)[0]
+        teacher = "auto"
+    return find_weights(teacher or "mdrn", color, sigma)[0]
 
 
 def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Checkpoint) -> None:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +22,7 @@ _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run 
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step that survives a crash at any moment.
+    """Replace `path` by `data` in one step that survives a crash at any moment; what is replaced keeps its permissions.
 
     A kill may leave a partial file beside it, hidden and with a suffix of its own; see `remove_leftovers`.
 
@@ -32,6 +33,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
     try:
         with partial.open("xb") as file:
+            _copy_permissions(path, file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -41,6 +43,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):  # also of a folder that has become read-only
             partial.unlink(missing_ok=True)
+
+
+def _copy_permissions(path: Path, descriptor: int) -> None:
+    """Give an open file mode, owner and group of `path`, where there is one and the user may."""
+    if hasattr(os, "fchmod") and exists(path):
+        about = path.stat()
+        with suppress(OSError):
+            if (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(descriptor, about.st_uid, about.st_gid)
+        with suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
 
 
 def write_error(path: Path, error: OSError) -> MdrnError:

@@ -18,6 +18,7 @@ SCHEMA = "mdrn.manifest/1"
 FAMILY_LOSS = {"mdrn": 0.0, "mdrn-2b": 0.2}
 """About how many dB a family is behind the best (the paper's tables)."""
 FAMILIES = tuple(FAMILY_LOSS)
+FAMILY_BLOCKS = {"mdrn": 8, "mdrn-2b": 2}
 DISTILLATIONS = (None, "hads", "hmds")
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")

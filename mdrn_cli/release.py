@@ -17,12 +17,11 @@ from mdrn_cli.datasets import open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import sha256_of
-from mdrn_cli.manifest import FAMILIES, Record, load_manifest, manifest_path, parse_record, save_manifest
+from mdrn_cli.manifest import FAMILY_BLOCKS, Record, load_manifest, manifest_path, parse_record, save_manifest
 from mdrn_cli.weights import BUNDLED
 
 LICENCE = "MIT"
 HALF_TOLERANCE_DB = 0.002
-FAMILY_BLOCKS = dict(zip(FAMILIES, (8, 2), strict=True))
 # Kept from the run's record; the rest (paths, intervals) says nothing about the weights.
 TRAINING_KEYS = (
     "iterations",

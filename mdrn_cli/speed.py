@@ -22,6 +22,7 @@ from mdrn_cli.batch import Naming, plan_jobs, run_jobs
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.peers import SIGMA, peers
 from mdrn_cli.restore import OVERLAP, DenoiseOptions, Denoisers
@@ -30,7 +31,6 @@ from mdrn_cli.tiling import plan_axis
 T = TypeVar("T")
 Pixels = NDArray[np.float32]
 
-FAMILIES = {"mdrn": 8, "mdrn-2b": 2}
 PLAIN = "plain float32"
 """torch as the network is written: NCHW, nothing fused. What the other engines are held against."""
 
@@ -99,7 +99,7 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
     Raises:
         MdrnError: a case failed.
     """
-    for family, blocks in FAMILIES.items():
+    for family, blocks in FAMILY_BLOCKS.items():
         for engine in (PLAIN, *available_precisions(pick_device(device))):
             yield _alone(_network_case, family, blocks, engine, size, device, repeats)
     for name in peers():

@@ -186,6 +186,17 @@ def test_in_place_keeps_the_file_when_it_fails(tree, tiny_weights):
     assert Image.open(tree / "a.png").size == (40, 24)
 
 
+def test_in_place_keeps_permissions_and_links(tree, tiny_weights):
+    (tree / "a.png").chmod(0o640)
+    (tree / "link.png").symlink_to("a.png")
+    before = (tree / "a.png").read_bytes()
+    done = run_mdrn("denoise", tree / "link.png", "--in-place", "--sigma", 50, "--model", tiny_weights("color"))
+    assert done.returncode == 0, done.stderr
+    assert (tree / "link.png").is_symlink()
+    assert (tree / "a.png").read_bytes() != before
+    assert (tree / "a.png").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     before = content(tmp_path)
     done = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run")

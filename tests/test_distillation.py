@@ -1,14 +1,15 @@
 """A student under a frozen teacher (section 3.2)."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint, tiny_config
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.distillation import check_teacher, distilled_loss, frozen, run_distill
-from mdrn_cli.errors import UsageError
+from mdrn_cli.distillation import check_teacher, distilled_loss, find_teacher, frozen, run_distill
+from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
@@ -109,6 +110,26 @@ def test_an_unknown_mode_or_a_negative_weight_is_a_usage_error():
         Distillation("both", "", 50.0)
     with pytest.raises(UsageError, match="weight"):
         Distillation("hads", "", 50.0, final_weight=-1)
+
+
+def test_the_teacher_is_the_bundled_network_that_the_mode_asks_for(monkeypatch):
+    there_are = [("mdrn", 25.0), ("mdrn-2b", 25.0), ("mdrn-2b", 15.0)]
+
+    def find(model, _color, sigma):
+        if (model, sigma) in there_are:
+            return Path(f"{model}-{sigma:g}"), None
+        if model == "auto" and (names := [name for name, level in there_are if level == sigma]):
+            return Path(f"{names[0]}-{sigma:g}"), None
+        raise WeightsError(f"no {model}")
+
+    monkeypatch.setattr("mdrn_cli.distillation.find_weights", find)
+    assert find_teacher(None, "hads", "gray", 25.0, 2) == Path("mdrn-25")
+    assert find_teacher(None, "hmds", "gray", 25.0, 8) == Path("mdrn-25")
+    assert find_teacher(None, "hmds", "gray", 25.0, 2) == Path("mdrn-2b-25")
+    assert find_teacher(None, "hmds", "gray", 15.0, 8) == Path("mdrn-2b-15")
+    assert find_teacher("mdrn-2b", "hmds", "gray", 25.0, 8) == Path("mdrn-2b-25")
+    with pytest.raises(WeightsError):
+        find_teacher(None, "hads", "gray", 15.0, 2)
 
 
 def test_a_run_leaves_the_teachers_file_alone_and_records_it(photo_folder, tmp_path, tiny_weights):

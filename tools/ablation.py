@@ -27,13 +27,12 @@ import numpy as np
 from mdrn_cli.bench import measure
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.datasets import open_dataset
-from mdrn_cli.distillation import run_distill
+from mdrn_cli.distillation import find_teacher, run_distill
 from mdrn_cli.engine import Engine
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import LAST_FILE, METRICS_FILE, STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train
-from mdrn_cli.weights import find_weights
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
 SCHEMA = "mdrn.ablation/1"
@@ -170,9 +169,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     defaults = TrainConfig(data="", iterations=1)
     parser.add_argument("--mode", choices=("hads", "hmds"), required=True)
-    parser.add_argument(
-        "--teacher", help="name or file; the bundled MDRN, for hmds of the size of the student, by default"
-    )
+    parser.add_argument("--teacher", help="name or file; as `mdrn distill` chooses by default")
     parser.add_argument("--teacher-sigma", type=float, help="the student's own for hads")
     parser.add_argument("--weight", type=float, default=Distillation.weight)
     parser.add_argument("--final-weight", type=float, default=Distillation.final_weight)
@@ -205,8 +202,7 @@ def main(given: Sequence[str] | None = None) -> None:
     """Run what is missing and write the document."""
     a = parse_arguments(given)
     teacher_sigma = a.sigma if a.teacher_sigma is None else a.teacher_sigma
-    family = "mdrn-2b" if a.mode == "hmds" and a.blocks == 2 else "mdrn"
-    teacher, _ = find_weights(a.teacher or family, a.color, teacher_sigma)
+    teacher = find_teacher(a.teacher, a.mode, a.color, teacher_sigma, a.blocks)
     config = TrainConfig(
         data=a.data,
         val=a.val,

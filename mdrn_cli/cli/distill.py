@@ -60,7 +60,11 @@ def distill(
         float | None, typer.Option(help="Noise level of the teacher; the student's own for hads.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="Name or file of the teacher; the bundled MDRN of its noise level by default.")
+        str | None,
+        typer.Option(
+            help="Name or file of the teacher; by default the bundled network of its noise level: for hads MDRN, "
+            "for hmds one of the student's size, or of another where there is none."
+        ),
     ] = None,
     weight: Annotated[float, typer.Option(help="Weight of the distillation loss at the start.")] = 0.1,
     final_weight: Annotated[float, typer.Option(help="The same at the end of the run.")] = 0.0,
@@ -118,13 +122,14 @@ def distill(
         values = settings(ctx, (*CONFIG_KEYS, *DISTILLATION_KEYS))
         ours = {key: values.pop(key) for key in DISTILLATION_KEYS}
         values["blocks"] = values["blocks"] or DEFAULT_BLOCKS.get(ours["mode"] or "", 8)
-        made = build_config(values, _distillation(values["color"], values["sigma"], **ours))
+        made = build_config(values, _distillation(values["color"], values["sigma"], values["blocks"], **ours))
     show_run(run_distill, made, output, resume)
 
 
 def _distillation(
     color: str,
     sigma: float,
+    blocks: int,
     mode: str | None,
     teacher: str | None,
     teacher_sigma: float | None,
@@ -133,8 +138,8 @@ def _distillation(
     shared_noise: bool,
 ) -> Distillation:
     """Finds the teacher's file; its noise level is checked against the student's when the run starts."""
+    from mdrn_cli.distillation import find_teacher
     from mdrn_cli.trainconfig import Distillation
-    from mdrn_cli.weights import find_weights
 
     if mode not in DEFAULT_BLOCKS:
         raise UsageError(f"--mode must be hads or hmds, not {mode!r}")
@@ -142,5 +147,5 @@ def _distillation(
         if mode == "hmds":
             raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
         teacher_sigma = sigma
-    path, _ = find_weights(teacher or "mdrn", color, teacher_sigma)
+    path = find_teacher(teacher, mode, color, teacher_sigma, blocks)
     return Distillation(mode, str(path), teacher_sigma, weight, final_weight, shared_noise)

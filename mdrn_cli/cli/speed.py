@@ -54,7 +54,8 @@ def to_json(about: dict[str, Any], speeds: Sequence[Speed]) -> dict[str, Any]:
 
 def times_plain(speed: Speed, speeds: Sequence[Speed]) -> float | None:
     """How many times as fast as the same network in plain float32; of a peer, as our smaller network there."""
-    from mdrn_cli.speed import FAMILIES, PLAIN
+    from mdrn_cli.manifest import FAMILIES
+    from mdrn_cli.speed import PLAIN
 
     name = speed.name if speed.name in FAMILIES else list(FAMILIES)[-1]
     plain = [other.seconds for other in speeds if (other.what, other.name, other.engine) == ("network", name, PLAIN)]
