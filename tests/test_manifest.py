@@ -94,13 +94,14 @@ def test_choice_by_family_color_sigma_and_measured_quality():
 
 def test_no_checkpoint_for_the_request_lists_those_there_are():
     plain = parse_record(record_json())
-    for request in (
-        ("mdrn", "gray", 50.0),
-        ("auto", "color", 50.0),
-        ("nonsense", "gray", 50.0),
+    for request, message in (
+        (("mdrn", "gray", 50.0), "no checkpoint of mdrn for gray images at sigma 50"),
+        (("auto", "color", 50.0), "no checkpoint for color images at sigma 50"),
+        (("nonsense", "gray", 50.0), "no checkpoint of nonsense for gray images at sigma 50"),
     ):
         with pytest.raises(WeightsError) as caught:
             choose([plain], *request)
+        assert caught.value.message == message
         assert "mdrn-2b-gray-50" in caught.value.hint
         assert caught.value.exit_code == 5
     with pytest.raises(UsageError, match="gray images"):

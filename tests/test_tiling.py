@@ -8,7 +8,7 @@ from conftest import tiny_checkpoint
 
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import OutOfMemoryError, UsageError
-from mdrn_cli.tiling import LARGEST_TILE, count_tiles, halving, largest_tile, plan_axis, run_tiled
+from mdrn_cli.tiling import LARGEST_TILE, count_tiles, halving, largest_tile, plan_axis, run_tiled, tiled_rows
 
 
 @pytest.mark.parametrize("overlap", [8, 16, 32, 48, 64])
@@ -19,6 +19,7 @@ def test_spans_cover_and_weights_sum_to_one(length, overlap):
     for span in spans:
         assert span.start % 8 == 0
         assert 0 < span.stop - span.start <= 128
+        assert len(spans) == 1 or span.stop - span.start > 2 * overlap - 8, "the last may end inside its last 8 pixels"
         assert span.weight.min() >= 0
         total[span.start : span.stop] += span.weight
     np.testing.assert_allclose(total, 1, atol=1e-6)
@@ -38,9 +39,11 @@ def test_tiles_are_no_larger_than_their_number_needs():
 
 def test_the_largest_tile_fits_in_memory():
     assert largest_tile(300 * 300 * 1000, 1000, 64) == 296
+    assert largest_tile(128 * 128 * 1000, 1000, 64) == 128
     assert largest_tile(1e15, 1000, 64) == LARGEST_TILE
-    for memory in (0, -5, 127 * 127 * 1000):
-        with pytest.raises(OutOfMemoryError, match="too little memory"):
+    assert LARGEST_TILE % 8 == 0
+    for memory, missing in ((0, "16 MB"), (-5, "16 MB"), (10e6, "6 MB"), (127 * 127 * 1000, "0 MB")):
+        with pytest.raises(OutOfMemoryError, match=f"^{missing} too little memory"):
             largest_tile(memory, 1000, 64)
 
 
@@ -82,6 +85,14 @@ def test_identity_comes_back_and_tiles_are_counted(photo):
     assert max(max(shape[1:]) for shape in seen) <= 128
 
 
+def test_rows_are_given_once_in_order_and_finished():
+    image = np.random.default_rng(0).random((1, 300, 90), np.float32)
+    parts = list(tiled_rows(lambda y, x: image[:, y, x], 300, 90, lambda tile: tile, 128, 32))
+    assert len(parts) > 2
+    assert [top for top, _ in parts] == np.cumsum([0, *(rows.shape[1] for _, rows in parts)])[:-1].tolist()
+    np.testing.assert_allclose(np.concatenate([rows for _, rows in parts], axis=1), image, atol=1e-6)
+
+
 def test_tiles_see_the_same_grid_as_the_whole():
     """An untrained network of the paper's depth: far from edges, tiled and whole results are the same."""
     engine = Engine(tiny_checkpoint(), "cpu", "float32")
@@ -89,8 +100,9 @@ def test_tiles_see_the_same_grid_as_the_whole():
     assert np.abs(run_tiled(image, engine, 128, 64) - engine(image)).max() < 1 / 255
 
 
-def test_a_tile_too_large_for_the_device_is_halved_until_it_fits():
-    image = np.random.default_rng(0).random((1, 500, 700), np.float32)
+@pytest.mark.parametrize("size", [(500, 700), (700, 300)])
+def test_a_tile_too_large_for_the_device_is_halved_until_it_fits(size):
+    image = np.random.default_rng(0).random((1, *size), np.float32)
     seen = []
 
     def small_device(tile):
@@ -100,7 +112,7 @@ def test_a_tile_too_large_for_the_device_is_halved_until_it_fits():
         return tile
 
     np.testing.assert_allclose(halving(small_device, 32)(image), image, atol=1e-5)
-    assert seen[0] == (500, 700)
+    assert seen[0] == size
     assert any(max(shape) > 200 for shape in seen[1:]), "not all at once"
     with pytest.raises(OutOfMemoryError):
         halving(small_device, 104)(image)
