@@ -7,8 +7,13 @@ from golden_outputs import GOLDEN, key, outputs
 from PIL import Image
 
 from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.engine import Engine
 from mdrn_cli.manifest import load_manifest
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.noise import add_noise
 from mdrn_cli.restore import DenoiseOptions
+from mdrn_cli.weights import BUNDLED
 
 RECORDS = load_manifest()
 GOLDEN_TOLERANCE = 1e-4
@@ -27,6 +32,15 @@ def test_outputs_are_the_golden_ones(record):
 def test_the_golden_file_has_no_more_than_the_bundled_checkpoints():
     with np.load(GOLDEN, allow_pickle=False) as golden:
         assert {*golden.files} == {key(record, name) for record in RECORDS for name in ("waves", "shapes")}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
+def test_cuda_agrees_with_the_cpu(record, photo, gray_photo):
+    clean = (photo if record.color == "color" else gray_photo)[64:320, 128:384]
+    noisy, checkpoint = add_noise(clean, record.sigma), load_checkpoint(BUNDLED / record.file)
+    quality = [psnr(to_uint8(Engine(checkpoint, device)(noisy)), clean) for device in ("cpu", "cuda")]
+    assert quality[1] == pytest.approx(quality[0], abs=0.01)
 
 
 @pytest.fixture
