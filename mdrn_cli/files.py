@@ -47,13 +47,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
     """Give an open file mode, owner and group of `path`, where there is one and the user may."""
-    if hasattr(os, "fchmod") and exists(path):
+    if not hasattr(os, "fchmod"):
+        return
+    with suppress(OSError):  # among them, that there is no such file
         about = path.stat()
         with suppress(OSError):
             if (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(descriptor, about.st_uid, about.st_gid)
-        with suppress(OSError):
-            os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+        os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
 
 
 def write_error(path: Path, error: OSError) -> MdrnError:

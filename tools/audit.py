@@ -20,14 +20,16 @@ PIP_AUDIT = ("-m", "pip_audit", "--format", "json", "--progress-spinner", "off",
 
 
 def ask() -> str:
-    """pip-audit's report on the lock as JSON, or nothing where it got none."""
+    """pip-audit's report on the lock as JSON, or nothing where it failed to make one."""
     command = [sys.executable, *PIP_AUDIT, "-r", str(LOCK)]
     return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
 
 
 def judge(report: str, unless_offline: bool) -> tuple[int, list[str]]:
     """Exit status, and what to say, of a report of pip-audit."""
-    packages: list[dict[str, Any]] = json.loads(report)["dependencies"] if report.strip() else []
+    if not report.strip():  # a broken lock as well as a broken connection
+        return 1, ["no audit: pip-audit failed, as it says above"]
+    packages: list[dict[str, Any]] = json.loads(report)["dependencies"]
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     if len(unknown) == len(packages):
         return int(not unless_offline), ["no audit: the service of known vulnerabilities cannot be reached"]
