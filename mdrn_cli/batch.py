@@ -311,7 +311,9 @@ def _restore(
         spent = given.seconds + time.perf_counter() - began
     except Exception as error:
         return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
-    return writer.submit(finish, job, given, restored, facts, spent)
+    # The picture as read is let go where nobody wants it any more: encoding takes its room.
+    before = given.picture if finish.on_restored else None
+    return writer.submit(finish, job, given.stamp, before, restored, facts, spent)
 
 
 @dataclass(frozen=True)
@@ -321,17 +323,19 @@ class _Finish:
     save: SaveOptions
     on_restored: OnRestored | None
 
-    def __call__(self, job: Job, given: _Input, restored: Picture, facts: Facts, spent: float) -> Outcome:
+    def __call__(
+        self, job: Job, stamp: tuple[int, ...], before: Picture | None, restored: Picture, facts: Facts, spent: float
+    ) -> Outcome:
         began = time.perf_counter()
         try:
-            if self.on_restored:
-                self.on_restored(given.picture, restored)
+            if self.on_restored and before:
+                self.on_restored(before, restored)
             content, warnings = encode_picture(restored, format_of(job.target), self.save)
             if outcome := _appeared(job):
                 return outcome
             target = job.target
             if job.target == job.source:
-                if _stamp(job.source) != given.stamp:
+                if _stamp(job.source) != stamp:
                     raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
                 target = real_path(job.target)  # the file is replaced, not the link to it
             target.parent.mkdir(parents=True, exist_ok=True)

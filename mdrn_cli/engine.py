@@ -74,12 +74,23 @@ def keep_freed_memory() -> None:
     """Have glibc keep freed memory for the next tensor. By default it hands blocks of megabytes back to the system,
     and every convolution then waits for fresh, zeroed pages: with tiles of 512x512, a third of the time. No other
     system needs this."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version"):
-            # Whole pictures, which are larger than features of a tile, are still handed back.
-            libc.mallopt(_M_MMAP_THRESHOLD, 2**28)
-            libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+    if libc := _glibc():
+        # Whole pictures, which are larger than features of a tile, are still handed back.
+        libc.mallopt(_M_MMAP_THRESHOLD, 2**28)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
+
+
+def release_freed_memory() -> None:
+    """Hand back to the system what `keep_freed_memory` has kept, before something else needs the room."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def native_bfloat16(device: torch.device) -> bool:

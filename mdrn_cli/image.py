@@ -49,6 +49,8 @@ _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _NO_EXIF = ("BMP",)
+_STRIP = 256
+"""Rows that are copied at a time."""
 
 
 def find_images(
@@ -208,9 +210,20 @@ def _read_other(source: Path | bytes) -> Picture:
             file.load()
             mode = _plain_mode(file)
             plain = file if file.mode == mode else file.convert(mode)
-            data, has_alpha = np.asarray(plain), plain.mode in ("LA", "RGBA")
+            data, has_alpha = _array_of(plain), plain.mode in ("LA", "RGBA")
         metadata, damages = read_metadata(file)
         return picture_of(data, has_alpha, metadata, warnings + damages)
+
+
+def _array_of(image: Image.Image) -> NDArray[np.uint8]:
+    """Pixels of a Pillow image of 8 bits a channel, (H, W) or (H, W, C). Pillow makes two copies on the way, here of a
+    strip only."""
+    bands = len(image.getbands())
+    data = np.empty((image.height, image.width, bands)[: 2 + (bands > 1)], np.uint8)
+    for top in range(0, image.height, _STRIP):
+        bottom = min(top + _STRIP, image.height)
+        data[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return data
 
 
 def picture_of(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.engine import Engine
+from mdrn_cli.engine import Engine, release_freed_memory
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.manifest import Record, choose
@@ -30,6 +30,10 @@ agree within 1/255."""
 
 PICTURES = 3
 """Pictures in memory at once: one as read, the same restored, and another being read or written."""
+
+LARGE_PICTURE = 2**26
+"""Bytes from which on a picture being written should not have the features of the last tile beside it;
+fetching these pages again is nothing beside the time its tiles take."""
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 NOISELESS = 0.5
@@ -321,6 +325,8 @@ class Restorer:
                 before = to_unit(noisy[:, place])
                 rows = before + np.float32(options.strength) * (rows - before)
             result[:, place] = from_unit(rows, picture.depth)
+        if result.nbytes >= LARGE_PICTURE:
+            release_freed_memory()
         return result
 
 
