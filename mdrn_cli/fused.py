@@ -4,9 +4,10 @@ so that on a CPU, where memory is what one waits for, a block passes over its fe
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mdrn_cli.model import MDRN, MSAB, MSAG
+from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
 
 
 def fusible(device: torch.device) -> bool:
@@ -39,15 +40,21 @@ class FusedMSAG(nn.Module):
         super().__init__()
         features = group.fuse.out_channels
         self.weights = [_dense(weight) for weight in group.fuse.weight.chunk(group.fuse.in_channels // features, dim=1)]
+        assert group.fuse.bias is not None
         self.bias = group.fuse.bias
         self.blocks = nn.Sequential(*(FusedMSAB(block) for block in group.blocks))  # type: ignore[arg-type]
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """k x (N, C, H, W) -> (N, C, H, W)."""
-        first, *rest = zip(inputs, self.weights, strict=True)
-        x = _convolve(*first, self.bias)
-        for features, weight in rest:
-            x = _convolve_and_add(features, weight, None, x)
+    def forward(self, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
+        """As `MSAG.forward`."""
+        if coarse:
+            features, restore = coarse
+            kernel, bias = restored_and_fused(restore, self.weights[-1], self.bias)
+            x = F.conv_transpose2d(features, kernel, bias, stride=2)
+        else:
+            x = _convolve(inputs[0], self.weights[0], self.bias)
+            inputs = inputs[1:]
+        for others, weight in zip(inputs, self.weights, strict=False):
+            x = _convolve_and_add(others, weight, None, x)
         return x + self.blocks(x)  # type: ignore[no-any-return]
 
 

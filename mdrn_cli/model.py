@@ -99,6 +99,10 @@ def _shuffled(features: int) -> Tensor:
     return torch.tensor([*range(0, features, 2), *range(1, features, 2)])
 
 
+Coarse = tuple[Tensor, nn.ConvTranspose2d]
+"""Features (N, C, H/2, W/2) of the next level, and what reconstructs them."""
+
+
 class MSAG(nn.Module):
     """Multi-scale aggregation group (section 3.1.1): 1x1 fusion of its inputs, then B MSABs with a long skip."""
 
@@ -107,14 +111,38 @@ class MSAG(nn.Module):
         self.fuse = nn.Conv2d(inputs * config.features, config.features, 1)
         self.blocks = nn.Sequential(*(MSAB(config.features) for _ in range(config.blocks)))
 
-    def forward(self, inputs: list[Tensor]) -> Tensor:
-        """k x (N, C, H, W) -> (N, C, H, W)."""
+    def forward(self, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
+        """Inputs of this level, k x (N, C, H, W), and after them the one to be reconstructed -> (N, C, H, W)."""
         # The sum of one 1x1 convolution for each input is that of their concatenation, without the copy.
-        first, *rest = zip(inputs, self.fuse.weight.chunk(len(inputs), dim=1), strict=True)
-        x = F.conv2d(*first, self.fuse.bias)
-        for features, weight in rest:
-            x = x + F.conv2d(features, weight)
+        weights, bias = self.fuse.weight.chunk(len(inputs) + (coarse is not None), dim=1), self.fuse.bias
+        assert bias is not None
+        if coarse:
+            features, restore = coarse
+            kernel, bias = restored_and_fused(restore, weights[-1], bias)
+        x = F.conv2d(inputs[0], weights[0], bias)
+        for others, weight in zip(inputs[1:], weights[1:], strict=False):
+            x = x + F.conv2d(others, weight)
+        if coarse:
+            x = x + F.conv_transpose2d(features, kernel, stride=2)
         return x + self.blocks(x)  # type: ignore[no-any-return]
+
+
+def restored_and_fused(restore: nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """A reconstruction and the 1x1 convolution after it as the one transposed convolution that they are: fewer passes
+    over the finer level's features. Its bias joins the fusion's: oneDNN is slow at gradients of a transposed one's.
+
+    Args:
+        restore: the reconstruction, kernel 2, stride 2, C -> C.
+        weight: (C, C, 1, 1), of the 1x1 convolution.
+        bias: (C,), of the fusion.
+
+    Returns:
+        The transposed convolution's weight (C, C, 2, 2) and the fusion's bias (C,).
+    """
+    assert restore.bias is not None
+    with torch.autocast(weight.device.type, enabled=False):
+        mixed = weight.flatten(1)
+        return torch.einsum("imyx,om->ioyx", restore.weight, mixed), bias + mixed @ restore.bias
 
 
 def node(level: int, index: int) -> str:
@@ -166,11 +194,12 @@ class MDRN(nn.Module):
         rows: list[list[Tensor]] = [[] for _ in range(LEVELS)]
         for j in range(LEVELS):
             for i in range(LEVELS - j):
+                group = self.groups[node(i, j)]
                 if j > 0:
-                    inputs = [*rows[i], self.restore[node(i, j)](rows[i + 1][j - 1])]
+                    rows[i].append(group(rows[i], (rows[i + 1][j - 1], self.restore[node(i, j)])))
                 else:
-                    inputs = [self.degrade[i - 1](rows[i - 1][0]) if i else self.head(x.to(self.head.weight.dtype))]
-                rows[i].append(self.groups[node(i, j)](inputs))
+                    first = self.degrade[i - 1](rows[i - 1][0]) if i else self.head(x.to(self.head.weight.dtype))
+                    rows[i].append(group([first]))
         # Weights may be of a reduced type; the predicted noise is subtracted in the input's own.
         denoised = x - self.tail(rows[0][-1]).to(x.dtype)
         return denoised[..., :height, :width], tuple(rows[0][1:])

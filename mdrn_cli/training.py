@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
 from mdrn_cli.configfile import format_config
-from mdrn_cli.engine import compute_type, limit_threads, pick_device
+from mdrn_cli.engine import compute_type, keep_freed_memory, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.interrupts import stop_requests
@@ -137,6 +137,7 @@ def run_with(
     process calls this, and the first alone writes and reports."""
     group = launched()
     limit_threads(group.local_size)
+    keep_freed_memory()
     group.share(config.batch_size)
     device = pick_device(group.device(config.device))
     with group.connected(str(device)):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from mdrn_cli.errors import WeightsError
-from mdrn_cli.model import MDRN, MSAB, MDRNConfig
+from mdrn_cli.model import MDRN, MSAB, MSAG, MDRNConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "state_dict_2b_gray.json"
 
@@ -70,18 +71,30 @@ def test_groups_are_wired_as_the_inverted_pyramid():
     model = MDRN(MDRNConfig("gray", 1, 8)).double()
     called = {}
     for name, group in model.groups.items():
-        group.register_forward_hook(lambda _m, args, out, name=name: called.update({name: (args[0], out)}))
+        group.register_forward_hook(
+            lambda _m, args, out, name=name: called.update({name: ((list(args[0]), *args[1:]), out)})
+        )
     model(torch.rand(1, 1, 16, 16, dtype=torch.float64))
     for i in range(4):
         assert called[f"{i}_0"][1].shape[-1] == 16 // 2**i
         for j in range(1, 4 - i):
-            inputs = called[f"{i}_{j}"][0]
+            inputs, (coarse, restore) = called[f"{i}_{j}"][0]
             earlier = [called[f"{i}_{k}"][1] for k in range(j)]
-            assert all(torch.equal(a, b) for a, b in zip(inputs[:-1], earlier, strict=True))
-            restored = model.restore[f"{i}_{j}"](called[f"{i + 1}_{j - 1}"][1])
-            assert torch.equal(inputs[-1], restored)
+            assert all(torch.equal(a, b) for a, b in zip(inputs, earlier, strict=True))
+            assert torch.equal(coarse, called[f"{i + 1}_{j - 1}"][1])
+            assert restore is model.restore[f"{i}_{j}"]
     for i in range(1, 4):
-        assert torch.equal(called[f"{i}_0"][0][0], model.degrade[i - 1](called[f"{i - 1}_0"][1]))
+        (inputs,) = called[f"{i}_0"][0]
+        assert torch.equal(inputs[0], model.degrade[i - 1](called[f"{i - 1}_0"][1]))
+
+
+def test_a_group_fuses_its_inputs_and_the_reconstruction_as_the_paper_says():
+    """Against a plain writing: reconstruct, concatenate, 1x1 convolution, blocks, long skip."""
+    torch.manual_seed(2)
+    group, restore = MSAG(3, MDRNConfig("gray", 2, 8)).double(), nn.ConvTranspose2d(8, 8, 2, stride=2).double()
+    inputs, coarse = torch.randn(2, 2, 8, 12, 10).double().unbind(), torch.randn(2, 8, 6, 5).double()
+    fused = group.fuse(torch.cat([*inputs, restore(coarse)], dim=1))
+    torch.testing.assert_close(group(list(inputs), (coarse, restore)), fused + group.blocks(fused))
 
 
 def test_the_tail_predicts_the_residual_from_the_last_group():
