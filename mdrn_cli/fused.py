@@ -48,7 +48,7 @@ class FusedMSAG(nn.Module):
         """As `MSAG.forward`."""
         if coarse:
             features, restore = coarse
-            kernel, bias = restored_and_fused(restore, self.weights[-1], self.bias)
+            kernel, bias = restored_and_fused(restore.weight, restore.bias, self.weights[-1], self.bias)
             x = F.conv_transpose2d(features, kernel, bias, stride=2)
         else:
             x = _convolve(inputs[0], self.weights[0], self.bias)

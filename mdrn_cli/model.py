@@ -118,7 +118,7 @@ class MSAG(nn.Module):
         assert bias is not None
         if coarse:
             features, restore = coarse
-            kernel, bias = restored_and_fused(restore, weights[-1], bias)
+            kernel, bias = restored_and_fused(restore.weight, restore.bias, weights[-1], bias)
         x = F.conv2d(inputs[0], weights[0], bias)
         for others, weight in zip(inputs[1:], weights[1:], strict=False):
             x = x + F.conv2d(others, weight)
@@ -127,22 +127,25 @@ class MSAG(nn.Module):
         return x + self.blocks(x)  # type: ignore[no-any-return]
 
 
-def restored_and_fused(restore: nn.ConvTranspose2d, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def restored_and_fused(
+    restore: Tensor, restore_bias: Tensor | None, weight: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor]:
     """A reconstruction and the 1x1 convolution after it as the one transposed convolution that they are: fewer passes
     over the finer level's features. Its bias joins the fusion's: oneDNN is slow at gradients of a transposed one's.
 
     Args:
-        restore: the reconstruction, kernel 2, stride 2, C -> C.
+        restore: (C in, C out, 2, 2), of the reconstruction, a transposed convolution of stride 2.
+        restore_bias: (C,), its bias.
         weight: (C, C, 1, 1), of the 1x1 convolution.
         bias: (C,), of the fusion.
 
     Returns:
         The transposed convolution's weight (C, C, 2, 2) and the fusion's bias (C,).
     """
-    assert restore.bias is not None
+    assert restore_bias is not None
     with torch.autocast(weight.device.type, enabled=False):
         mixed = weight.flatten(1)
-        return torch.einsum("imyx,om->ioyx", restore.weight, mixed), bias + mixed @ restore.bias
+        return torch.einsum("imyx,om->ioyx", restore, mixed), bias + mixed @ restore_bias
 
 
 def node(level: int, index: int) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.errors import MdrnError
-from mdrn_cli.model import LEVELS, PAD_MULTIPLE, node
+from mdrn_cli.model import LEVELS, PAD_MULTIPLE, node, restored_and_fused
 
 OPSET = 17
 IR_VERSION = 8
@@ -96,23 +96,33 @@ class _Graph:
         rows: list[list[str]] = [[] for _ in range(LEVELS)]
         for j in range(LEVELS):
             for i in range(LEVELS - j):
-                rows[i].append(self.group(node(i, j), self.group_inputs(x, rows, i, j)))
+                if j > 0:
+                    rows[i].append(self.group(i, j, rows[i], rows[i + 1][j - 1]))
+                elif i > 0:
+                    rows[i].append(self.group(i, j, [self.conv(f"degrade.{i - 1}", rows[i - 1][0], stride=2)]))
+                else:
+                    rows[i].append(self.group(i, j, [self.conv("head", x, padding=1)]))
         denoised = self.add("Sub", x, self.conv("tail", rows[0][-1], padding=1))
         axes = self.constant(np.array([2, 3]))
         start = self.constant(np.array([0, 0]))
         self.add("Slice", denoised, start, size, axes, name=OUTPUT)
 
-    def group_inputs(self, x: str, rows: Sequence[Sequence[str]], i: int, j: int) -> list[str]:
-        if j > 0:
-            return [*rows[i], self.conv(f"restore.{node(i, j)}", rows[i + 1][j - 1], "ConvTranspose", stride=2)]
-        return [self.conv(f"degrade.{i - 1}", rows[i - 1][0], stride=2) if i else self.conv("head", x, padding=1)]
-
-    def group(self, name: str, inputs: Sequence[str]) -> str:
-        """MSAG: fusion, blocks, long skip."""
-        fused = self.conv(f"groups.{name}.fuse", self.add("Concat", *inputs, axis=1))
+    def group(self, i: int, j: int, inputs: Sequence[str], coarse: str = "") -> str:
+        """MSAG: fusion, blocks, long skip; see `MSAG.forward`."""
+        name, kernel = f"groups.{node(i, j)}", None
+        weight, bias = self.state[f"{name}.fuse.weight"], self.state[f"{name}.fuse.bias"]
+        if coarse:
+            restore, restore_bias = (self.state[f"restore.{node(i, j)}.{part}"] for part in ("weight", "bias"))
+            kernel, bias = restored_and_fused(restore, restore_bias, weight[:, -self.features :], bias)
+            weight = weight[:, : -self.features]
+        x = inputs[0] if len(inputs) == 1 else self.add("Concat", *inputs, axis=1)
+        fused = self.add("Conv", x, self.constant(weight.numpy()), self.constant(bias.numpy()))
+        if kernel is not None:
+            restored = self.add("ConvTranspose", coarse, self.constant(kernel.numpy()), strides=[2, 2])
+            fused = self.add("Add", fused, restored)
         x = fused
         for k in range(self.blocks):
-            x = self.block(f"groups.{name}.blocks.{k}", x)
+            x = self.block(f"{name}.blocks.{k}", x)
         return self.add("Add", fused, x)
 
     def block(self, name: str, x: str) -> str:
@@ -132,7 +142,6 @@ class _Graph:
         self,
         name: str,
         x: str,
-        kind: str = "Conv",
         stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
@@ -143,7 +152,7 @@ class _Graph:
         weight = self.constant(self.state[f"{name}.weight"][rows][:, columns].numpy())
         bias = self.constant(self.state[f"{name}.bias"][rows].numpy())
         pads = [padding] * 4
-        return self.add(kind, x, weight, bias, strides=[stride] * 2, pads=pads, dilations=[dilation] * 2)
+        return self.add("Conv", x, weight, bias, strides=[stride] * 2, pads=pads, dilations=[dilation] * 2)
 
     def pad(self, x: str, size: str) -> str:
         """At the bottom and right to multiples of 8, as `pad_to_multiple` does: each padded row and column is one of

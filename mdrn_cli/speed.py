@@ -26,6 +26,7 @@ from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.peers import SIGMA, peers
 from mdrn_cli.restore import OVERLAP, DenoiseOptions, Denoisers
+from mdrn_cli.runtimes import runtimes
 from mdrn_cli.tiling import plan_axis
 
 T = TypeVar("T")
@@ -85,7 +86,7 @@ def _processor() -> str:
 
 
 def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: int = 3) -> Iterator[Speed]:
-    """Measure every engine, every peer that is installed, and a file from reading to writing.
+    """Measure every engine, every runtime and peer that is installed, and a file from reading to writing.
 
     Args:
         size: side of the tile in pixels, a multiple of 8.
@@ -100,7 +101,8 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         MdrnError: a case failed.
     """
     for family, blocks in FAMILY_BLOCKS.items():
-        for engine in (PLAIN, *available_precisions(pick_device(device))):
+        others = runtimes() if pick_device(device).type == "cpu" else ()
+        for engine in (PLAIN, *available_precisions(pick_device(device)), *others):
             yield _alone(_network_case, family, blocks, engine, size, device, repeats)
     for name in peers():
         yield _alone(_peer_case, name, size, repeats)
@@ -139,6 +141,8 @@ def _network_case(family: str, blocks: int, engine: str, size: int, device: str,
     if engine == PLAIN:
         limit_threads()
         function = _plain(checkpoint.build(), device)
+    elif runtime := runtimes().get(engine):
+        function = runtime(checkpoint)
     else:
         function = Engine(checkpoint, device, engine)
     return _timed("network", family, engine, function, size, size, repeats)

@@ -41,6 +41,7 @@ PARTS = {
     "patches",
     "photographs",
     "onnxexport",
+    "runtimes",
     "runfolder",
     "trainconfig",
     "runlog",

@@ -9,8 +9,15 @@ import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint
 
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.engine import Engine
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.manifest import load_manifest
+from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.noise import add_noise
 from mdrn_cli.onnxexport import CHECKED_SIZES, check, to_onnx
+from mdrn_cli.runtimes import runtimes
+from mdrn_cli.weights import BUNDLED
 
 
 @pytest.mark.parametrize("color", ["gray", "color"])
@@ -30,6 +37,18 @@ def test_the_exported_model_is_the_network_at_any_size(color):
         np.testing.assert_allclose(given, expected, atol=2e-5)
     assert any(side % 8 for size in CHECKED_SIZES for side in size)
     assert check(content, checkpoint) < 2e-5
+
+
+@pytest.mark.parametrize("record", load_manifest(), ids=lambda r: r.name)
+def test_other_runtimes_agree_with_the_engine(record, photo, gray_photo):
+    """On every bundled checkpoint, within 0.01 dB at the engine's precision."""
+    clean = (photo if record.color == "color" else gray_photo)[64:192, 128:256]
+    noisy, checkpoint = add_noise(clean, record.sigma), load_checkpoint(BUNDLED / record.file)
+    found = {name: make(checkpoint)(noisy) for name, make in runtimes().items()}
+    assert {name.split()[0] for name in found} == {"ONNX", "OpenVINO"}
+    for name, denoised in found.items():
+        ours = Engine(checkpoint, "cpu", name.split()[-1])(noisy)
+        assert psnr(to_uint8(denoised), clean) == pytest.approx(psnr(to_uint8(ours), clean), abs=0.01), name
 
 
 def test_a_model_that_differs_is_refused():

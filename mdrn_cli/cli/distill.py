@@ -6,41 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.cli.runs import (
-    BatchSize,
-    CacheMemory,
-    Clip,
-    Color,
-    Compile,
-    ConfigFile,
-    Ema,
-    Halvings,
-    Init,
-    Iterations,
-    LearningRate,
-    Loss,
-    MuonLearningRate,
-    Optimizer,
     Output,
-    Overwrite,
-    PatchSize,
-    Photographs,
-    Preset,
     Resume,
-    SaveEvery,
-    Schedule,
-    Seed,
-    Sigma,
-    Smoke,
-    TimeBudget,
-    Val,
-    ValidateEvery,
-    Warmup,
     build_config,
     resumed_config,
     settings,
     show_run,
+    with_run_options,
 )
 from mdrn_cli.errors import UsageError
 
@@ -50,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 
 
+@with_run_options
 def distill(
     ctx: typer.Context,
     output: Output,
@@ -71,39 +45,10 @@ def distill(
     shared_noise: Annotated[
         bool, typer.Option(help="hmds: the teacher sees the student's noise scaled down, or noise of its own.")
     ] = True,
-    data: Photographs = None,
-    val: Val = None,
-    color: Color = "gray",
-    sigma: Sigma = 50.0,
     blocks: Annotated[
         int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")
     ] = None,
-    init: Init = None,
-    iterations: Iterations = None,
-    time_budget: TimeBudget = None,
-    batch_size: BatchSize = 8,
-    patch_size: PatchSize = 64,
-    loss: Loss = "rmse",
-    optimizer: Optimizer = "muon",
-    learning_rate: LearningRate = 1e-3,
-    muon_learning_rate: MuonLearningRate = 0.02,
-    schedule: Schedule = "cosine",
-    halvings: Halvings = 4,
-    warmup: Warmup = 0.02,
-    ema: Ema = 0.999,
-    clip: Clip = 1.0,
-    seed: Seed = 0,
-    validate_every: ValidateEvery = "5m",
-    save_every: SaveEvery = "1m",
-    cache_memory: CacheMemory = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compile_: Compile = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
     resume: Resume = False,
-    overwrite: Overwrite = False,
-    smoke: Smoke = False,
 ) -> None:
     """Train a network under a frozen teacher, as the paper's section 3.2 does.
 

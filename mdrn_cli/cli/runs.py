@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +12,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
+from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.errors import UsageError
 from mdrn_cli.parallel import launched
 
@@ -81,6 +84,59 @@ Smoke = Annotated[
     bool,
     typer.Option("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
 ]
+
+
+def _shared(
+    data: Photographs = None,
+    val: Val = None,
+    color: Color = "gray",
+    sigma: Sigma = 50.0,
+    init: Init = None,
+    iterations: Iterations = None,
+    time_budget: TimeBudget = None,
+    batch_size: BatchSize = 8,
+    patch_size: PatchSize = 64,
+    loss: Loss = "rmse",
+    optimizer: Optimizer = "muon",
+    learning_rate: LearningRate = 1e-3,
+    muon_learning_rate: MuonLearningRate = 0.02,
+    schedule: Schedule = "cosine",
+    halvings: Halvings = 4,
+    warmup: Warmup = 0.02,
+    ema: Ema = 0.999,
+    clip: Clip = 1.0,
+    seed: Seed = 0,
+    validate_every: ValidateEvery = "5m",
+    save_every: SaveEvery = "1m",
+    cache_memory: CacheMemory = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    compile_: Compile = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    smoke: Smoke = False,
+) -> None:
+    """The options of every run."""
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every run after its own. Where both have one, the command's counts; it is called
+    with its own alone, the values of the others are in its context."""
+    own, shared = (inspect.signature(function, eval_str=True).parameters for function in (command, _shared))
+    merged = {**own, **{name: parameter for name, parameter in shared.items() if name not in own}}
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        command(**{name: values[name] for name in own})
+
+    # What typer reads.
+    call.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
+    call.__annotations__ = {name: parameter.annotation for name, parameter in merged.items()}
+    return call
+
+
 # Options that configuration files may give as text.
 _PARSED = {
     "time_budget": parse_duration,

@@ -101,7 +101,8 @@ INTRODUCTION = """# Speed
 
 Made by `make speed`, which runs `mdrn bench --speed`; each case in a process of its own, color, the fastest of three
 calls after a first one. "plain float32" is torch without anything of ours: channels first, nothing fused. Peers are
-networks of the published shape in plain float32 torch, and packages as their documentation uses them.
+networks of the published shape in plain float32 torch, and packages as their documentation uses them. ONNX Runtime and
+OpenVINO run our network's ONNX model (`pip install 'mdrn-cli[openvino]'`).
 """
 
 
