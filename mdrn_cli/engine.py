@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import sys
 
@@ -18,8 +17,6 @@ from mdrn_cli.model import MDRN
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 MOST_THREADS = 1024
-LOWEST_REDUCED = 15
-"""Noise level below which bfloat16 costs more than 0.01 dB (docs/speed.md): its steps come near the noise."""
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels: features of full size that live at once at most,
 # and bytes of the process without any.
@@ -100,21 +97,20 @@ def native_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
 
 
-def compute_type(device: torch.device, precision: str = "auto", sigma: float = math.inf) -> torch.dtype:
+def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
     """The type to compute in: torch.bfloat16 or torch.float32.
 
     Args:
         device: where the network runs.
-        precision: "auto" (bfloat16 where native and harmless), "bfloat16" or "float32".
-        sigma: noise level of the network, 0-255 scale.
+        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
 
     Raises:
         UsageError: unknown precision.
     """
     if precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
-    harmless = sigma >= LOWEST_REDUCED and native_bfloat16(device)
-    return torch.bfloat16 if precision == "bfloat16" or (precision == "auto" and harmless) else torch.float32
+    reduced = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
+    return torch.bfloat16 if reduced else torch.float32
 
 
 def available_precisions(device: torch.device) -> tuple[str, ...]:
@@ -125,12 +121,13 @@ def available_precisions(device: torch.device) -> tuple[str, ...]:
 class Engine:
     """A network ready to run: (C, H, W) float32 arrays in and out, intensities in [0, 1].
 
-    The convolutions run in the chosen precision; the predicted noise is subtracted in float32.
+    The convolutions run in the chosen precision but for the head, which sees the image's intensities and runs in
+    float32; the predicted noise is subtracted in float32.
 
     Args:
         checkpoint: the weights.
         device: "auto", "cpu", "cuda", ...
-        precision: "auto" (bfloat16 where native and harmless), "bfloat16" or "float32".
+        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
 
     Raises:
         DeviceError: no such device.
@@ -142,14 +139,17 @@ class Engine:
         keep_freed_memory()
         self.config = checkpoint.config
         self.device = pick_device(device)
-        self.dtype = compute_type(self.device, precision, checkpoint.sigma)
+        self.dtype = compute_type(self.device, precision)
         self._checkpoint = checkpoint
         self._exact: MDRN | None = None
         self.model = self._build(self.dtype)
 
     def _build(self, dtype: torch.dtype) -> MDRN:
         model = self._checkpoint.build().requires_grad_(False)
-        built: MDRN = model.to(self.device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built: MDRN = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for name, part in built.named_children():
+            if name != "head":
+                part.to(dtype)
         return fuse(built) if fusible(self.device) else built
 
     @property

@@ -14,6 +14,7 @@ earlier nodes of its level and the reconstructed (transposed convolution) output
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -143,9 +144,21 @@ def restored_and_fused(
         The transposed convolution's weight (C, C, 2, 2) and the fusion's bias (C,).
     """
     assert restore_bias is not None
-    with torch.autocast(weight.device.type, enabled=False):
+    with exactly(weight.device):
         mixed = weight.flatten(1)
         return torch.einsum("imyx,om->ioyx", restore, mixed), bias + mixed @ restore_bias
+
+
+def autocast_type(device: torch.device) -> torch.dtype | None:
+    """What convolutions on a device are being cast to, None where they are not."""
+    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+        return torch.get_autocast_dtype(device.type)
+    return None
+
+
+def exactly(device: torch.device) -> torch.autocast | nullcontext[None]:
+    """A context without autocast."""
+    return torch.autocast(device.type, enabled=False) if autocast_type(device) else nullcontext()
 
 
 def node(level: int, index: int) -> str:
@@ -201,11 +214,17 @@ class MDRN(nn.Module):
                 if j > 0:
                     rows[i].append(group(rows[i], (rows[i + 1][j - 1], self.restore[node(i, j)])))
                 else:
-                    first = self.degrade[i - 1](rows[i - 1][0]) if i else self.head(x.to(self.head.weight.dtype))
-                    rows[i].append(group([first]))
+                    rows[i].append(group([self.degrade[i - 1](rows[i - 1][0]) if i else self._shallow(x)]))
         # Weights may be of a reduced type; the predicted noise is subtracted in the input's own.
         denoised = x - self.tail(rows[0][-1]).to(x.dtype)
         return denoised[..., :height, :width], tuple(rows[0][1:])
+
+    def _shallow(self, x: Tensor) -> Tensor:
+        """The head's features, in the type of all others. bfloat16 has steps of a level of 8 bits near white, in which
+        little noise drowns; so the head, which alone sees intensities, works in the type of its own weights."""
+        with exactly(x.device):
+            features = self.head(x.to(self.head.weight.dtype))
+        return features.to(autocast_type(x.device) or self.tail.weight.dtype)  # type: ignore[no-any-return]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

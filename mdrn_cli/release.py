@@ -97,9 +97,41 @@ def pack(
     finally:
         candidate.unlink(missing_ok=True)
     record = _record(target, trained, distilled, results, checks)
-    others = [other for other in load_manifest() if other.name != name]
-    save_manifest(manifest_path(), [*others, record])
+    _enter(record)
     return record, checks
+
+
+def measure_again(record: Record, data: Path | None = None) -> Record:
+    """Measure a bundled checkpoint as the engine is now, on the sets that its record has.
+
+    Args:
+        record: of the project's own manifest.
+        data: folder that holds the sets.
+
+    Returns:
+        The record with new figures, now in the manifest.
+    """
+    checkpoint = load_checkpoint(BUNDLED / record.file)
+    results = [_measured(checkpoint, name, data, None) for name in record.metrics]
+    record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(results))
+    _enter(record)
+    return record
+
+
+def _enter(record: Record) -> None:
+    """Put a record into the manifest, in place of one of its name."""
+    save_manifest(manifest_path(), [*(other for other in load_manifest() if other.name != record.name), record])
+
+
+def _metrics(results: Sequence[Result]) -> dict[str, float]:
+    return {result.dataset: round(result.mean("psnr"), 4) for result in results}
+
+
+def _spot_checks(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """PSNR in dB of two images of the first set, one from its beginning and one from its middle."""
+    first = results[0]
+    rows = (first.images[0], first.images[len(first.images) // 2])
+    return {first.dataset: {row.file: round(row.psnr, 4) for row in rows}}
 
 
 def _measured(checkpoint: Checkpoint, dataset: str, data: Path | None, on_set: Callable[[str], None] | None) -> Result:
@@ -107,11 +139,6 @@ def _measured(checkpoint: Checkpoint, dataset: str, data: Path | None, on_set: C
     if on_set:
         on_set(opened.name)
     return measure(opened, checkpoint.sigma, "", Engine(checkpoint))
-
-
-def spot_checks(result: Result) -> dict[str, float]:
-    """PSNR in dB of two images of a set, one from its beginning and one from its middle."""
-    return {row.file: round(row.psnr, 4) for row in (result.images[0], result.images[len(result.images) // 2])}
 
 
 def _record(
@@ -143,8 +170,8 @@ def _record(
             "config": trained.config.to_dict(),
             "parameters": sum(tensor.numel() for tensor in trained.state.values()),
             "training": training,
-            "metrics": {result.dataset: round(result.mean("psnr"), 4) for result in results},
-            "spot_checks": {result.dataset: spot_checks(result) for result in results[:1]},
+            "metrics": _metrics(results),
+            "spot_checks": _spot_checks(results),
             "licence": LICENCE,
         }
     )

@@ -1,6 +1,7 @@
 """`mdrn weights pack`: from a run to a bundled checkpoint and its record."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -65,6 +66,15 @@ def test_a_second_run_replaces_the_first(room, pictures):
     for scale in (0.01, 0.02):
         record, _ = release.pack(trained(room, scale), [str(pictures)], str(pictures))
     assert [kept.sha256 for kept in load_manifest(room / "manifest.json")] == [record.sha256]
+
+
+def test_a_bundled_checkpoint_is_measured_again(room, pictures, monkeypatch):
+    monkeypatch.chdir(room)
+    record, _ = release.pack(trained(room), [pictures.name], str(pictures))
+    save_manifest(room / "manifest.json", [replace(record, metrics={pictures.name: 1.0}, spot_checks={})])
+    (stale,) = load_manifest(room / "manifest.json")
+    assert release.measure_again(stale) == record
+    assert load_manifest(room / "manifest.json") == (record,)
 
 
 def test_what_float16_would_harm_is_not_bundled(room, pictures, monkeypatch):

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 from mdrn_cli import speed
 from mdrn_cli.cli import app
 from mdrn_cli.cli.speed import to_markdown
-from mdrn_cli.engine import LOWEST_REDUCED
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.peers import peers
@@ -75,12 +74,10 @@ def test_reduced_precision_was_measured_for_every_bundled_checkpoint_and_costs_n
     """The policy of --precision auto, on the figures of docs/speed.md (`benchmarks/speed.py precision`)."""
     root = Path(__file__).parent.parent
     figures = json.loads((root / "benchmarks" / "precision.json").read_text())
-    sigmas = {f"{record.name} {record.sha256[:8]}": record.sigma for record in load_manifest()}
-    assert figures.keys() == sigmas.keys()
+    assert figures.keys() == {f"{record.name} {record.sha256[:8]}" for record in load_manifest()}
     page = (root / "docs" / "speed.md").read_text()
     for key, row in figures.items():
-        chosen = "bfloat16" if sigmas[key] >= LOWEST_REDUCED else "float32"
-        assert row[chosen] > row["float32"] - 0.01, key
+        assert row["bfloat16"] > row["float32"] - 0.01, key
         assert f"| {key.split()[0]} | {row['set']} | {row['float32']:.4f} | {row['bfloat16']:.4f} |" in page
 
 

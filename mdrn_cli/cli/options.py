@@ -35,7 +35,7 @@ Ensemble = Annotated[
 ]
 Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...", rich_help_panel=NETWORK)]
 Precision = Annotated[
-    str, typer.Option(help="auto (bfloat16 where native and harmless), float32 or bfloat16.", rich_help_panel=NETWORK)
+    str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.", rich_help_panel=NETWORK)
 ]
 Data = Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")]
 Manifests = Annotated[

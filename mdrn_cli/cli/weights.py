@@ -173,6 +173,16 @@ def pack(
     stderr.print(f"{record.name}: validation {checks}, {record.metrics}", markup=False, highlight=False, soft_wrap=True)
 
 
+@app.command()
+def measure(names: Names = None, data: Data = None) -> None:
+    """Measure bundled checkpoints again, as the engine is now, and record that in the manifest."""
+    from mdrn_cli import release
+
+    for record in _records(names, None):
+        again = release.measure_again(record, data)
+        stderr.print(f"{record.name}: {record.metrics} before, {again.metrics} now", markup=False, soft_wrap=True)
+
+
 def _records(names: list[str] | None, manifest: list[str] | None) -> list[Record]:
     from mdrn_cli.weights import all_records, named
 
