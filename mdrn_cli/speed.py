@@ -41,8 +41,9 @@ class Speed:
     """One case.
 
     Attributes:
-        what: "network" (one tile), "peer" (the same tile), "start" (a fresh process on a small file), "file" (a JPEG
-            read, restored and written) or "tiles" (the network alone on the tiles of that file).
+        what: "network" (one tile), "runtime" (that network by other software), "peer" (the same tile), "start" (a fresh
+            process on a small file), "file" (a JPEG read, restored and written) or "tiles" (the network alone on the
+            tiles of that file).
         name: a family or a peer.
         engine: how it is computed.
         width, height: of the image, in pixels.
@@ -101,9 +102,10 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         MdrnError: a case failed.
     """
     for family, blocks in FAMILY_BLOCKS.items():
-        others = runtimes() if pick_device(device).type == "cpu" else ()
-        for engine in (PLAIN, *available_precisions(pick_device(device)), *others):
+        for engine in (PLAIN, *available_precisions(pick_device(device))):
             yield _alone(_network_case, family, blocks, engine, size, device, repeats)
+        for name in runtimes() if pick_device(device).type == "cpu" else ():
+            yield _alone(_runtime_case, family, blocks, name, size, repeats)
     for name in peers():
         yield _alone(_peer_case, name, size, repeats)
     yield _alone(_start_case, device)
@@ -141,11 +143,13 @@ def _network_case(family: str, blocks: int, engine: str, size: int, device: str,
     if engine == PLAIN:
         limit_threads()
         function = _plain(checkpoint.build(), device)
-    elif runtime := runtimes().get(engine):
-        function = runtime(checkpoint)
     else:
         function = Engine(checkpoint, device, engine)
     return _timed("network", family, engine, function, size, size, repeats)
+
+
+def _runtime_case(family: str, blocks: int, name: str, size: int, repeats: int) -> Speed:
+    return _timed("runtime", family, name, runtimes()[name](untrained(blocks)), size, size, repeats)
 
 
 def untrained(blocks: int) -> Checkpoint:

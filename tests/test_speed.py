@@ -35,7 +35,7 @@ def test_every_engine_and_peer_is_measured():
     assert about["schema"] == "mdrn.speed/1"
     rows = about["results"]
     assert {row["name"] for row in rows} == {"mdrn", "mdrn-2b", *peers()}
-    assert {row["what"] for row in rows} == {"network", "peer", "start", "file", "tiles"}
+    assert {row["what"] for row in rows} == {"network", "runtime", "peer", "start", "file", "tiles"}
     for row in rows:
         pixels = row["width"] * row["height"] / 1e6
         assert row["megapixels_per_second"] == pytest.approx(pixels / row["seconds"], rel=0.01, abs=1e-4)
@@ -44,6 +44,14 @@ def test_every_engine_and_peer_is_measured():
     assert all(row["times_plain"] == 1 for row in plain.values())
     page = to_markdown(about["machine"], [speed.Speed(**_fields(row)) for row in rows])
     assert f"- mdrn-2b against DnCNN: {_ratio(rows):.2g} times as fast." in page
+
+
+def test_what_other_runtimes_reach_is_not_said_of_ours():
+    cases = (("network", speed.PLAIN, 8.0), ("network", "float32", 4.0), ("runtime", "fast", 1.0))
+    rows = [speed.Speed(what, "mdrn-2b", engine, 8, 8, seconds, seconds, 1) for what, engine, seconds in cases]
+    page = to_markdown({}, rows)
+    assert "- mdrn-2b: 2.0 times as fast as in plain float32 (float32)." in page
+    assert "| mdrn-2b, one tile 8x8 | fast | 1 | 1 | 6.4e-05 | 8.00 |" in page
 
 
 def _fields(row):

@@ -59,7 +59,7 @@ def times_plain(speed: Speed, speeds: Sequence[Speed]) -> float | None:
 
     name = speed.name if speed.name in FAMILIES else list(FAMILIES)[-1]
     plain = [other.seconds for other in speeds if (other.what, other.name, other.engine) == ("network", name, PLAIN)]
-    return round(plain[0] / speed.seconds, 3) if plain and speed.what in ("network", "peer") else None
+    return round(plain[0] / speed.seconds, 3) if plain and speed.what in ("network", "runtime", "peer") else None
 
 
 def cells(speeds: Sequence[Speed]) -> list[list[str]]:
@@ -83,6 +83,7 @@ def cells(speeds: Sequence[Speed]) -> list[list[str]]:
 
 CASES = {
     "network": "one tile",
+    "runtime": "one tile",
     "peer": "one tile",
     "start": "a fresh process on",
     "file": "a JPEG file of",
