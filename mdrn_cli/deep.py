@@ -1,4 +1,4 @@
-"""Pixels that Pillow cannot hold: more than 8 bits a channel in PNG, and TIFF of every depth."""
+"""Pixels that Pillow cannot hold, more than 8 bits a channel in PNG and TIFF of every depth, or not vouch for, JPEG."""
 
 from __future__ import annotations
 
@@ -55,8 +55,17 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
     return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits
 
 
-def refuse_damaged_jpeg(source: Path | bytes, name: str) -> None:
-    """Refuse a JPEG whose pixels are not all there. Pillow does not tell: it fills up with gray.
+def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
+    """Decode a JPEG of gray or RGB with libvips, which tells whether all of it is there. Pillow does not: it fills up
+    with gray.
+
+    Args:
+        source: the file, or its content.
+        name: what messages call it.
+
+    Returns:
+        uint8 (H, W, C), C being 1 or 3, the same values as Pillow's; None where libvips stumbles over what Pillow can
+        read, such as bytes between segments, which harm nothing.
 
     Raises:
         InputError: its data are corrupt or end early.
@@ -64,12 +73,14 @@ def refuse_damaged_jpeg(source: Path | bytes, name: str) -> None:
     import pyvips
 
     try:
-        _open(pyvips, source, "warning").avg()
+        image = _open(pyvips, source, "warning")
+        pixels: NDArray[np.uint8] = image.numpy().reshape(image.height, image.width, image.bands)
     except pyvips.Error as error:
         reason = _reason(error)
-        # Bytes between segments harm nothing; what libvips cannot read for other reasons Pillow may.
         if "orrupt JPEG data" in reason and "extraneous bytes" not in reason:
             raise InputError(f"{name} is damaged ({reason})") from None
+        return None
+    return pixels
 
 
 def _open(pyvips: Any, source: Path | bytes, fail_on: str) -> Any:

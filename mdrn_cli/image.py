@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep, refuse_damaged_jpeg
+from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep, read_jpeg
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.files import is_folder
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata, save_arguments
@@ -202,11 +202,12 @@ def _read_tiff(source: Path | bytes) -> Picture:
 def _read_other(source: Path | bytes) -> Picture:
     with _opened(source) as file:
         warnings = _check(file, _name(source))
+        data, has_alpha = None, False
         if _is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
-        else:
-            if file.format in ("JPEG", "MPO"):
-                refuse_damaged_jpeg(source, _name(source))
+        elif file.format in ("JPEG", "MPO"):
+            data = read_jpeg(source, _name(source))
+        if data is None:
             file.load()
             mode = _plain_mode(file)
             plain = file if file.mode == mode else file.convert(mode)

@@ -139,7 +139,7 @@ def tiled_rows(
             done = function(window(slice(row.start, row.stop), slice(column.start, column.stop)))
             if band is None:
                 band = np.zeros((len(done), row.stop - row.start, width), np.float32)
-            band[:, :, column.start : column.stop] += done * row.weight[:, None] * column.weight
+            _add_weighted(band[:, :, column.start : column.stop], done, row.weight, column.weight)
             if on_tile:
                 on_tile()
         assert band is not None
@@ -147,6 +147,27 @@ def tiled_rows(
             band[:, : unfinished.shape[1]] += unfinished
         yield row.start, band[:, : stop - row.start]
         unfinished = band[:, stop - row.start :]
+
+
+def _add_weighted(total: Pixels, tile: Pixels, down: Pixels, across: Pixels) -> None:
+    """Add a tile to the total, (C, h, w), each row and column by its weight; most have a weight of one, and are not
+    multiplied."""
+    for rows, rows_are_whole in _runs(down):
+        for columns, columns_are_whole in _runs(across):
+            part = tile[:, rows, columns]
+            if not rows_are_whole:
+                part = part * down[rows, None]
+            if not columns_are_whole:
+                part = part * across[columns]
+            total[:, rows, columns] += part
+
+
+def _runs(weight: Pixels) -> Iterator[tuple[slice, bool]]:
+    """Where an axis is all of weight one, and where it is not."""
+    whole = weight == 1
+    bounds = [0, *(np.flatnonzero(whole[1:] != whole[:-1]) + 1), len(weight)]
+    for start, stop in pairwise(bounds):
+        yield slice(start, stop), bool(whole[start])
 
 
 def run_tiled(

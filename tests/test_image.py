@@ -250,6 +250,29 @@ def test_missing_foreign_truncated_and_empty_files_are_told_apart(tmp_path):
         read_picture(tmp_path)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_s_pixels_are_those_that_pillow_decodes(tmp_path, photo, mode, subsampling, progressive):
+    file = tmp_path / "a.jpg"
+    image = Image.fromarray(photo[:99, :143]).convert(mode)
+    image.save(file, quality=80, subsampling=subsampling, progressive=progressive)
+    with Image.open(file) as decoded:
+        expected = np.asarray(decoded).reshape(99, 143, -1)
+    for source in (file, file.read_bytes()):
+        assert np.array_equal(read_picture(source).channels.transpose(1, 2, 0), expected)
+
+
+def test_a_jpeg_with_bytes_between_its_segments_is_read_one_that_ends_early_is_not(tmp_path, photo):
+    file = tmp_path / "a.jpg"
+    Image.fromarray(photo).save(file)
+    whole, content = read_picture(file), file.read_bytes()
+    second = content.index(b"\xff\xdb")
+    assert np.array_equal(read_picture(content[:second] + b"\0\0\0" + content[second:]).channels, whole.channels)
+    with pytest.raises(InputError, match="damaged"):
+        read_picture(content[: len(content) // 2])
+
+
 def test_an_output_format_that_will_not_do_is_refused(tmp_path):
     assert format_of(tmp_path / "a.JPG") == "JPEG"
     with pytest.raises(UsageError, match="format"):
