@@ -21,8 +21,8 @@ MOST_BLOCKS = 6000
 ENOUGH_BLOCKS = 200
 AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level."""
-LOG_NOTHING = math.log(0.01)
-"""Of an amplitude on the 0-255 scale below which nothing is there at all, as in an even image."""
+LEAST_AMPLITUDE = 0.05
+"""Told from none, on the 0-255 scale: JPEG leaves nothing of many frequencies; 8 bits have rounding noise of 0.3."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
@@ -47,32 +47,34 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
 
 
 def estimate_sigma(image: NDArray[Any]) -> float:
-    """Noise level of an image.
+    """Noise level of an image: that of white Gaussian noise which, told to `mdrn denoise`, restores it best. Of white
+    noise that is the standard deviation.
 
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
     frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
-    photographs with noise of known levels: one white noise, the other also noise as cameras leave it
-    (docs/noise-levels.md has the errors).
+    photographs with noise of known levels: one white noise, the other also noise as files have it, smeared and through
+    JPEG (docs/noise-levels.md has the errors).
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
 
     Returns:
-        Standard deviation on the 0-255 scale; NaN when a side is below 16 pixels.
+        The level on the 0-255 scale; NaN when a side is below 16 pixels.
     """
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
     features, log_reference = noise_features(image)
-    if log_reference + features[:-2].max() < LOG_NOTHING:
+    if log_reference + features[:-2].max() < math.log(2 * LEAST_AMPLITUDE):  # an even image
         return 0.0
-    white, camera = (_answer(features, _network(image.shape[0], kind)) for kind in ("white", "camera"))
+    white = log_reference + answer(features, _network(image.shape[0], "white"))
+    features, log_reference = about_luminance(features, log_reference)
+    camera = log_reference + answer(features, _network(image.shape[0], "camera"))
     # Where they agree, noise is white, which the first knows more closely.
-    chosen = white if abs(white - camera) < AGREEMENT else camera
-    return math.exp(log_reference + chosen)
+    return math.exp(white if abs(white - camera) < AGREEMENT else camera)
 
 
-def _answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:
-    """What a network would have added to the reference."""
+def answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:
+    """What a network, one of two hidden layers, says to features."""
     x = np.clip((features - network["mean"]) / network["spread"], -5, 5)
     for layer in ("1", "2"):
         x = network["weight" + layer] @ x + network["bias" + layer]
@@ -99,10 +101,18 @@ def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
         blocks = np.einsum("kc,ncij->nkij", _OPPONENT, blocks)
     transform, bands = _cosines(), _bands()
     energy = (transform @ blocks @ transform.T).reshape(*blocks.shape[:2], -1) ** 2 @ bands.T  # (n, C, bands)
-    logs = np.log(np.quantile(energy, QUANTILES, axis=0) + 1e-9) / 2  # (quantiles, C, bands)
+    logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
     return np.concatenate([spread, [1 - whole.mean(), reference / 3]]).astype(np.float32), reference
+
+
+def about_luminance(features: NDArray[np.float32], reference: float) -> tuple[NDArray[np.float32], float]:
+    """`noise_features` with another reference, of luminance over all frequencies: in a JPEG's colors there may be
+    nothing left to refer to."""
+    shift = float(features[:-2].reshape(-1, len(QUANTILES), len(_bands()))[0, 2, :5].mean())
+    reference += shift
+    return np.concatenate([features[:-2] - shift, [features[-2], reference / 3]]).astype(np.float32), reference
 
 
 def _blocks(image: NDArray[Any]) -> NDArray[Any]:

@@ -14,7 +14,8 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli.console import parse_bytes
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
-from mdrn_cli.image import read_picture
+from mdrn_cli.image import read_picture, read_uint8
+from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise
 from mdrn_cli.restore import DenoiseOptions, denoise_pixels
 
@@ -250,6 +251,25 @@ def test_the_noise_level_is_estimated_for_each_picture(tmp_path, photo, tiny_wei
         facts = denoise_file(tmp_path / f"{sigma}.png", tmp_path / f"out{sigma}.png", options)
         assert facts.sigma == pytest.approx(sigma, rel=0.1)
         assert facts.sigma_source == "estimate"
+
+
+@pytest.mark.parametrize("sigma", [8, 15, 30])
+@pytest.mark.parametrize(("quality", "subsampling"), [(95, 0), (95, 2), (85, 2)])
+def test_the_level_estimated_of_a_jpeg_restores_it_as_well_as_any(tmp_path, photo, sigma, quality, subsampling):
+    """JPEG takes much of the noise from the colors, and smears what it leaves; with the bundled weights."""
+    clean = photo[100:292, 100:292]
+    noisy = np.clip(np.rint(add_noise(clean, sigma).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    file = tmp_path / "a.jpg"
+    Image.fromarray(noisy).save(file, quality=quality, subsampling=subsampling)
+
+    def restored(level):
+        output = tmp_path / f"{level}.png"
+        facts = denoise_file(file, output, DenoiseOptions(level))
+        return facts.sigma, psnr(read_uint8(output, "color"), clean)
+
+    estimated, reached = restored(None)
+    assert 0.8 * sigma < estimated < 1.7 * sigma
+    assert reached > max(restored(sigma * factor)[1] for factor in (0.7, 1.0, 1.4)) - 0.5
 
 
 def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):

@@ -1,4 +1,4 @@
-"""Trains the networks of `mdrn_cli.noise.estimate_sigma` on a folder tree of photographs; minutes on one core.
+"""Trains the networks of `mdrn_cli.noise.estimate_sigma` on a folder tree of photographs; half an hour on two cores.
 
 python tools/train_noise_estimator.py ../shared/data/train ../shared/data/val mdrn_cli/reference/noise_estimator.npz
 """
@@ -7,10 +7,17 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
+import itertools
+import math
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,46 +25,105 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from mdrn_cli.image import find_images, read_uint8
-from mdrn_cli.noise import SMALLEST, noise_features
+from mdrn_cli.metrics import psnr
+from mdrn_cli.noise import SMALLEST, about_luminance, answer, estimate_sigma, noise_features
+from mdrn_cli.pixels import from_unit
+from mdrn_cli.restore import HIGHEST_SIGMA, LOWEST_SIGMA, Denoisers
 
-CROPS = 12
-"""Of each photograph, half of them with white noise, half with noise as cameras leave it."""
-WHITE_CROPS = 12
-"""Further ones with white noise, for the network that knows no other."""
+LABELLED_CROPS = 6
+"""Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
+CAMERA_CROPS, WHITE_CROPS = 16, 12
+"""Of each photograph, to learn to estimate from: with noise as files have it, and with white noise."""
 GRAPHIC_SHARE = 0.12
 """Of the crops that show no photograph but an even area."""
 SIDES = (24, 48, 96, 160, 256, 384, 512)
 LEVELS = (0.2, 100.0)
+WHITE_JPEG_SHARE = 0.35
+"""Of the crops with noise as files have it."""
+LABEL_SIDE = 96
+"""Of the part that is denoised to find the best level."""
+STEPS = np.log([0.5, 0.7, 1.0, 1.4, 2.0, 2.8])
+"""Levels tried, beside the root of the mean square of what noise changes."""
+SHARP = 8.0
+LEAST_WEIGHT = 0.05
 HIDDEN = 64
-EPOCHS = 300
+LABEL_HIDDEN, LABEL_EPOCHS = 32, 60
 BATCH = 256
+EXCESS = 2.0
+"""What saying too much of noise in files weighs, beside too little: to take texture for noise is the worse fault."""
+CAMERA_NETWORKS = 5
+"""Whose mean is kept: one alone is far off now and then."""
+
+Network = dict[str, NDArray[np.float32]]
 
 
-def samples(
-    folder: Path, color: str, draws: Sequence[Callable[..., tuple[NDArray[np.float32], float]]], seed: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """Features of noisy crops of each photograph, one for each of `draws`, what is to be added to their references,
-    and whether their noise is white."""
+@dataclass(frozen=True)
+class Crop:
+    """A noisy part of a photograph; pixels are float32 (C, h, w) in [0, 1].
+
+    Attributes:
+        shown: what is estimated from: the part or, with the same noise, an even area.
+        noisy, clean: the part.
+        kind: of the noise, float32 (KINDS,); None for white noise.
+        level: of white noise.
+    """
+
+    shown: NDArray[np.float32]
+    noisy: NDArray[np.float32]
+    clean: NDArray[np.float32]
+    kind: NDArray[np.float32] | None
+    level: float
+
+    def best_level(self, ratios: Network) -> float:
+        """The level to be answered with."""
+        if self.kind is None:
+            return self.level
+        return max(self.change * (math.exp(answer(self.kind, ratios)) if self.change >= LOWEST_SIGMA else 1), LEVELS[0])
+
+    @property
+    def change(self) -> float:
+        """Root of the mean square of what the noise changes, 0-255 scale."""
+        return float(np.sqrt(((self.noisy - self.clean) ** 2).mean())) * 255
+
+
+Draw = Callable[[NDArray[np.uint8], np.random.Generator], Crop]
+
+
+def of_each(folder: Path, work: Callable[[Path, tuple[int, int]], list[Any]], seed: int) -> list[Any]:
+    """What `work` gives for every photograph and a seed of its own, one after another."""
+    files = find_images(folder)
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(itertools.chain.from_iterable(pool.map(work, files, ((seed, k) for k in range(len(files))))))
+
+
+def _labels(file: Path, seed: tuple[int, int], color: str) -> list[tuple[NDArray[np.float32], float, float]]:
+    """Kind of noise, logarithm of the best level over what the noise changes, and what an error costs."""
     rng = np.random.default_rng(seed)
-    features, targets, white = [], [], []
-    for file in find_images(folder):
-        photo = read_uint8(file, color)
-        for draw in draws:
-            noisy, level = draw(photo, float(np.exp(rng.uniform(*np.log(LEVELS)))), rng)
-            row, reference = noise_features(noisy)
-            features.append(row)
-            targets.append(np.log(level) - reference)
-            white.append(draw is _noisy_crop)
-    return np.array(features), np.array(targets, np.float32), np.array(white)
+    photo = read_uint8(file, color)
+    crops = (camera_crop(photo, rng) for _ in range(LABELLED_CROPS))
+    return [(crop.kind, *best_ratio(crop)) for crop in crops if crop.kind is not None and crop.change >= LOWEST_SIGMA]
 
 
-def _crop(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:
-    """(h, w, C) on the 0-255 scale."""
+def _rows(
+    file: Path, seed: tuple[int, int], color: str, ratios: Network
+) -> list[tuple[NDArray[np.float32], float, bool]]:
+    """Features of noisy crops, what is to be added to their references, and whether their noise is white."""
+    rng = np.random.default_rng(seed)
+    photo = read_uint8(file, color)
+    rows = []
+    for draw in (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS:
+        crop = draw(photo, rng)
+        features, reference = noise_features(crop.shown)
+        rows.append((features, math.log(crop.best_level(ratios)) - reference, crop.kind is None))
+    return rows
+
+
+def _crop(photo: NDArray[np.uint8], rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(h, w, C) on the 0-255 scale: a part of the photograph, and what is shown, mostly that."""
     shape = [max(SMALLEST, min(int(rng.choice(SIDES) * rng.uniform(0.7, 1.4)), side)) for side in photo.shape[:2]]
     top, left = (int(rng.integers(0, side - part + 1)) for side, part in zip(photo.shape[:2], shape, strict=True))
-    if rng.random() < GRAPHIC_SHARE:
-        return _ramp(shape, photo.shape[2], rng)
-    return photo[top : top + shape[0], left : left + shape[1]].astype(np.float32)
+    part = photo[top : top + shape[0], left : left + shape[1]].astype(np.float32)
+    return part, _ramp(shape, photo.shape[2], rng) if rng.random() < GRAPHIC_SHARE else part
 
 
 def _ramp(shape: list[int], channels: int, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -69,34 +135,72 @@ def _ramp(shape: list[int], channels: int, rng: np.random.Generator) -> NDArray[
     return np.clip(np.rint(ramp), 0, 255).astype(np.float32)
 
 
-def _planes(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(image.transpose(2, 0, 1)) / np.float32(255)
+def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
-def _noisy_crop(photo: NDArray[np.uint8], level: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], float]:
-    """White Gaussian noise, (C, h, w) in [0, 1], half of the crops clipped and rounded to 8 bits; and its level."""
-    crop = _crop(photo, rng)
-    noisy = crop + rng.normal(0, level, crop.shape).astype(np.float32)
-    return _planes(np.clip(np.rint(noisy), 0, 255) if rng.random() < 0.5 else noisy), level
+def _level(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(*np.log(LEVELS))))
 
 
-def _camera_crop(photo: NDArray[np.uint8], level: float, rng: np.random.Generator) -> tuple[NDArray[np.float32], float]:
-    """Noise as files from cameras have it: smeared over neighbours, common to channels in part, stronger in the
-    light, and through JPEG; and its level, the root of the mean square of what it changes."""
-    crop = _crop(photo, rng)
-    common = rng.uniform(0, 1)
-    noise = np.sqrt(common) * rng.normal(size=(*crop.shape[:2], 1)) + np.sqrt(1 - common) * rng.normal(size=crop.shape)
-    blur = rng.uniform(0.3, 1.4)
-    noise = gaussian_filter(noise, (blur, blur, 0), mode="wrap")
-    if rng.random() < 0.5:
-        noise *= np.sqrt(crop.mean(axis=2, keepdims=True) + 8)
-    noise *= level / noise.std()
-    noisy, clean = (np.clip(np.rint(image), 0, 255).astype(np.uint8) for image in (crop + noise, crop))
-    if rng.random() < 0.6:
-        quality, subsampling = int(rng.integers(50, 99)), int(rng.choice((0, 2)))
-        noisy, clean = (_jpeg(image, quality, subsampling) for image in (noisy, clean))
-    difference = noisy.astype(np.float32) - clean
-    return _planes(noisy.astype(np.float32)), max(float(np.sqrt((difference**2).mean())), LEVELS[0])
+def white_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float | None = None) -> Crop:
+    """White Gaussian noise, half of the crops clipped and rounded to 8 bits."""
+    level = level or _level(rng)
+    _, shown = _crop(photo, rng)
+    noisy = shown + rng.normal(0, level, shown.shape).astype(np.float32)
+    noisy = np.clip(np.rint(noisy), 0, 255) if rng.random() < 0.5 else noisy
+    return Crop(_planes(noisy), _planes(noisy), _planes(shown), None, level)
+
+
+def camera_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float | None = None) -> Crop:
+    """Noise as files have it: white and then through JPEG, or smeared over neighbours, common to channels in part,
+    stronger in the light, and through JPEG or not."""
+    level = level or _level(rng)
+    part, shown = _crop(photo, rng)
+    noise = rng.normal(size=part.shape)
+    through_jpeg, white = rng.random() < 0.6, rng.random() < WHITE_JPEG_SHARE
+    common, blur, in_light = rng.uniform(0, 1), rng.uniform(0.3, 1.4), rng.random() < 0.5
+    if white:
+        through_jpeg, common, blur, in_light = True, 0.0, 0.0, False
+    else:
+        noise = np.sqrt(common) * rng.normal(size=(*part.shape[:2], 1)) + np.sqrt(1 - common) * noise
+        noise = gaussian_filter(noise, (blur, blur, 0), mode="wrap")
+        noise *= np.sqrt(part.mean(axis=2, keepdims=True) + 8) if in_light else 1
+        noise /= noise.std()
+    quality, subsampling = int(rng.integers(50, 99)), int(rng.choice((0, 1, 2)))
+
+    def stored(image: NDArray[Any]) -> NDArray[np.uint8]:
+        pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        return _jpeg(pixels, quality, subsampling) if through_jpeg else pixels
+
+    noisy, clean = (_planes(stored(image)) for image in (part + level * noise, part))
+    graphic = noisy if shown is part else _planes(stored(shown + level * noise))
+    change = max(float(np.sqrt(((noisy - clean) ** 2).mean())) * 255, LEVELS[0])
+    jpeg = (quality / 100, subsampling == 1, subsampling == 2) if through_jpeg else (1.1, 0, 0)
+    kind = np.array([math.log(level), math.log(change), common, blur, in_light, *jpeg], np.float32)
+    return Crop(graphic, noisy, clean, kind, level)
+
+
+def best_ratio(crop: Crop) -> tuple[float, float]:
+    """Logarithm of the level that `mdrn denoise` is to be given for the highest PSNR, over what the noise changes; and
+    how sharply PSNR falls beside it, 1 being about that of white noise. An even area comes out best however strongly
+    it is denoised; so it is the photograph that is denoised, whatever is shown."""
+    noisy, clean = (image[:, :LABEL_SIDE, :LABEL_SIDE] for image in (crop.noisy, crop.clean))
+    true = from_unit(clean, np.dtype(np.uint8))
+    color = "gray" if len(noisy) == 1 else "color"
+    levels = np.clip(crop.change * np.exp(STEPS), LOWEST_SIGMA, HIGHEST_SIGMA)
+    restored = (from_unit(_denoisers().find(color, float(level))(noisy), true.dtype) for level in levels)
+    quality = np.array([min(psnr(true, image), 60) for image in restored])
+    best = min(max(int(quality.argmax()), 1), len(levels) - 2)
+    near = slice(best - 1, best + 2)
+    bend, slope, _ = np.polyfit(STEPS[near], quality[near], 2)
+    top = float(np.clip(-slope / (2 * bend), STEPS[0], STEPS[-1])) if bend < -0.1 else float(STEPS[quality.argmax()])
+    return top, float(np.clip(-bend / SHARP, LEAST_WEIGHT, 1))
+
+
+@lru_cache
+def _denoisers() -> Denoisers:
+    return Denoisers()
 
 
 def _jpeg(image: NDArray[np.uint8], quality: int, subsampling: int) -> NDArray[np.uint8]:
@@ -105,30 +209,69 @@ def _jpeg(image: NDArray[np.uint8], quality: int, subsampling: int) -> NDArray[n
     return np.asarray(Image.open(buffer)).reshape(image.shape)
 
 
-def fit(features: NDArray[np.float32], targets: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """The trained network, as `mdrn_cli.noise` reads it."""
+def _about_luminance(
+    features: NDArray[np.float32], targets: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """`about_luminance` of rows of features, and targets that go with it."""
+    moved = [about_luminance(row, 3 * row[-1]) for row in features]
+    shifts = np.array([reference for _, reference in moved]) - 3 * features[:, -1]
+    return np.array([row for row, _ in moved]), (targets - shifts).astype(np.float32)
+
+
+def fit(
+    features: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    weights: NDArray[np.float32] | None = None,
+    epochs: int = 100,
+    hidden: int = HIDDEN,
+    excess: float = 1.0,
+    seed: int = 0,
+) -> Network:
+    """A network trained to tell targets from features, as `mdrn_cli.noise` reads it; what it says in excess of a target
+    weighs `excess` times what it lacks."""
+    torch.manual_seed(seed)
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3
     x, y = torch.from_numpy(np.clip((features - mean) / spread, -5, 5)), torch.from_numpy(targets)
+    w = torch.ones_like(y) if weights is None else torch.from_numpy(weights)
     network = nn.Sequential(
-        nn.Linear(x.shape[1], HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, 1)
+        nn.Linear(x.shape[1], hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
     )
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-    steps = EPOCHS * (len(x) // BATCH)
+    steps = epochs * (len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         order = torch.randperm(len(x))
         for k in range(len(x) // BATCH):
             chosen = order[k * BATCH : (k + 1) * BATCH]
-            loss = nn.functional.smooth_l1_loss(network(x[chosen])[:, 0], y[chosen], beta=0.03)
+            answers = network(x[chosen])[:, 0]
+            losses = nn.functional.smooth_l1_loss(answers, y[chosen], beta=0.03, reduction="none")
+            losses = losses * torch.where(answers > y[chosen], excess, 1.0) * w[chosen]
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses.mean().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-    weights = {"mean": mean, "spread": spread}
+    stored = {"mean": mean, "spread": spread}
     for number, layer in enumerate(network[::2], 1):
-        weights[f"weight{number}"] = layer.weight.detach().numpy()
-        weights[f"bias{number}"] = layer.bias.detach().numpy()
-    return weights
+        stored[f"weight{number}"] = layer.weight.detach().numpy()
+        stored[f"bias{number}"] = layer.bias.detach().numpy()
+    return stored
+
+
+def mean_of(networks: list[Network]) -> Network:
+    """One network that says the mean of what several of one standardization say."""
+    second = scipy.linalg.block_diag(*(network["weight2"] for network in networks))
+    stacked = {name: np.concatenate([network[name] for network in networks]) for name in ("weight1", "bias1", "bias2")}
+    last = {
+        "weight3": np.concatenate([network["weight3"] for network in networks], axis=1) / len(networks),
+        "bias3": np.mean([network["bias3"] for network in networks], axis=0),
+    }
+    return {"mean": networks[0]["mean"], "spread": networks[0]["spread"], "weight2": second} | stacked | last
+
+
+def columns(rows: list[Any]) -> tuple[NDArray[Any], ...]:
+    """Rows turned to arrays of float32, or of bool."""
+    arrays = (np.array(column) for column in zip(*rows, strict=True))
+    return tuple(array if array.dtype == bool else array.astype(np.float32) for array in arrays)
 
 
 def main() -> None:
@@ -138,32 +281,36 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
     stored = {}
+    ratios = {}
     for color in ("gray", "color"):
-        features, targets, white = samples(arguments.train, color, (_noisy_crop, _camera_crop) * (CROPS // 2), seed=0)
-        more, their_targets, _ = samples(arguments.train, color, (_noisy_crop,) * WHITE_CROPS, seed=1)
-        white_only = np.concatenate([features[white], more]), np.concatenate([targets[white], their_targets])
-        for kind, data in (("white", white_only), ("camera", (features, targets))):
-            torch.manual_seed(0)
-            weights = fit(*data)
-            stored |= {f"{color}_{kind}_{name}": value.astype(np.float32) for name, value in weights.items()}
-    np.savez(arguments.output, **stored)
-    report(arguments.val)
+        labels = columns(of_each(arguments.train, partial(_labels, color=color), 0))
+        ratios[color] = fit(*labels, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
+        rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color]), 1)
+        features, targets, white = columns(rows)
+        about = _about_luminance(features, targets)
+        networks = {
+            "white": fit(features[white], targets[white]),
+            "camera": mean_of([fit(*about, excess=EXCESS, seed=seed) for seed in range(CAMERA_NETWORKS)]),
+        }
+        for kind, network in networks.items():
+            stored |= {f"{color}_{kind}_{name}": value.astype(np.float16) for name, value in network.items()}
+    np.savez_compressed(arguments.output, **stored)
+    report(arguments.val, ratios)
 
 
-def report(folder: Path) -> None:
-    """Errors of the estimate on noisy crops, by level."""
-    from mdrn_cli.noise import estimate_sigma
-
+def report(folder: Path, ratios: dict[str, Network]) -> None:
+    """Errors of the estimate on noisy crops, by level; of noise that is not white, against the level that is best."""
     for color in ("gray", "color"):
         rng = np.random.default_rng(1)
         errors: dict[tuple[float, str], list[float]] = {}
         for file in find_images(folder):
             photo = read_uint8(file, color)
             for level in (2.0, 5.0, 10.0, 20.0, 50.0, 75.0):
-                for draw in (_noisy_crop, _camera_crop):
+                for draw in (white_crop, camera_crop):
                     for _ in range(4):
-                        noisy, true = draw(photo, level, rng)
-                        errors.setdefault((level, draw.__name__), []).append(abs(estimate_sigma(noisy) / true - 1))
+                        crop = draw(photo, rng, level)
+                        error = abs(estimate_sigma(crop.shown) / crop.best_level(ratios[color]) - 1)
+                        errors.setdefault((level, draw.__name__), []).append(error)
         for (level, kind), found in sorted(errors.items()):
             print(f"{color} {level:g} {kind}: median {np.median(found):.1%}, 95 % {np.quantile(found, 0.95):.1%}")
 
