@@ -139,6 +139,7 @@ def markdown(runs: Sequence[dict[str, Any]]) -> str:
         "Made by `tools/ablation.py` from `distillation.json`, which has every run. PSNR in dB under the protocol of",
         "docs/results.md: mean and sample standard deviation over the seeds. Both students of a seed start from the",
         "same weights and train for the same number of iterations; the averaged weights at the end are measured.",
+        "`distillation.png` has the curves.",
         "",
     ]
     for run, both in pairs(runs):
