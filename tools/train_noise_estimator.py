@@ -25,9 +25,8 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from mdrn_cli.image import find_images, read_uint8
-from mdrn_cli.metrics import psnr
+from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import SMALLEST, about_luminance, answer, estimate_sigma, noise_features
-from mdrn_cli.pixels import from_unit
 from mdrn_cli.restore import HIGHEST_SIGMA, LOWEST_SIGMA, Denoisers
 
 LABELLED_CROPS = 6
@@ -64,8 +63,8 @@ class Crop:
     Attributes:
         shown: what is estimated from: the part or, with the same noise, an even area.
         noisy, clean: the part.
-        kind: of the noise, float32 (KINDS,); None for white noise.
-        level: of white noise.
+        kind: of the noise, float32 (8,); None for white noise.
+        level: of white noise, its standard deviation; of other noise, the root of the mean square of what it changes.
     """
 
     shown: NDArray[np.float32]
@@ -76,14 +75,9 @@ class Crop:
 
     def best_level(self, ratios: Network) -> float:
         """The level to be answered with."""
-        if self.kind is None:
+        if self.kind is None or self.level < LOWEST_SIGMA:
             return self.level
-        return max(self.change * (math.exp(answer(self.kind, ratios)) if self.change >= LOWEST_SIGMA else 1), LEVELS[0])
-
-    @property
-    def change(self) -> float:
-        """Root of the mean square of what the noise changes, 0-255 scale."""
-        return float(np.sqrt(((self.noisy - self.clean) ** 2).mean())) * 255
+        return self.level * math.exp(answer(self.kind, ratios))
 
 
 Draw = Callable[[NDArray[np.uint8], np.random.Generator], Crop]
@@ -101,7 +95,7 @@ def _labels(file: Path, seed: tuple[int, int], color: str) -> list[tuple[NDArray
     rng = np.random.default_rng(seed)
     photo = read_uint8(file, color)
     crops = (camera_crop(photo, rng) for _ in range(LABELLED_CROPS))
-    return [(crop.kind, *best_ratio(crop)) for crop in crops if crop.kind is not None and crop.change >= LOWEST_SIGMA]
+    return [(crop.kind, *best_ratio(crop)) for crop in crops if crop.kind is not None and crop.level >= LOWEST_SIGMA]
 
 
 def _rows(
@@ -178,7 +172,7 @@ def camera_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float
     change = max(float(np.sqrt(((noisy - clean) ** 2).mean())) * 255, LEVELS[0])
     jpeg = (quality / 100, subsampling == 1, subsampling == 2) if through_jpeg else (1.1, 0, 0)
     kind = np.array([math.log(level), math.log(change), common, blur, in_light, *jpeg], np.float32)
-    return Crop(graphic, noisy, clean, kind, level)
+    return Crop(graphic, noisy, clean, kind, change)
 
 
 def best_ratio(crop: Crop) -> tuple[float, float]:
@@ -186,11 +180,11 @@ def best_ratio(crop: Crop) -> tuple[float, float]:
     how sharply PSNR falls beside it, 1 being about that of white noise. An even area comes out best however strongly
     it is denoised; so it is the photograph that is denoised, whatever is shown."""
     noisy, clean = (image[:, :LABEL_SIDE, :LABEL_SIDE] for image in (crop.noisy, crop.clean))
-    true = from_unit(clean, np.dtype(np.uint8))
+    true = to_uint8(clean)
     color = "gray" if len(noisy) == 1 else "color"
-    levels = np.clip(crop.change * np.exp(STEPS), LOWEST_SIGMA, HIGHEST_SIGMA)
-    restored = (from_unit(_denoisers().find(color, float(level))(noisy), true.dtype) for level in levels)
-    quality = np.array([min(psnr(true, image), 60) for image in restored])
+    levels = np.clip(crop.level * np.exp(STEPS), LOWEST_SIGMA, HIGHEST_SIGMA)
+    restored = (_denoisers().find(color, float(level))(noisy) for level in levels)
+    quality = np.array([min(psnr(to_uint8(image), true), 60) for image in restored])
     best = min(max(int(quality.argmax()), 1), len(levels) - 2)
     near = slice(best - 1, best + 2)
     bend, slope, _ = np.polyfit(STEPS[near], quality[near], 2)
@@ -280,8 +274,8 @@ def main() -> None:
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
-    stored = {}
-    ratios = {}
+    stored: dict[str, NDArray[Any]] = {}
+    ratios: dict[str, Network] = {}
     for color in ("gray", "color"):
         labels = columns(of_each(arguments.train, partial(_labels, color=color), 0))
         ratios[color] = fit(*labels, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
