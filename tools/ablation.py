@@ -37,8 +37,10 @@ from mdrn_cli.training import run_train
 DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
 SCHEMA = "mdrn.ablation/1"
 # What makes two runs comparable; the rest (paths, intervals, the machine) does not decide the result.
-SETTINGS = ("color", "blocks", "features", "sigma", "iterations", "batch_size", "patch_size", "loss", "optimizer")
-SETTINGS += ("learning_rate", "muon_learning_rate", "schedule", "warmup", "clip", "ema")
+SETTINGS = (
+    *("color", "blocks", "features", "sigma", "iterations", "batch_size", "patch_size", "loss", "optimizer"),
+    *("learning_rate", "muon_learning_rate", "schedule", "warmup", "clip", "ema"),
+)
 
 
 def describe(config: TrainConfig) -> dict[str, Any]:
@@ -77,7 +79,9 @@ def ablate(
 ) -> None:
     """Bring the results up to `seeds` pairs of runs, and the document with them."""
     results = document.with_suffix(".json")
-    about = json.loads(results.read_text()) if results.is_file() else {"schema": SCHEMA, "runs": []}
+    about: dict[str, Any] = {"schema": SCHEMA, "runs": []}
+    if results.is_file():
+        about = json.loads(results.read_text())
     for seed in range(seeds):
         for arm in (replace(config, distillation=None, seed=seed), replace(config, seed=seed)):
             identity = describe(arm)

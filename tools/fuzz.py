@@ -16,6 +16,7 @@ import json
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def _small_manifest() -> bytes:
 
 
 # Each target: what takes the bytes, and an example to begin with.
-TARGETS = {
+TARGETS: dict[str, tuple[Callable[[bytes], object], Callable[[], bytes]]] = {
     "manifest": (lambda content: parse_manifest(content, "fuzzed"), _small_manifest),
     "checkpoint": (_load, lambda: WHOLE),
     "header": (_load_header, lambda: HEADER),
@@ -77,7 +78,7 @@ TARGETS = {
 
 # What a field is replaced by, beside what libFuzzer makes of its bytes.
 NUMBERS = (True, 0, -1, 1e308, float("nan"), float("inf"), 10**400)
-ODD = (*NUMBERS, None, "", "\ud800", "\n\0", "a" * 300, [], {}, [[]], {"a": {}})
+ODD: tuple[Any, ...] = (*NUMBERS, None, "", "\ud800", "\n\0", "a" * 300, [], {}, [[]], {"a": {}})
 
 
 def _mutate_json(content: bytes, most: int, seed: int) -> bytes:

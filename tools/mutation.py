@@ -80,14 +80,14 @@ def mutated(node: ast.AST) -> Iterator[ast.AST]:
     """The versions of a node that differ from it in one thing."""
     if isinstance(node, ast.Compare):
         for k, operator in enumerate(node.ops):
-            changed = copy.deepcopy(node)
-            changed.ops[k] = _SWAPS[type(operator)]()
-            yield changed
+            compared = copy.deepcopy(node)
+            compared.ops[k] = _SWAPS[type(operator)]()
+            yield compared
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
         yield node.operand
     elif isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign, ast.UnaryOp)) and type(node.op) in _SWAPS:
         changed = copy.deepcopy(node)
-        changed.op = _SWAPS[type(node.op)]()  # type: ignore[assignment]
+        changed.op = _SWAPS[type(node.op)]()
         yield changed
     elif isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float)):
         value = node.value

@@ -126,7 +126,8 @@ def _ramp(shape: list[int], channels: int, rng: np.random.Generator) -> NDArray[
     down, across = np.mgrid[0 : 1 : complex(height), 0 : 1 : complex(width)][:, :, :, None]
     slopes = rng.normal(0, 60, (2, channels)) * (rng.random() < 0.7)
     ramp = rng.uniform(30, 225, channels) + slopes[0] * (down - 0.5) + slopes[1] * (across - 0.5)
-    return np.clip(np.rint(ramp), 0, 255).astype(np.float32)
+    rounded: NDArray[np.float32] = np.clip(np.rint(ramp), 0, 255).astype(np.float32)
+    return rounded
 
 
 def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
@@ -227,9 +228,8 @@ def fit(
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3
     x, y = torch.from_numpy(np.clip((features - mean) / spread, -5, 5)), torch.from_numpy(targets)
     w = torch.ones_like(y) if weights is None else torch.from_numpy(weights)
-    network = nn.Sequential(
-        nn.Linear(x.shape[1], hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, 1)
-    )
+    layers = [nn.Linear(x.shape[1], hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, 1)]
+    network = nn.Sequential(layers[0], nn.SiLU(), layers[1], nn.SiLU(), layers[2])
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
     steps = epochs * (len(x) // BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 6e-3, total_steps=steps)
@@ -245,7 +245,7 @@ def fit(
             optimizer.step()
             schedule.step()
     stored = {"mean": mean, "spread": spread}
-    for number, layer in enumerate(network[::2], 1):
+    for number, layer in enumerate(layers, 1):
         stored[f"weight{number}"] = layer.weight.detach().numpy()
         stored[f"bias{number}"] = layer.bias.detach().numpy()
     return stored
@@ -277,18 +277,18 @@ def main() -> None:
     stored: dict[str, NDArray[Any]] = {}
     ratios: dict[str, Network] = {}
     for color in ("gray", "color"):
-        labels = columns(of_each(arguments.train, partial(_labels, color=color), 0))
-        ratios[color] = fit(*labels, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
+        features, targets, weights = columns(of_each(arguments.train, partial(_labels, color=color), 0))
+        ratios[color] = fit(features, targets, weights, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
         rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color]), 1)
         features, targets, white = columns(rows)
-        about = _about_luminance(features, targets)
+        about, relative = _about_luminance(features, targets)
         networks = {
             "white": fit(features[white], targets[white]),
-            "camera": mean_of([fit(*about, excess=EXCESS, seed=seed) for seed in range(CAMERA_NETWORKS)]),
+            "camera": mean_of([fit(about, relative, excess=EXCESS, seed=seed) for seed in range(CAMERA_NETWORKS)]),
         }
         for kind, network in networks.items():
             stored |= {f"{color}_{kind}_{name}": value.astype(np.float16) for name, value in network.items()}
-    np.savez_compressed(arguments.output, **stored)
+    np.savez_compressed(arguments.output, allow_pickle=False, **stored)
     report(arguments.val, ratios)
 
 
