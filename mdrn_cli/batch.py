@@ -10,17 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdrn_cli.encoding import SaveOptions, encode_picture, format_of, refuse_unwritable
 from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
 from mdrn_cli.files import exists, is_folder, real_path, remove_leftovers, write_atomically, write_error
-from mdrn_cli.image import (
-    FORMATS,
-    SaveOptions,
-    encode_picture,
-    find_images,
-    format_of,
-    read_picture,
-    refuse_unwritable,
-)
+from mdrn_cli.image import FORMATS, find_images, read_picture
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
 

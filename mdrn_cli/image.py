@@ -1,4 +1,4 @@
-"""Image files and their pixels: what is read, what is kept, what is refused.
+"""Image files read: what is taken, what is kept, what is refused. `encoding` has how they are written.
 
 Read are PNG, JPEG, TIFF, WebP and BMP of one image: gray and RGB of 8 and 16 bits and (TIFF) 32-bit float, with or
 without alpha, palettes and 1 bit. Whatever else there is (CMYK, animation, several pages) is refused by name, never
@@ -12,7 +12,6 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from warnings import catch_warnings, simplefilter
@@ -21,12 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mdrn_cli.deep import encode_deep_png, encode_tiff, read_deep, read_jpeg
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.deep import read_deep, read_jpeg
+from mdrn_cli.errors import InputError
 from mdrn_cli.files import is_folder
-from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata, save_arguments
-from mdrn_cli.picture import Picture, parse_color
-from mdrn_cli.pixels import BITS, from_unit, to_unit
+from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
+from mdrn_cli.picture import Picture
 
 FORMATS = {
     ".png": "PNG",
@@ -37,18 +35,12 @@ FORMATS = {
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
-JPEG_QUALITY = 95
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OTHER_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"BM")
-_DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
-_NO_ALPHA = ("JPEG", "BMP")
-_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
-"""Pixels, where a format has a limit below that of the others."""
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
-_NO_EXIF = ("BMP",)
 _STRIP = 256
 """Rows that are copied at a time."""
 
@@ -280,124 +272,3 @@ def _plain_mode(file: Image.Image) -> str | None:
         "RGB": "RGBA" if clear else "RGB",
         "RGBA": "RGBA",
     }.get(file.mode)
-
-
-def format_of(path: Path) -> str:
-    """Pillow's name of the format a file name stands for.
-
-    Raises:
-        UsageError: the suffix names no handled format.
-    """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(
-            f"cannot tell the format of {path.name!r}", f"use one of the suffixes {', '.join(sorted(FORMATS))}"
-        )
-    return kind
-
-
-@dataclass(frozen=True)
-class SaveOptions:
-    """How results are written.
-
-    Args:
-        quality: of JPEG, 1 to 100; chroma is never subsampled.
-        flatten: background to lay transparent pictures on, or None.
-        strip_metadata: write pixels alone (and the ICC profile, without which colors change).
-
-    Raises:
-        UsageError: a value makes no sense.
-    """
-
-    quality: int = JPEG_QUALITY
-    flatten: str | None = None
-    strip_metadata: bool = False
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise UsageError(f"quality must be from 1 to 100, not {self.quality}")
-        if self.flatten is not None:
-            parse_color(self.flatten)
-
-
-def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None:
-    """Tell, before any work is done for it, that a format cannot hold a picture.
-
-    Raises:
-        UsageError: its transparency would be lost, and no background is given; or a side is too long.
-    """
-    side, longest = max(picture.channels.shape[1:]), _LONGEST_SIDE.get(kind)
-    if longest and side > longest:
-        raise UsageError(f"{kind} cannot hold a side of {side} pixels, only {longest}", "write PNG or TIFF")
-    if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None:
-        raise UsageError(
-            f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP, or use --flatten COLOR"
-        )
-
-
-def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = None) -> tuple[bytes, tuple[str, ...]]:
-    """The content of an image file, with the picture's alpha and metadata and, where the format has it, its depth.
-
-    Args:
-        picture: what to write.
-        kind: PNG, JPEG, TIFF, WEBP or BMP.
-        options: how.
-
-    Returns:
-        The content, and warnings of what the format could not hold.
-
-    Raises:
-        UsageError: see `refuse_unwritable`.
-    """
-    options = options or SaveOptions()
-    refuse_unwritable(picture, kind, options)
-    if options.flatten is not None:
-        picture = picture.flattened(options.flatten)
-    if options.strip_metadata or kind in _NO_EXIF:
-        picture = picture.upright()
-    metadata = Metadata(icc_profile=picture.metadata.icc_profile) if options.strip_metadata else picture.metadata
-    depth = _depth_for(picture.depth, kind)
-    narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
-    data = _planes(picture, depth)
-    if kind == "TIFF":
-        content, lost = encode_tiff(data, metadata)
-    elif depth == "uint16":
-        content, lost = encode_deep_png(data, metadata)
-    else:
-        content, lost = _encode_plain(data, metadata, kind, options.quality)
-    return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
-
-
-def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, quality: int) -> tuple[bytes, list[str]]:
-    """8 bits a channel, (H, W, C); and the names of what the format cannot hold."""
-    arguments, lost = save_arguments(metadata, kind)
-    buffer = io.BytesIO()
-    Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
-        buffer, kind, **_format_arguments(kind, quality), **arguments
-    )
-    return buffer.getvalue(), lost
-
-
-def _depth_for(depth: str, kind: str) -> str:
-    """The deepest data type of a format that is not beyond the picture's own."""
-    return [held for held in _DEPTHS_OF.get(kind, ("uint8",)) if BITS[held] <= BITS[depth]][-1]
-
-
-def _planes(picture: Picture, depth: str) -> NDArray[Any]:
-    """(H, W, C) of a data type, alpha last; an alpha that has the type already is not touched."""
-    data = _as(picture.channels, depth).transpose(1, 2, 0)
-    if picture.alpha is None:
-        return np.ascontiguousarray(data)
-    return np.concatenate([data, _as(picture.alpha, depth)[:, :, None]], axis=2)
-
-
-def _as(values: NDArray[Any], depth: str) -> NDArray[Any]:
-    """Values as another data type; those that have it already are not touched."""
-    return values if str(values.dtype) == depth else from_unit(to_unit(values), depth)
-
-
-def _format_arguments(kind: str, quality: int) -> dict[str, Any]:
-    """What a format needs for the pixels written to be the pixels given, or close to it."""
-    if kind == "JPEG":
-        return {"quality": quality, "subsampling": "4:4:4"}
-    return {"lossless": True, "exact": True} if kind == "WEBP" else {}

@@ -5,8 +5,9 @@ import pytest
 import pyvips
 from PIL import Image, ImageCms
 
+from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import SaveOptions, encode_picture, find_images, format_of, read_picture, read_uint8
+from mdrn_cli.image import find_images, read_picture, read_uint8
 from mdrn_cli.picture import Picture
 
 

@@ -28,6 +28,7 @@ PARTS = {
     "picture",
     "compare",
     "image",
+    "encoding",
     "noise",
     "manifest",
     "checkpoint",

@@ -8,7 +8,8 @@ import pyvips
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from mdrn_cli.image import SaveOptions, encode_picture, format_of, read_picture
+from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
+from mdrn_cli.image import read_picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'

@@ -17,9 +17,10 @@ from hypothesis.extra.numpy import arrays
 
 from mdrn_cli.cli.console import format_duration, parse_duration, printable
 from mdrn_cli.cli.denoise import _sigma
+from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import limit_threads, pick_device
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError, WeightsError
-from mdrn_cli.image import SaveOptions, encode_picture, read_picture
+from mdrn_cli.image import read_picture
 from mdrn_cli.manifest import Record, parse_manifest, save_manifest
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit

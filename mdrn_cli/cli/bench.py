@@ -131,8 +131,9 @@ def _measure(
 
 
 def _save(path: Path, restored: Any) -> None:
+    from mdrn_cli.encoding import encode_picture
     from mdrn_cli.files import write_atomically, write_error
-    from mdrn_cli.image import encode_picture, picture_of
+    from mdrn_cli.image import picture_of
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

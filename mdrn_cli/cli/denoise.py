@@ -20,7 +20,7 @@ from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Job, Outcome
-    from mdrn_cli.image import SaveOptions
+    from mdrn_cli.encoding import SaveOptions
     from mdrn_cli.picture import Picture
     from mdrn_cli.restore import DenoiseOptions, Facts
 
@@ -156,7 +156,7 @@ def denoise(
 
       cat a.png | mdrn denoise - -o - -f png > b.png
     """
-    from mdrn_cli.image import SaveOptions
+    from mdrn_cli.encoding import SaveOptions
     from mdrn_cli.restore import DenoiseOptions
 
     options = DenoiseOptions(
@@ -214,8 +214,8 @@ def _pipe(
 ) -> None:
     """One image from stdin or to stdout."""
     from mdrn_cli.batch import denoise_content
+    from mdrn_cli.encoding import format_of
     from mdrn_cli.files import exists, write_atomically
-    from mdrn_cli.image import format_of
 
     if len(inputs) != 1 or output is None:
         raise UsageError("- takes a single input and needs --output")
