@@ -54,8 +54,9 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
     """PSNR in dB and SSIM of a picture against a reference of the same size, both rounded to 8 bits.
 
     Raises:
-        UsageError: size or color mode differ.
+        UsageError: size, as both are shown, or color mode differ.
     """
+    picture, reference = picture.upright(), reference.upright()
     if picture.channels.shape != reference.channels.shape:
         raise UsageError(
             f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another"

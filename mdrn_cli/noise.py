@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from mdrn_cli.pixels import to_unit
+from mdrn_cli.monochrome import find_tone
+from mdrn_cli.pixels import blocks_of, to_unit
 
 SIDE = 8
 """Of the blocks whose frequencies are looked at, in pixels."""
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
-MOST_BLOCKS = 6000
 ENOUGH_BLOCKS = 200
 AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level."""
@@ -53,7 +52,7 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
     frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
     photographs with noise of known levels: one white noise, the other also noise as files have it, smeared and through
-    JPEG (docs/noise-levels.md has the errors).
+    JPEG (docs/noise-levels.md has the errors). In a photograph of one tone it is that of the tone.
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
@@ -63,6 +62,14 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     """
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
+    if len(image) == 3 and (tone := find_tone(image)):
+        sigma = _estimate(tone.intensity(image))
+        if tone.explains(sigma):
+            return sigma
+    return _estimate(image)
+
+
+def _estimate(image: NDArray[Any]) -> float:
     features, log_reference = noise_features(image)
     if log_reference + features[:-2].max() < math.log(2 * LEAST_AMPLITUDE):  # an even image
         return 0.0
@@ -93,7 +100,7 @@ def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
         reference; the share of clipped blocks; the reference, scaled. And the reference itself: a logarithm of a
         level on the 0-255 scale.
     """
-    blocks = to_unit(_blocks(image)) * np.float32(255)
+    blocks = to_unit(blocks_of(image, SIDE)) * np.float32(255)
     whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
     if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
         blocks = blocks[whole]
@@ -113,15 +120,6 @@ def about_luminance(features: NDArray[np.float32], reference: float) -> tuple[ND
     shift = float(features[:-2].reshape(-1, len(QUANTILES), len(_bands()))[0, 2, :5].mean())
     reference += shift
     return np.concatenate([features[:-2] - shift, [features[-2], reference / 3]]).astype(np.float32), reference
-
-
-def _blocks(image: NDArray[Any]) -> NDArray[Any]:
-    """Blocks spread evenly over the image, (n, C, SIDE, SIDE)."""
-    windows = sliding_window_view(image, (SIDE, SIDE), axis=(1, 2))  # (C, h, w, SIDE, SIDE)
-    step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_BLOCKS))
-    taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-    blocks: NDArray[Any] = taken.reshape(-1, image.shape[0], SIDE, SIDE)
-    return blocks
 
 
 @lru_cache

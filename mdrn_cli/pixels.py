@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 """Bits a channel of the data types that pictures come in."""
+MOST_BLOCKS = 6000
 
 
 def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
@@ -24,3 +27,20 @@ def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
     top = np.iinfo(depth).max
     rounded: NDArray[Any] = np.rint(np.clip(values, 0, 1) * np.float32(top)).astype(depth)
     return rounded
+
+
+def blocks_of(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Blocks spread evenly over an image, about MOST_BLOCKS of them where there are so many.
+
+    Args:
+        image: (C, H, W), no smaller than a block.
+        side: of a block in pixels.
+
+    Returns:
+        (N, C, side, side).
+    """
+    windows = sliding_window_view(image, (side, side), axis=(1, 2))  # (C, h, w, side, side)
+    step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_BLOCKS))
+    taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
+    blocks: NDArray[Any] = taken.reshape(-1, image.shape[0], side, side)
+    return blocks

@@ -15,11 +15,12 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine, release_freed_memory
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.manifest import Record, choose
+from mdrn_cli.manifest import FAMILIES, Record, choose
+from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import estimate_sigma
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
-from mdrn_cli.stretch import stretched
+from mdrn_cli.stretch import Function, stretched
 from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
 from mdrn_cli.weights import all_records, explicit_path, locate
 
@@ -36,6 +37,8 @@ LARGE_PICTURE = 2**26
 fetching these pages again is nothing beside the time its tiles take."""
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
+FLOAT_LIMIT = 4.0
+"""Intensity that floats stay below, noise and all, if white is 1 in them."""
 NOISELESS = 0.5
 """Estimated noise level below which a picture is left alone: half a step of 8 bits."""
 
@@ -198,7 +201,7 @@ class Denoisers:
 
 def denoise_pixels(
     noisy: NDArray[np.float32],
-    function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    function: Function,
     tile: int = 0,
     ensemble: bool = False,
     on_tile: OnTile | None = None,
@@ -226,7 +229,7 @@ def denoise_pixels(
 
 def _denoised_rows(
     channels: NDArray[Any],
-    function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    function: Function,
     tile: int,
     ensemble: bool,
     on_tile: OnTile | None,
@@ -281,12 +284,15 @@ class Restorer:
         estimated = _estimate(picture) if options.sigma is None else None
         sigma = options.sigma if estimated is None else min(max(estimated, LOWEST_SIGMA), HIGHEST_SIGMA)
         assert sigma is not None
-        denoiser = self._denoisers.find(picture.color, sigma)
+        if estimated is not None and estimated > HIGHEST_SIGMA:
+            picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
+        tone = self._tone(picture, sigma)
+        denoiser = self._denoisers.find("gray" if tone else picture.color, sigma)
         tile = self._tile(picture, denoiser.engine)
         if estimated is not None and estimated < NOISELESS:
             restored = picture.warned("no noise was found; the pixels are left as they are")
         else:
-            restored = replace(picture, channels=self._restored(picture, denoiser, tile, on_tile))
+            restored = replace(picture, channels=self._restored(picture, toned(denoiser, tone), tile, on_tile))
         _, height, width = picture.channels.shape
         facts = Facts(
             width=width,
@@ -305,6 +311,14 @@ class Restorer:
         )
         return restored, facts
 
+    def _tone(self, picture: Picture, sigma: float) -> Tone | None:
+        """The tone of a photograph that a network for gray restores best, unless another is asked for."""
+        asked = self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
+        if asked or picture.color == "gray":
+            return None
+        tone = find_tone(picture.channels)
+        return tone if tone and tone.explains(sigma) else None
+
     def _tile(self, picture: Picture, engine: Engine) -> int:
         """The tile asked for, or the largest that memory allows."""
         if self.options.tile is not None:
@@ -312,7 +326,7 @@ class Restorer:
         memory = engine.tile_memory(self.options.memory) - PICTURES * picture.channels.nbytes
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
-    def _restored(self, picture: Picture, denoiser: Denoiser, tile: int, on_tile: OnTile | None) -> NDArray[Any]:
+    def _restored(self, picture: Picture, denoiser: Function, tile: int, on_tile: OnTile | None) -> NDArray[Any]:
         """The channels restored, (C, H, W) of the picture's depth; only a row of tiles is held as floats."""
         options, noisy = self.options, picture.channels
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
@@ -330,8 +344,18 @@ class Restorer:
         return result
 
 
+def toned(function: Function, tone: Tone | None) -> Function:
+    """A denoiser of gray images, (1, H, W), made one of color images of a tone; as it is where there is none."""
+    if tone is None:
+        return function
+    return lambda image: tone.changed(image, function(tone.intensity(image)))
+
+
 def _estimate(picture: Picture) -> float:
     sigma = estimate_sigma(picture.channels)
     if math.isnan(sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
+    largest = float(picture.channels.max())
+    if picture.depth == "float32" and sigma > HIGHEST_SIGMA and largest > FLOAT_LIMIT:
+        raise InputError(f"floats should be from 0 to 1, and these reach {largest:.4g}", "scale them, or give --sigma")
     return sigma

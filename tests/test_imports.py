@@ -30,6 +30,7 @@ PARTS = {
     "image",
     "encoding",
     "noise",
+    "monochrome",
     "manifest",
     "checkpoint",
     "fetch",

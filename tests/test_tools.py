@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_mdrn
-from PIL import Image
+from PIL import ExifTags, Image
 
 from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
+from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import add_noise
 from mdrn_cli.picture import Picture
 
@@ -62,6 +63,14 @@ def test_comparison_refuses_what_cannot_be_compared():
         with pytest.raises(UsageError, match="cannot be measured"):
             measure_pictures(small, other)
     assert measure_pictures(small, small)[0] == np.inf
+
+
+def test_pictures_are_measured_as_they_are_shown(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = Picture(np.rot90(photo[:64, :96], 1, (0, 1)).transpose(2, 0, 1), metadata=Metadata(exif=exif.tobytes()))
+    upright = Picture(photo[:64, :96].transpose(2, 0, 1))
+    assert measure_pictures(turned, upright)[0] == np.inf
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 3000), (3000, 40), (97, 101)])
