@@ -133,6 +133,7 @@ def corpus() -> list[Case]:
         *_exif(),
         *_profiles_and_packets(),
         *_resolutions(),
+        *_trailers(),
         *_odd_names(),
     ]
     assert len({case.name for case in cases}) == len(cases)
@@ -547,6 +548,17 @@ def _resolutions() -> Iterator[Case]:
     for name, real in (("infinite", np.inf), ("nan", np.nan), ("negative", -1.0), ("huge", 3e38)):
         tags = [(tag, 11, 1, struct.pack("<f", real)) for tag in (282, 283)]
         yield Case(f"resolution-{name}-real.tif", _tiff_with(*tags), READ_OR_REFUSED, PIXELS)
+
+
+def _trailers() -> Iterator[Case]:
+    """What lies behind the picture in a JPEG."""
+    content, pixels = whole()["rgb.jpg"]
+    for name, trailer in (
+        ("film", b"\0\0\0\x18ftypmp42" * 900),
+        ("padding", bytes(9_000)),
+        ("markers", b"\xff\xe0" * 9_000),
+    ):
+        yield Case(f"trailer-{name}.jpg", content + trailer, READ, pixels)
 
 
 def _odd_names() -> Iterator[Case]:

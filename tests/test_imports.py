@@ -13,6 +13,7 @@ LEAVES = {
     "pixels",
     "configfile",
     "metadata",
+    "jpeg",
     "stretch",
     "model",
     "losses",
