@@ -265,8 +265,10 @@ def _one_bit(bits: int) -> tuple[str, ...]:
 def _is_deep(file: Image.Image) -> bool:
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
     # Of PNG alone: a BMP has the length of its rows there, which may be 16, too.
-    tiles = getattr(file, "tile", ()) if file.format == "PNG" else ()
-    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in tiles)
+    raw = [str(tile[3]) for tile in getattr(file, "tile", ())] if file.format == "PNG" else []
+    # Of gray with less than 8 bits, Pillow makes the wrong pixels transparent.
+    narrow = "transparency" in file.info and any(mode in ("1", "L;2", "L;4") for mode in raw)
+    return narrow or file.mode.startswith("I") or any("16" in mode for mode in raw)
 
 
 def _plain_mode(file: Image.Image) -> str | None:

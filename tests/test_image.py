@@ -2,10 +2,12 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import pyvips
+from corpus import png
 from PIL import Image, ImageCms
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
@@ -208,6 +210,22 @@ def test_kinds_not_handled_are_refused_never_converted(tmp_path):
         with pytest.raises(InputError, match=r"cmyk|CMYK|lab|type|frames|pages") as caught:
             read_picture(file)
         assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_gray_of_any_depth_becomes_alpha(bits):
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (9, 16)).astype(">u2")
+    values[0, 0] = 1
+    # The lowest bits of each value, side by side, filled up to whole bytes.
+    lowest = np.unpackbits(values.view(np.uint8).reshape(9, 16, 2), axis=2)[:, :, 16 - bits :]
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(lowest.reshape(9, -1), axis=1))
+    header = struct.pack(">IIBBBBB", 16, 9, bits, 0, 0, 0, 0)
+    content = png((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    picture = read_picture(content)
+    top = 65535 if bits == 16 else 255
+    assert np.array_equal(picture.channels[0], values.astype(int) * (top // ((1 << bits) - 1)))
+    assert np.array_equal(picture.alpha, np.where(values == 1, 0, top))
+    assert picture.warnings == (("1 bit a pixel becomes 8",) if bits == 1 else ())
 
 
 def jpeg_of(photo, **options) -> bytes:
