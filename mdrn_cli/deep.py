@@ -16,10 +16,11 @@ from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
-_HANDLED = ("b-w", "srgb", "rgb16", "grey16", "rgb", "multiband", "scrgb")
+_GRAY = ("b-w", "grey16")
+_HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
 _STRIP = 1 << 20
 """Bytes of pixels in a strip of a TIFF, about."""
-_DEFLATE, _HORIZONTAL, _UNASSOCIATED_ALPHA = 8, 2, 2
+_DEFLATE, _HORIZONTAL = 8, 2
 _LARGEST_TIFF = (1 << 32) - (1 << 20)
 
 
@@ -109,7 +110,8 @@ def _refuse_unhandled(image: Any, name: str) -> None:
         raise InputError(f"{name} is too large: {image.width}x{image.height}, more than {MOST_PIXELS} pixels")
     depth = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}.get(image.format)
     colors = image.bands - image.hasalpha()
-    if image.interpretation not in _HANDLED or colors not in (1, 3):
+    some = (1,) if image.interpretation in _GRAY else (1, 3)
+    if image.interpretation not in _HANDLED or colors not in some:
         raise InputError(
             f"{name} is {image.interpretation} with {image.bands} channels; gray and RGB are handled",
             "convert it to RGB first",
@@ -170,6 +172,8 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str
         directory[tag] = value
     for tag, value in _structure(data, rows, sizes).items():
         directory[tag] = value
+    if channels in (2, 4):
+        directory[338] = 2 if metadata.extra_is_alpha else 0  # straight alpha, or unspecified
     content = io.BytesIO()
     directory.save(content)  # moves the strips' offsets past itself
     content.writelines(strips)
@@ -196,8 +200,6 @@ def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any
     }
     if not real:
         tags[317] = _HORIZONTAL
-    if channels in (2, 4):
-        tags[338] = _UNASSOCIATED_ALPHA
     return tags
 
 

@@ -44,6 +44,8 @@ LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _STRIP = 256
 """Rows that are copied at a time."""
+_WHITE_IS_ZERO, _PALETTE = 0, 3
+"""What TIFF says of its intensities."""
 
 
 def find_images(
@@ -181,7 +183,7 @@ def _starts_as_tiff(source: Path | bytes) -> bool:
 def _read_tiff(source: Path | bytes) -> Picture:
     try:
         with _stream(source) as stream:
-            metadata = read_tiff_metadata(stream)
+            metadata, photometric = read_tiff_metadata(stream)
     except InputError as error:
         raise InputError(f"{_name(source)}: {error.message}", error.hint) from error
     except MemoryError:
@@ -189,7 +191,10 @@ def _read_tiff(source: Path | bytes) -> Picture:
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
     data, has_alpha, bits = read_deep(source, _name(source))
-    return picture_of(data, has_alpha, metadata, _one_bit(bits))
+    if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
+        raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
+    picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _one_bit(bits))
+    return picture.warned(f"the palette becomes {picture.mode}") if photometric == _PALETTE else picture
 
 
 def _read_other(source: Path | bytes) -> Picture:

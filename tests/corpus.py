@@ -445,13 +445,20 @@ def bad_exif() -> dict[str, bytes]:
         "resolution-text": _directory((282, 2, 4, b"abc\0"), (283, 2, 4, b"abc\0")),
         "camera-text": _directory((0x8769, 2, 4, b"abc\0")),
         "camera-none": _directory(_long(0x8769, 0)),
+        # A directory of one tag, its interoperability, which would be in a directory that is not there.
+        "interoperability-beyond": _directory(_long(0x8769, 26))
+        + struct.pack("<HHHIII", 1, 0xA005, 4, 1, 2**32 - 1, 0),
+        "interoperability-loop": _directory(_long(0x8769, 26)) + struct.pack("<HHHIII", 1, 0xA005, 4, 1, 26, 0),
+        "interoperability-minus": _directory(_long(0x8769, 26)) + struct.pack("<HHHIiI", 1, 0xA005, 9, 1, -1, 0),
+        "too-long": _directory((0x010F, 2, 70_000, struct.pack("<I", 26)), _short(0x0112, 6)) + bytes(70_040),
     }
 
 
 def _exif() -> Iterator[Case]:
     jpeg, webp = whole()["rgb.jpg"], whole()["rgb.webp"]
     for name, exif in bad_exif().items():
-        yield Case(f"exif-{name}.jpg", _jpeg_with((0xE1, b"Exif\0\0" + exif)), READ, jpeg[1])
+        if len(exif) < 65_000:
+            yield Case(f"exif-{name}.jpg", _jpeg_with((0xE1, b"Exif\0\0" + exif)), READ, jpeg[1])
         yield Case(f"exif-{name}.png", _png_with((b"eXIf", exif)), READ, PIXELS)
         yield Case(f"exif-{name}.webp", _webp_with(b"EXIF", exif, 8), READ, webp[1])
     wrong: dict[str, Tag] = {

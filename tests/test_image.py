@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import pyvips
+import tifffile
 from corpus import png
 from PIL import Image, ImageCms
 
@@ -226,6 +227,53 @@ def test_a_transparent_gray_of_any_depth_becomes_alpha(bits):
     assert np.array_equal(picture.channels[0], values.astype(int) * (top // ((1 << bits) - 1)))
     assert np.array_equal(picture.alpha, np.where(values == 1, 0, top))
     assert picture.warnings == (("1 bit a pixel becomes 8",) if bits == 1 else ())
+
+
+def tiff_of(data, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, data, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_channel_of_no_stated_meaning_does_not_become_transparency(mode):
+    """Infrared, as scanners write it."""
+    data = np.asarray(make(mode))
+    kind = "minisblack" if mode == "LA" else "rgb"
+    picture = read_picture(tiff_of(data, photometric=kind, extrasamples=["unspecified"]))
+    for options in (SaveOptions(), SaveOptions(strip_metadata=True), SaveOptions(flatten="white")):
+        with tifffile.TiffFile(io.BytesIO(encode_picture(picture, "TIFF", options)[0])) as back:
+            assert back.pages[0].extrasamples == (0,)
+            assert np.array_equal(back.asarray(), data)
+    assert np.array_equal(picture.flattened("white").channels, picture.channels)
+    for kind in ("PNG", "WEBP", "JPEG", "BMP"):
+        with pytest.raises(UsageError, match="transparency"):
+            encode_picture(picture, kind, SaveOptions(flatten="white"))
+
+
+def test_gray_with_several_more_channels_is_refused_not_taken_for_rgb():
+    with pytest.raises(InputError, match="4 channels"):
+        read_picture(tiff_of(PIXELS, photometric="minisblack", planarconfig="contig"))
+
+
+def test_of_white_that_is_zero_integers_are_turned_round_and_floats_refused():
+    gray = PIXELS[..., 0]
+    for data in (gray, gray.astype(np.uint16) * 257):
+        picture = read_picture(tiff_of(data, photometric="miniswhite"))
+        assert np.array_equal(picture.channels[0], np.iinfo(data.dtype).max - data)
+    with pytest.raises(InputError, match="white"):
+        read_picture(tiff_of((gray / 255).astype(np.float32), photometric="miniswhite"))
+
+
+def test_a_palette_of_a_tiff_is_told(tmp_path):
+    make("RGB").quantize(16).save(tmp_path / "color.tif")
+    make("L").convert("P").save(tmp_path / "gray.tif")
+    for name, mode in (("color", "RGB"), ("gray", "L")):
+        picture = read_picture(tmp_path / f"{name}.tif")
+        assert (picture.mode, picture.warnings) == (mode, (f"the palette becomes {mode}",))
+        with Image.open(tmp_path / f"{name}.tif") as file:
+            expected = np.asarray(file.convert(mode)).reshape(13, 17, -1)
+        assert np.array_equal(picture.channels.transpose(1, 2, 0), expected)
 
 
 def jpeg_of(photo, **options) -> bytes:
