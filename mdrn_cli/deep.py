@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import getchunks
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
+from mdrn_cli.png import Chunk, with_chunks_alone
 
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
@@ -123,6 +126,8 @@ def _refuse_unhandled(image: Any, name: str) -> None:
 def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
     """A PNG of 16 bits a channel, and the names of what it cannot hold.
 
+    Pixels alone are libvips' work: it would write EXIF, text and resolution anew, its own way.
+
     Args:
         data: uint16 (H, W, C), C being 1 to 4; the last of 2 or 4 is alpha.
         metadata: what else it is to carry.
@@ -131,19 +136,15 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list
 
     keep, lost = save_arguments(metadata, "PNG")
     gray = data.shape[2] < 3
-    image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16").copy()
-    for field, value in (
-        ("icc-profile-data", keep.get("icc_profile")),
-        ("exif-data", metadata.exif),
-        ("xmp-data", metadata.xmp),
-    ):
-        if value:
-            image.set_type(pyvips.GValue.blob_type, field, value)
-    for k, (key, text) in enumerate(metadata.text):
-        image.set_type(pyvips.GValue.gstr_type, f"png-comment-{k}-{key}", text)
-    if metadata.dpi:
-        image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
-    return image.pngsave_buffer(bitdepth=16), lost
+    image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16")
+    pixels = image.pngsave_buffer(bitdepth=16, keep="none")
+    return with_chunks_alone(pixels, (*metadata.png_colors, *_pillow_chunks(keep))), lost
+
+
+def _pillow_chunks(arguments: dict[str, Any]) -> list[Chunk]:
+    """What Pillow writes into a PNG beside the pixels."""
+    chunks = getchunks(Image.new("L", (1, 1)), **arguments)
+    return [(kind, data) for kind, data, _ in chunks if kind not in (b"IHDR", b"IDAT", b"IEND")]
 
 
 def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:

@@ -17,6 +17,7 @@ from mdrn_cli.image import FORMATS
 from mdrn_cli.metadata import Metadata, carried_exif, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, from_unit, to_unit
+from mdrn_cli.png import unlike_srgb, with_chunks
 
 JPEG_QUALITY = 95
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
@@ -46,7 +47,7 @@ class SaveOptions:
     Args:
         quality: of JPEG, 1 to 100; chroma is never subsampled.
         flatten: background to lay transparent pictures on, or None.
-        strip_metadata: write pixels alone (and the ICC profile, without which colors change).
+        strip_metadata: write pixels alone (and the ICC profile and its like, without which colors change).
 
     Raises:
         UsageError: a value makes no sense.
@@ -111,7 +112,15 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content, lost = encode_deep_png(data, metadata)
     else:
         content, lost = _encode_plain(data, metadata, kind, options.quality)
+    lost += _lost_colors(metadata, kind)
     return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+
+
+def _lost_colors(metadata: Metadata, kind: str) -> list[str]:
+    if kind == "PNG":
+        return []
+    changing = unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile) and kind != "BMP")
+    return [f"{name}, without which colors change" for name in changing]
 
 
 def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, quality: int) -> tuple[bytes, list[str]]:
@@ -121,6 +130,8 @@ def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, qualit
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
         buffer, kind, **_format_arguments(kind, quality), **arguments
     )
+    if kind == "PNG" and metadata.png_colors:
+        return with_chunks(buffer.getvalue(), metadata.png_colors), lost
     return buffer.getvalue(), lost
 
 

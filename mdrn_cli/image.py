@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from warnings import catch_warnings, simplefilter
@@ -26,6 +27,7 @@ from mdrn_cli.files import is_folder
 from mdrn_cli.jpeg import bytes_after_end
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
+from mdrn_cli.png import read_color_chunks
 
 FORMATS = {
     ".png": "PNG",
@@ -211,6 +213,9 @@ def _read_other(source: Path | bytes) -> Picture:
             plain = file if file.mode == mode else file.convert(mode)
             data, has_alpha = _array_of(plain), plain.mode in ("LA", "RGBA")
         metadata, damages = read_metadata(file)
+        if file.format == "PNG":
+            with _stream(source) as stream:
+                metadata = replace(metadata, color_chunks=read_color_chunks(stream))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 

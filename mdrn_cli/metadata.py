@@ -46,6 +46,7 @@ class Metadata:
         text: keys and values of a PNG's text chunks.
         comment: of a JPEG.
         segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
+        color_chunks: PNG chunks (type, content) that say how colors are meant, as `png.read_color_chunks` has them.
         extra_is_alpha: whether the last of 2 or 4 channels is transparency; a TIFF may leave open what it is
             (infrared, say).
     """
@@ -57,12 +58,18 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     comment: bytes = b""
     segments: tuple[tuple[str, bytes], ...] = ()
+    color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     extra_is_alpha: bool = True
 
     @property
     def appearance(self) -> Metadata:
         """What says how the channels look, alone."""
-        return Metadata(self.icc_profile, extra_is_alpha=self.extra_is_alpha)
+        return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
+
+    @property
+    def png_colors(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The color chunks that a PNG may have beside the profile."""
+        return tuple(chunk for chunk in self.color_chunks if chunk[0] != b"sRGB" or not self.icc_profile)
 
     @property
     def orientation(self) -> int:

@@ -133,6 +133,7 @@ def corpus() -> list[Case]:
         *_exif(),
         *_profiles_and_packets(),
         *_resolutions(),
+        *_colors(),
         *_trailers(),
         *_odd_names(),
     ]
@@ -555,6 +556,25 @@ def _resolutions() -> Iterator[Case]:
     for name, real in (("infinite", np.inf), ("nan", np.nan), ("negative", -1.0), ("huge", 3e38)):
         tags = [(tag, 11, 1, struct.pack("<f", real)) for tag in (282, 283)]
         yield Case(f"resolution-{name}-real.tif", _tiff_with(*tags), READ_OR_REFUSED, PIXELS)
+
+
+def _colors() -> Iterator[Case]:
+    """What PNG says of colors, too short, too long, where it must not be and with values that make no sense."""
+    deep = _vips(DEEP, ".png")
+    for kind, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"mDCV", 24), (b"cLLI", 8)):
+        for name, data in (
+            ("none", b""),
+            ("short", b"\1" * (length - 1)),
+            ("long", b"\1" * (length + 9)),
+            ("zeros", bytes(length)),
+            ("ones", b"\xff" * length),
+        ):
+            # Pillow opens nothing where one that it knows is too short.
+            short = len(data) < length and kind in (b"gAMA", b"cHRM", b"sRGB")
+            verdict = READ_OR_REFUSED if short else READ
+            yield Case(f"color-{kind.decode()}-{name}.png", _png_with((kind, data)), verdict, PIXELS)
+            chunk = png((kind, data))[8:]
+            yield Case(f"color-{kind.decode()}-{name}-deep.png", deep[:33] + chunk + deep[33:], verdict, DEEP)
 
 
 def _trailers() -> Iterator[Case]:

@@ -13,6 +13,7 @@ LEAVES = {
     "pixels",
     "configfile",
     "metadata",
+    "png",
     "jpeg",
     "stretch",
     "model",

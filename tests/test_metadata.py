@@ -2,16 +2,20 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import pyvips
+from corpus import png
 from PIL import ExifTags, Image, ImageCms, ImageOps
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.image import read_picture
+from mdrn_cli.metadata import Metadata
+from mdrn_cli.picture import Picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
@@ -197,6 +201,124 @@ def test_where_exif_cannot_be_kept_at_all_the_picture_is_upright(tmp_path):
     with Image.open(tmp_path / "b.jpg") as upright:
         assert upright.size == (6, 8)
         assert not upright.getexif()
+
+
+def chunks_of(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Type and content of a PNG's chunks, checksums looked at."""
+    found, at = [], 8
+    while at < len(content):
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        assert content[at + 8 + length : at + 12 + length] == struct.pack(">I", zlib.crc32(kind + data))
+        found.append((kind, data))
+        at += 12 + length
+    return found
+
+
+def carried(content: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunks beside the pixels, all of which must lie before them."""
+    chunks = chunks_of(content)
+    kinds = [kind for kind, _ in chunks]
+    assert (kinds[0], kinds[-1]) == (b"IHDR", b"IEND")
+    assert set(kinds[kinds.index(b"IDAT") : -1]) == {b"IDAT"}
+    return [chunk for chunk in chunks if chunk[0] not in (b"IHDR", b"IDAT", b"IEND")]
+
+
+def camera_exif() -> bytes:
+    """As libexif, which libvips has, would change it: a rating, an unknown tag, a maker note of a known maker."""
+    block = exif()
+    block[ExifTags.Base.Make], block[18246], block[50_000] = "Canon", 4, 7
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = b"MAKERNOTE" * 50
+    return block.tobytes()
+
+
+PROFILED = Metadata(PROFILE, camera_exif(), XMP, (240.0, 240.0), (("Title", "a cat"), ("Author", "Bj\xf6rk \u2603")))
+
+
+@pytest.mark.parametrize("metadata", [Metadata(), PROFILED], ids=["bare", "full"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_of_sixteen_bits_carries_exactly_what_one_of_eight_does(metadata, channels):
+    contents = []
+    for depth in ("uint8", "uint16"):
+        content, warnings = encode_picture(Picture(np.ones((channels, 9, 7), depth), None, depth, metadata), "PNG")
+        assert warnings == ()
+        contents.append(carried(content))
+        assert read_picture(content).depth == depth
+        assert read_picture(content).metadata.exif == metadata.exif
+    assert contents[0] == contents[1]
+    assert [kind for kind, _ in contents[0]] == (
+        [b"iCCP", b"tEXt", b"iTXt", b"iTXt", b"pHYs", b"eXIf"] if metadata.exif else []
+    )
+
+
+COLORS = {
+    b"gAMA": struct.pack(">I", 100_000),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000),
+    b"sRGB": b"\0",
+    b"cICP": bytes((9, 16, 0, 1)),
+    b"mDCV": bytes(range(24)),
+    b"cLLI": bytes(range(8)),
+}
+
+
+def colored(bits: int, *chunks: tuple[bytes, bytes], behind: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    """A PNG of 4x3 pixels of 8 or 16 bits with these chunks before its pixels, and others behind them."""
+    header = struct.pack(">IIBBBBB", 4, 3, bits, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(4 * 3 * bits // 8)) * 3)
+    return png((b"IHDR", header), *chunks, (b"IDAT", rows), *behind, (b"IEND", b""))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_keeps_what_says_how_its_colors_are_meant(bits):
+    picture = read_picture(colored(bits, *COLORS.items()))
+    for options in (SaveOptions(), SaveOptions(strip_metadata=True)):
+        content, warnings = encode_picture(picture, "PNG", options)
+        assert warnings == ()
+        assert carried(content) == [*COLORS.items()]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_beside_a_profile_there_is_no_srgb_chunk(bits):
+    profile = (b"iCCP", b"p\0\0" + zlib.compress(PROFILE))
+    picture = read_picture(colored(bits, (b"sRGB", b"\0"), profile, (b"gAMA", COLORS[b"gAMA"])))
+    kept = carried(encode_picture(picture, "PNG")[0])
+    assert [kind for kind, _ in kept] == [b"gAMA", b"iCCP"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_color_chunks_out_of_order_are_passed_over(bits):
+    for kind, data in COLORS.items():
+        content = encode_picture(read_picture(colored(bits, (kind, data + b"x"))), "PNG")[0]
+        assert carried(content) == [], kind
+    for kind in (b"cICP", b"mDCV", b"cLLI"):
+        assert carried(encode_picture(read_picture(colored(bits, (kind, b""))), "PNG")[0]) == []
+    late = colored(bits, behind=((b"cICP", COLORS[b"cICP"]),))
+    assert carried(encode_picture(read_picture(late), "PNG")[0]) == []
+    twice = colored(bits, (b"cICP", bytes((1, 13, 0, 1))), (b"cICP", COLORS[b"cICP"]))
+    assert carried(encode_picture(read_picture(twice), "PNG")[0]) == [(b"cICP", bytes((1, 13, 0, 1)))]
+
+
+SRGB_PRIMARIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "told"),
+    [
+        ({}, []),
+        ({b"gAMA": COLORS[b"gAMA"]}, ["gAMA"]),
+        ({b"cHRM": COLORS[b"cHRM"]}, ["cHRM"]),
+        ({b"gAMA": COLORS[b"gAMA"], b"cHRM": COLORS[b"cHRM"]}, ["gAMA", "cHRM"]),
+        ({b"gAMA": struct.pack(">I", 45_455), b"cHRM": SRGB_PRIMARIES}, []),
+        ({b"gAMA": COLORS[b"gAMA"], b"sRGB": b"\0"}, []),
+        ({b"cICP": COLORS[b"cICP"]}, ["cICP"]),
+        ({b"cICP": bytes((1, 13, 0, 1)), b"gAMA": COLORS[b"gAMA"]}, []),
+        ({b"gAMA": COLORS[b"gAMA"], b"iCCP": b"p\0\0" + zlib.compress(PROFILE)}, []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
+def test_colors_that_another_format_would_change_are_told(kind, chunks, told):
+    warnings = encode_picture(read_picture(colored(8, *chunks.items())), kind)[1]
+    assert warnings == tuple(f"{kind} cannot hold the input's {name}, without which colors change" for name in told)
 
 
 def exif_with_interoperability(offset: int | None = None) -> bytes:
