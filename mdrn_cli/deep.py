@@ -9,17 +9,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import getchunks
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
+from mdrn_cli.png import Chunk, with_chunks_alone
 
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
-_HANDLED = ("b-w", "srgb", "rgb16", "grey16", "rgb", "multiband", "scrgb")
+_GRAY = ("b-w", "grey16")
+_HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
 _STRIP = 1 << 20
 """Bytes of pixels in a strip of a TIFF, about."""
-_DEFLATE, _HORIZONTAL, _UNASSOCIATED_ALPHA = 8, 2, 2
+_DEFLATE, _HORIZONTAL = 8, 2
 _LARGEST_TIFF = (1 << 32) - (1 << 20)
 
 
@@ -109,7 +113,8 @@ def _refuse_unhandled(image: Any, name: str) -> None:
         raise InputError(f"{name} is too large: {image.width}x{image.height}, more than {MOST_PIXELS} pixels")
     depth = {"uchar": "uint8", "ushort": "uint16", "float": "float32"}.get(image.format)
     colors = image.bands - image.hasalpha()
-    if image.interpretation not in _HANDLED or colors not in (1, 3):
+    some = (1,) if image.interpretation in _GRAY else (1, 3)
+    if image.interpretation not in _HANDLED or colors not in some:
         raise InputError(
             f"{name} is {image.interpretation} with {image.bands} channels; gray and RGB are handled",
             "convert it to RGB first",
@@ -121,6 +126,8 @@ def _refuse_unhandled(image: Any, name: str) -> None:
 def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
     """A PNG of 16 bits a channel, and the names of what it cannot hold.
 
+    Pixels alone are libvips' work: it would write EXIF, text and resolution anew, its own way.
+
     Args:
         data: uint16 (H, W, C), C being 1 to 4; the last of 2 or 4 is alpha.
         metadata: what else it is to carry.
@@ -129,19 +136,15 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list
 
     keep, lost = save_arguments(metadata, "PNG")
     gray = data.shape[2] < 3
-    image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16").copy()
-    for field, value in (
-        ("icc-profile-data", keep.get("icc_profile")),
-        ("exif-data", metadata.exif),
-        ("xmp-data", metadata.xmp),
-    ):
-        if value:
-            image.set_type(pyvips.GValue.blob_type, field, value)
-    for k, (key, text) in enumerate(metadata.text):
-        image.set_type(pyvips.GValue.gstr_type, f"png-comment-{k}-{key}", text)
-    if metadata.dpi:
-        image = image.copy(xres=metadata.dpi[0] / 25.4, yres=metadata.dpi[1] / 25.4)
-    return image.pngsave_buffer(bitdepth=16), lost
+    image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16")
+    pixels = image.pngsave_buffer(bitdepth=16, keep="none")
+    return with_chunks_alone(pixels, (*metadata.png_colors, *_pillow_chunks(keep))), lost
+
+
+def _pillow_chunks(arguments: dict[str, Any]) -> list[Chunk]:
+    """What Pillow writes into a PNG beside the pixels."""
+    chunks = getchunks(Image.new("L", (1, 1)), **arguments)
+    return [(kind, data) for kind, data, _ in chunks if kind not in (b"IHDR", b"IDAT", b"IEND")]
 
 
 def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
@@ -170,6 +173,8 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str
         directory[tag] = value
     for tag, value in _structure(data, rows, sizes).items():
         directory[tag] = value
+    if channels in (2, 4):
+        directory[338] = 2 if metadata.extra_is_alpha else 0  # straight alpha, or unspecified
     content = io.BytesIO()
     directory.save(content)  # moves the strips' offsets past itself
     content.writelines(strips)
@@ -196,8 +201,6 @@ def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any
     }
     if not real:
         tags[317] = _HORIZONTAL
-    if channels in (2, 4):
-        tags[338] = _UNASSOCIATED_ALPHA
     return tags
 
 

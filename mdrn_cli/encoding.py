@@ -14,14 +14,14 @@ from PIL import Image
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import FORMATS
-from mdrn_cli.metadata import Metadata, save_arguments
+from mdrn_cli.metadata import Metadata, carried_exif, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, from_unit, to_unit
+from mdrn_cli.png import unlike_srgb, with_chunks
 
 JPEG_QUALITY = 95
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
 _NO_ALPHA = ("JPEG", "BMP")
-_NO_EXIF = ("BMP",)
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Pixels, where a format has a limit below that of the others."""
 
@@ -47,7 +47,7 @@ class SaveOptions:
     Args:
         quality: of JPEG, 1 to 100; chroma is never subsampled.
         flatten: background to lay transparent pictures on, or None.
-        strip_metadata: write pixels alone (and the ICC profile, without which colors change).
+        strip_metadata: write pixels alone (and the ICC profile and its like, without which colors change).
 
     Raises:
         UsageError: a value makes no sense.
@@ -68,11 +68,14 @@ def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None
     """Tell, before any work is done for it, that a format cannot hold a picture.
 
     Raises:
-        UsageError: its transparency would be lost, and no background is given; or a side is too long.
+        UsageError: its transparency would be lost, and no background is given; what is no transparency would become
+            one; or a side is too long.
     """
     side, longest = max(picture.channels.shape[1:]), _LONGEST_SIDE.get(kind)
     if longest and side > longest:
         raise UsageError(f"{kind} cannot hold a side of {side} pixels, only {longest}", "write PNG or TIFF")
+    if picture.alpha is not None and kind != "TIFF" and not picture.metadata.extra_is_alpha:
+        raise UsageError(f"{kind} cannot hold a channel that is not said to be transparency", "write TIFF")
     if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None:
         raise UsageError(
             f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP, or use --flatten COLOR"
@@ -95,11 +98,11 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     """
     options = options or SaveOptions()
     refuse_unwritable(picture, kind, options)
-    if options.flatten is not None:
+    if options.flatten is not None and picture.metadata.extra_is_alpha:
         picture = picture.flattened(options.flatten)
-    if options.strip_metadata or kind in _NO_EXIF:
+    if options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]:
         picture = picture.upright()
-    metadata = Metadata(icc_profile=picture.metadata.icc_profile) if options.strip_metadata else picture.metadata
+    metadata = picture.metadata.appearance if options.strip_metadata else picture.metadata
     depth = _depth_for(picture.depth, kind)
     narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
     data = _planes(picture, depth)
@@ -109,7 +112,15 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content, lost = encode_deep_png(data, metadata)
     else:
         content, lost = _encode_plain(data, metadata, kind, options.quality)
+    lost += _lost_colors(metadata, kind)
     return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+
+
+def _lost_colors(metadata: Metadata, kind: str) -> list[str]:
+    if kind == "PNG":
+        return []
+    changing = unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile) and kind != "BMP")
+    return [f"{name}, without which colors change" for name in changing]
 
 
 def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, quality: int) -> tuple[bytes, list[str]]:
@@ -119,6 +130,8 @@ def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, qualit
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
         buffer, kind, **_format_arguments(kind, quality), **arguments
     )
+    if kind == "PNG" and metadata.png_colors:
+        return with_chunks(buffer.getvalue(), metadata.png_colors), lost
     return buffer.getvalue(), lost
 
 

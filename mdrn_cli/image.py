@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from warnings import catch_warnings, simplefilter
@@ -23,8 +24,10 @@ from PIL import Image, UnidentifiedImageError
 from mdrn_cli.deep import read_deep, read_jpeg
 from mdrn_cli.errors import InputError
 from mdrn_cli.files import is_folder
+from mdrn_cli.jpeg import bytes_after_end
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
+from mdrn_cli.png import read_color_chunks
 
 FORMATS = {
     ".png": "PNG",
@@ -43,6 +46,8 @@ LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _STRIP = 256
 """Rows that are copied at a time."""
+_WHITE_IS_ZERO, _PALETTE = 0, 3
+"""What TIFF says of its intensities."""
 
 
 def find_images(
@@ -180,7 +185,7 @@ def _starts_as_tiff(source: Path | bytes) -> bool:
 def _read_tiff(source: Path | bytes) -> Picture:
     try:
         with _stream(source) as stream:
-            metadata = read_tiff_metadata(stream)
+            metadata, photometric = read_tiff_metadata(stream)
     except InputError as error:
         raise InputError(f"{_name(source)}: {error.message}", error.hint) from error
     except MemoryError:
@@ -188,12 +193,15 @@ def _read_tiff(source: Path | bytes) -> Picture:
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
     data, has_alpha, bits = read_deep(source, _name(source))
-    return picture_of(data, has_alpha, metadata, _one_bit(bits))
+    if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
+        raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
+    picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _one_bit(bits))
+    return picture.warned(f"the palette becomes {picture.mode}") if photometric == _PALETTE else picture
 
 
 def _read_other(source: Path | bytes) -> Picture:
     with _opened(source) as file:
-        warnings = _check(file, _name(source))
+        warnings = _check(file, _name(source)) + _trailer(file, source)
         data, has_alpha = None, False
         if _is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
@@ -205,6 +213,9 @@ def _read_other(source: Path | bytes) -> Picture:
             plain = file if file.mode == mode else file.convert(mode)
             data, has_alpha = _array_of(plain), plain.mode in ("LA", "RGBA")
         metadata, damages = read_metadata(file)
+        if file.format == "PNG":
+            with _stream(source) as stream:
+                metadata = replace(metadata, color_chunks=read_color_chunks(stream))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
@@ -249,6 +260,14 @@ def _check(file: Image.Image, name: str) -> tuple[str, ...]:
     return _one_bit(1 if file.mode == "1" else 8)
 
 
+def _trailer(file: Image.Image, source: Path | bytes) -> tuple[str, ...]:
+    if file.format not in ("JPEG", "MPO") or getattr(file, "n_frames", 1) > 1:  # of several images `_check` tells
+        return ()
+    with _stream(source) as stream:
+        left = bytes_after_end(stream)
+    return (f"{left} bytes after the picture in the file are left out",) if left else ()
+
+
 def _one_bit(bits: int) -> tuple[str, ...]:
     return ("1 bit a pixel becomes 8",) if bits == 1 else ()
 
@@ -256,8 +275,10 @@ def _one_bit(bits: int) -> tuple[str, ...]:
 def _is_deep(file: Image.Image) -> bool:
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
     # Of PNG alone: a BMP has the length of its rows there, which may be 16, too.
-    tiles = getattr(file, "tile", ()) if file.format == "PNG" else ()
-    return file.mode.startswith("I") or any("16" in str(tile[3]) for tile in tiles)
+    raw = [str(tile[3]) for tile in getattr(file, "tile", ())] if file.format == "PNG" else []
+    # Of gray with less than 8 bits, Pillow makes the wrong pixels transparent.
+    narrow = "transparency" in file.info and any(mode in ("1", "L;2", "L;4") for mode in raw)
+    return narrow or file.mode.startswith("I") or any("16" in mode for mode in raw)
 
 
 def _plain_mode(file: Image.Image) -> str | None:

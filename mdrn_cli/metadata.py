@@ -16,10 +16,14 @@ _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288
     range(316, 327), (330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
 )
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-_EXTRA_SAMPLES, _ASSOCIATED_ALPHA = 338, 1
+_PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION = 262, 338, (282, 283)
+_UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
 _SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _LARGEST_SEGMENT = 65_500
 """Bytes that a JPEG segment can hold, less its heading."""
+_MOST_LEFT_OUT = 16
+"""Tags that are left out of EXIF before all of it is."""
+_EXIF_START = b"Exif\0\0"
 _KEPT_SEGMENTS = (("APP13", b"Photoshop 3.0\0"), ("APP1", b"http://ns.adobe.com/xmp/extension/\0"))
 _PNG_XMP = "XML:com.adobe.xmp"
 _LONGEST_KEY = 79
@@ -42,6 +46,9 @@ class Metadata:
         text: keys and values of a PNG's text chunks.
         comment: of a JPEG.
         segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
+        color_chunks: PNG chunks (type, content) that say how colors are meant, as `png.read_color_chunks` has them.
+        extra_is_alpha: whether the last of 2 or 4 channels is transparency; a TIFF may leave open what it is
+            (infrared, say).
     """
 
     icc_profile: bytes = b""
@@ -51,6 +58,18 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     comment: bytes = b""
     segments: tuple[tuple[str, bytes], ...] = ()
+    color_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    extra_is_alpha: bool = True
+
+    @property
+    def appearance(self) -> Metadata:
+        """What says how the channels look, alone."""
+        return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
+
+    @property
+    def png_colors(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The color chunks that a PNG may have beside the profile."""
+        return tuple(chunk for chunk in self.color_chunks if chunk[0] != b"sRGB" or not self.icc_profile)
 
     @property
     def orientation(self) -> int:
@@ -78,7 +97,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
     info = file.info
     warnings = []
-    exif = info.get("exif") or b""
+    exif = _prefixed(info.get("exif") or b"")
     if not _is_readable(exif):
         exif = b""
         warnings.append("the EXIF is damaged and left out")
@@ -102,34 +121,35 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     return metadata, tuple(warnings)
 
 
-def read_tiff_metadata(stream: IO[bytes]) -> Metadata:
+def _prefixed(exif: bytes) -> bytes:
+    """EXIF as JPEG has it; WebP and some writers of PNG have it with and without what it starts with there."""
+    while exif.startswith(_EXIF_START):
+        exif = exif.removeprefix(_EXIF_START)
+    return exif and _EXIF_START + exif
+
+
+def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     """Of a TIFF file of any kind of pixels, also those that Pillow cannot decode.
+
+    Returns:
+        The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
         InputError: its colors are multiplied by its alpha.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
     directory = _tiff_directory(stream)
-    if directory.get(_EXTRA_SAMPLES) in (_ASSOCIATED_ALPHA, (_ASSOCIATED_ALPHA,)):
+    if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
-    unit = directory.get(296, 2)
-    resolution = directory.get(282), directory.get(283)
-    for tag in _SUBDIRECTORIES:
-        if tag in directory:
-            directory[tag] = _exact(directory.get_ifd(tag))
-    blobs = {tag: _bytes(directory.get(tag, b"")) for tag in (_XMP, _ICC)}
-    for tag in [*directory]:
-        if tag in _STRUCTURE or tag in (282, 283, _XMP, _ICC):
-            del directory[tag]
-        else:
-            directory[tag] = _exact(directory[tag])
-    directory.bigtiff = False  # EXIF has the offsets of a plain TIFF
-    return Metadata(
-        icc_profile=blobs[_ICC],
-        exif=directory.tobytes() if len(directory) else b"",
-        xmp=blobs[_XMP],
-        dpi=_dpi(resolution, unit),
+    values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC)))
+    metadata = Metadata(
+        icc_profile=_bytes(directory.get(_ICC, b"")),
+        exif=_written(values, directory.endian) if values else b"",
+        xmp=_bytes(directory.get(_XMP, b"")),
+        dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(296, 2)),
+        extra_is_alpha=directory.get(_EXTRA_SAMPLES) != _UNSPECIFIED,
     )
+    return metadata, directory.get(_PHOTOMETRIC)
 
 
 def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
@@ -142,6 +162,36 @@ def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
     assert first is not None
     directory.load_from_fp(stream, first)
     return directory
+
+
+def _values(directory: Image.Exif, but: frozenset[int]) -> dict[int, Any]:
+    """The tags of a directory, but for some, such that Pillow writes them; directories within it as dictionaries."""
+    values = {tag: _exact(directory[tag]) for tag in directory if tag not in but}
+    for pointer in values.keys() & _SUBDIRECTORIES:
+        values[pointer] = _exact(directory.get_ifd(pointer))
+        if ExifTags.IFD.Interop in values[pointer]:
+            interop = _exact(_interop(directory))
+            # Where it is now is no place in what will be written.
+            del values[pointer][ExifTags.IFD.Interop]
+            values[pointer] |= {ExifTags.IFD.Interop: interop} if interop else {}
+    return values
+
+
+def _interop(directory: Image.Exif) -> dict[int, Any]:
+    """The directory of interoperability; empty where it is broken."""
+    try:
+        inner = directory.get_ifd(ExifTags.IFD.Interop)
+    except Exception:  # of many kinds, as Pillow raises them
+        return {}
+    return inner if _fits_tiff(ExifTags.IFD.Interop, _exact(inner)) else {}
+
+
+def _written(values: dict[int, Any], endian: str | None) -> bytes:
+    """EXIF of these values, with the offsets of a plain TIFF."""
+    directory = Image.Exif()
+    directory.endian = endian
+    directory.update(values)
+    return directory.tobytes()
 
 
 def _exact(value: Any) -> Any:
@@ -174,11 +224,11 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         kind: PNG, JPEG, WEBP or BMP (for TIFF see `tiff_tags`).
     """
     keep: dict[str, Any] = {}
-    lost: list[str] = []
+    exif, lost = carried_exif(metadata.exif, kind)
     fits = _LARGEST_SEGMENT if kind == "JPEG" else 1 << 31
     for name, value, kinds in (
         ("icc_profile", metadata.icc_profile, ("PNG", "JPEG", "WEBP")),
-        ("exif", _camera_exif(metadata.exif, fits), ("PNG", "JPEG", "WEBP")),
+        ("exif", exif, ("PNG", "JPEG", "WEBP")),
         ("xmp", metadata.xmp, ("PNG", "JPEG", "WEBP")),
         ("comment", metadata.comment, ("JPEG",)),
     ):
@@ -189,6 +239,8 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
             lost.append(name.replace("_", " "))
     if metadata.dpi and kind != "WEBP":
         keep["dpi"] = metadata.dpi
+    elif metadata.dpi and _RESOLUTION[0] not in _directory(exif):
+        lost.append("resolution")
     if kind == "PNG":
         keep["pnginfo"] = _png_text(metadata.text, keep.pop("xmp", b""))
     elif metadata.text:
@@ -213,24 +265,48 @@ def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.P
     return chunks
 
 
-def _camera_exif(exif: bytes, fits: int) -> bytes:
-    """EXIF without the Photoshop and IPTC blocks that a TIFF keeps in the same directory, where they do not fit."""
-    if len(exif) <= fits:
-        return exif
+def carried_exif(exif: bytes, kind: str) -> tuple[bytes, list[str]]:
+    """EXIF as a format takes it, and the names of what it cannot hold: BMP nothing, a JPEG no more than a segment."""
+    if kind == "BMP":
+        return b"", ["exif"] if exif else []
+    if kind != "JPEG" or len(exif) <= _LARGEST_SEGMENT:
+        return exif, []
+    try:
+        return _shortened(exif, _LARGEST_SEGMENT)
+    except Exception:  # of many kinds, where a value is none that Pillow can write
+        return b"", ["exif"]
+
+
+def _shortened(exif: bytes, most: int) -> tuple[bytes, list[str]]:
+    """EXIF of no more than so many bytes, and the names of what was left out for it: the thumbnail, the blocks that
+    Photoshop keeps in the directory of a TIFF, and then what is largest."""
     directory = _directory(exif)
-    for tag in (_IPTC, _PHOTOSHOP):
-        directory.pop(tag, None)
-    return directory.tobytes()
+    lost = ["EXIF thumbnail"] if directory.get_ifd(ExifTags.IFD.IFD1) else []
+    values = _values(directory, frozenset())
+    places = [values, *(values[tag] for tag in _SUBDIRECTORIES if tag in values)]
+    sizes = [
+        ((tag in (_IPTC, _PHOTOSHOP), _length(value)), tag, place)
+        for place in places
+        for tag, value in place.items()
+        if tag not in (*_SUBDIRECTORIES, ExifTags.Base.Orientation)
+    ]
+    for _, tag, place in sorted(sizes, key=lambda entry: entry[0], reverse=True)[:_MOST_LEFT_OUT]:
+        if len(short := _written(values, directory.endian)) <= most:
+            return short, lost
+        del place[tag]
+        lost.append(f"EXIF tag {tag}")
+    short = _written(values, directory.endian)
+    return (short, lost) if len(short) <= most else (b"", ["exif"])
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, (bytes, str)) else 8 * len(value) if isinstance(value, tuple) else 8
 
 
 def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     """The metadata as tags of a TIFF directory, values that are dictionaries being directories of their own; and the
     names of what TIFF cannot hold."""
-    directory = _directory(metadata.exif)
-    tags = {tag: _exact(directory[tag]) for tag in directory if tag not in _STRUCTURE}
-    for pointer in _SUBDIRECTORIES:
-        if pointer in tags:
-            tags[pointer] = _exact(directory.get_ifd(pointer))
+    tags = _values(_directory(metadata.exif), _STRUCTURE)
     for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
         if value:
             tags[tag] = value
@@ -238,7 +314,7 @@ def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
         if name == "APP13":
             tags[_PHOTOSHOP] = content.removeprefix(b"Photoshop 3.0\0")
     if metadata.dpi:
-        tags.update({282: metadata.dpi[0], 283: metadata.dpi[1], 296: 2})
+        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), 296: 2})
     kept = {tag: value for tag, value in tags.items() if _fits_tiff(tag, value)}
     return kept, [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
 

@@ -94,7 +94,7 @@ class Picture:
         return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha)
 
     def flattened(self, background: str) -> Picture:
-        """The picture laid on a background, its transparency gone.
+        """The picture laid on a background, its transparency gone; or what a TIFF has instead left off.
 
         Args:
             background: "white", "#rrggbb" or another color as CSS names them.
@@ -103,8 +103,8 @@ class Picture:
             UsageError: no such color.
         """
         rgb = np.array(parse_color(background), np.float32) / 255
-        if self.alpha is None:
-            return self
+        if self.alpha is None or not self.metadata.extra_is_alpha:
+            return replace(self, alpha=None)
         under = rgb if self.color == "color" else rgb @ LUMA
         opacity = to_unit(self.alpha)
         pixels = self.pixels * opacity + np.reshape(under, (-1, 1, 1)) * (1 - opacity)

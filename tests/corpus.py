@@ -133,6 +133,8 @@ def corpus() -> list[Case]:
         *_exif(),
         *_profiles_and_packets(),
         *_resolutions(),
+        *_colors(),
+        *_trailers(),
         *_odd_names(),
     ]
     assert len({case.name for case in cases}) == len(cases)
@@ -444,13 +446,20 @@ def bad_exif() -> dict[str, bytes]:
         "resolution-text": _directory((282, 2, 4, b"abc\0"), (283, 2, 4, b"abc\0")),
         "camera-text": _directory((0x8769, 2, 4, b"abc\0")),
         "camera-none": _directory(_long(0x8769, 0)),
+        # A directory of one tag, its interoperability, which would be in a directory that is not there.
+        "interoperability-beyond": _directory(_long(0x8769, 26))
+        + struct.pack("<HHHIII", 1, 0xA005, 4, 1, 2**32 - 1, 0),
+        "interoperability-loop": _directory(_long(0x8769, 26)) + struct.pack("<HHHIII", 1, 0xA005, 4, 1, 26, 0),
+        "interoperability-minus": _directory(_long(0x8769, 26)) + struct.pack("<HHHIiI", 1, 0xA005, 9, 1, -1, 0),
+        "too-long": _directory((0x010F, 2, 70_000, struct.pack("<I", 26)), _short(0x0112, 6)) + bytes(70_040),
     }
 
 
 def _exif() -> Iterator[Case]:
     jpeg, webp = whole()["rgb.jpg"], whole()["rgb.webp"]
     for name, exif in bad_exif().items():
-        yield Case(f"exif-{name}.jpg", _jpeg_with((0xE1, b"Exif\0\0" + exif)), READ, jpeg[1])
+        if len(exif) < 65_000:
+            yield Case(f"exif-{name}.jpg", _jpeg_with((0xE1, b"Exif\0\0" + exif)), READ, jpeg[1])
         yield Case(f"exif-{name}.png", _png_with((b"eXIf", exif)), READ, PIXELS)
         yield Case(f"exif-{name}.webp", _webp_with(b"EXIF", exif, 8), READ, webp[1])
     wrong: dict[str, Tag] = {
@@ -547,6 +556,36 @@ def _resolutions() -> Iterator[Case]:
     for name, real in (("infinite", np.inf), ("nan", np.nan), ("negative", -1.0), ("huge", 3e38)):
         tags = [(tag, 11, 1, struct.pack("<f", real)) for tag in (282, 283)]
         yield Case(f"resolution-{name}-real.tif", _tiff_with(*tags), READ_OR_REFUSED, PIXELS)
+
+
+def _colors() -> Iterator[Case]:
+    """What PNG says of colors, too short, too long, where it must not be and with values that make no sense."""
+    deep = _vips(DEEP, ".png")
+    for kind, length in ((b"gAMA", 4), (b"cHRM", 32), (b"sRGB", 1), (b"cICP", 4), (b"mDCV", 24), (b"cLLI", 8)):
+        for name, data in (
+            ("none", b""),
+            ("short", b"\1" * (length - 1)),
+            ("long", b"\1" * (length + 9)),
+            ("zeros", bytes(length)),
+            ("ones", b"\xff" * length),
+        ):
+            # Pillow opens nothing where one that it knows is too short.
+            short = len(data) < length and kind in (b"gAMA", b"cHRM", b"sRGB")
+            verdict = READ_OR_REFUSED if short else READ
+            yield Case(f"color-{kind.decode()}-{name}.png", _png_with((kind, data)), verdict, PIXELS)
+            chunk = png((kind, data))[8:]
+            yield Case(f"color-{kind.decode()}-{name}-deep.png", deep[:33] + chunk + deep[33:], verdict, DEEP)
+
+
+def _trailers() -> Iterator[Case]:
+    """What lies behind the picture in a JPEG."""
+    content, pixels = whole()["rgb.jpg"]
+    for name, trailer in (
+        ("film", b"\0\0\0\x18ftypmp42" * 900),
+        ("padding", bytes(9_000)),
+        ("markers", b"\xff\xe0" * 9_000),
+    ):
+        yield Case(f"trailer-{name}.jpg", content + trailer, READ, pixels)
 
 
 def _odd_names() -> Iterator[Case]:

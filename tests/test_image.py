@@ -1,8 +1,14 @@
 """What a file carries survives; what is not handled is refused by name."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import pyvips
+import tifffile
+from corpus import png
 from PIL import Image, ImageCms
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
@@ -147,7 +153,7 @@ def test_a_format_of_less_depth_is_told_of(tmp_path):
     picture = read_picture(tmp_path / "a.tif")
     assert write_picture(tmp_path / "b.png", picture) == ("32 bits a channel become 16",)
     assert np.abs(read_with_libvips(tmp_path / "b.png") / 65535 - data).max() < 1e-5
-    assert write_picture(tmp_path / "b.webp", picture) == ("32 bits a channel become 8",)
+    assert write_picture(tmp_path / "b.webp", picture)[0] == "32 bits a channel become 8"
 
 
 def test_palettes_and_single_bits_become_what_loses_nothing(tmp_path):
@@ -207,10 +213,102 @@ def test_kinds_not_handled_are_refused_never_converted(tmp_path):
         assert str(file) in caught.value.message
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_a_transparent_gray_of_any_depth_becomes_alpha(bits):
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (9, 16)).astype(">u2")
+    values[0, 0] = 1
+    # The lowest bits of each value, side by side, filled up to whole bytes.
+    lowest = np.unpackbits(values.view(np.uint8).reshape(9, 16, 2), axis=2)[:, :, 16 - bits :]
+    rows = b"".join(b"\0" + row.tobytes() for row in np.packbits(lowest.reshape(9, -1), axis=1))
+    header = struct.pack(">IIBBBBB", 16, 9, bits, 0, 0, 0, 0)
+    content = png((b"IHDR", header), (b"tRNS", b"\0\1"), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    picture = read_picture(content)
+    top = 65535 if bits == 16 else 255
+    assert np.array_equal(picture.channels[0], values.astype(int) * (top // ((1 << bits) - 1)))
+    assert np.array_equal(picture.alpha, np.where(values == 1, 0, top))
+    assert picture.warnings == (("1 bit a pixel becomes 8",) if bits == 1 else ())
+
+
+def tiff_of(data, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, data, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_channel_of_no_stated_meaning_does_not_become_transparency(mode):
+    """Infrared, as scanners write it."""
+    data = np.asarray(make(mode))
+    kind = "minisblack" if mode == "LA" else "rgb"
+    picture = read_picture(tiff_of(data, photometric=kind, extrasamples=["unspecified"]))
+    for options in (SaveOptions(), SaveOptions(strip_metadata=True), SaveOptions(flatten="white")):
+        with tifffile.TiffFile(io.BytesIO(encode_picture(picture, "TIFF", options)[0])) as back:
+            assert back.pages[0].extrasamples == (0,)
+            assert np.array_equal(back.asarray(), data)
+    assert np.array_equal(picture.flattened("white").channels, picture.channels)
+    for kind in ("PNG", "WEBP", "JPEG", "BMP"):
+        with pytest.raises(UsageError, match="transparency"):
+            encode_picture(picture, kind, SaveOptions(flatten="white"))
+
+
+def test_gray_with_several_more_channels_is_refused_not_taken_for_rgb():
+    with pytest.raises(InputError, match="4 channels"):
+        read_picture(tiff_of(PIXELS, photometric="minisblack", planarconfig="contig"))
+
+
+def test_of_white_that_is_zero_integers_are_turned_round_and_floats_refused():
+    gray = PIXELS[..., 0]
+    for data in (gray, gray.astype(np.uint16) * 257):
+        picture = read_picture(tiff_of(data, photometric="miniswhite"))
+        assert np.array_equal(picture.channels[0], np.iinfo(data.dtype).max - data)
+    with pytest.raises(InputError, match="white"):
+        read_picture(tiff_of((gray / 255).astype(np.float32), photometric="miniswhite"))
+
+
+def test_a_palette_of_a_tiff_is_told(tmp_path):
+    make("RGB").quantize(16).save(tmp_path / "color.tif")
+    make("L").convert("P").save(tmp_path / "gray.tif")
+    for name, mode in (("color", "RGB"), ("gray", "L")):
+        picture = read_picture(tmp_path / f"{name}.tif")
+        assert (picture.mode, picture.warnings) == (mode, (f"the palette becomes {mode}",))
+        with Image.open(tmp_path / f"{name}.tif") as file:
+            expected = np.asarray(file.convert(mode)).reshape(13, 17, -1)
+        assert np.array_equal(picture.channels.transpose(1, 2, 0), expected)
+
+
+def jpeg_of(photo, **options) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(photo).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+FILM = b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(9_000)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"quality": 100}])
+def test_what_lies_behind_a_jpeg_s_picture_is_told(tmp_path, photo, options):
+    """A phone's film, another picture; but no padding, nor what looks like an end inside a segment."""
+    thumbnail = b"Exif\0\0" + bytes(2) + jpeg_of(photo[:32, :32])
+    content = jpeg_of(photo[:150, :150], comment=thumbnail, **options)
+    assert content.count(b"\xff\xd9") > 1
+    for padding in (b"", bytes(5_000), b"\xff" * 5_000, b"\r\n", bytes(4095) + b"\xff\0"):
+        assert read_picture(content + padding).warnings == ()
+    for left in (FILM, content, bytes(100) + FILM):
+        (tmp_path / "a.jpg").write_bytes(content + left)
+        for source in (tmp_path / "a.jpg", content + left):
+            picture = read_picture(source)
+            assert picture.warnings == (f"{len(left)} bytes after the picture in the file are left out",)
+            assert np.array_equal(picture.channels, read_picture(content).channels)
+
+
+@pytest.mark.parametrize("length", range(4085, 4100))
+def test_the_end_of_a_jpeg_is_found_wherever_blocks_that_are_read_end(photo, length):
+    content = jpeg_of(photo[:150, :150], comment=bytes(length))
+    assert read_picture(content + FILM).warnings == (f"{len(FILM)} bytes after the picture in the file are left out",)
+
+
 def test_what_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
     """A TIFF of a few bytes whose header promises 10^10 pixels."""
-    import struct
-
     tags = [(256, 100_000), (257, 100_000), (258, 8), (259, 1), (262, 1), (273, 8), (277, 1), (278, 100_000), (279, 8)]
     directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
     (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 16) + bytes(8) + directory + bytes(4))

@@ -13,6 +13,8 @@ LEAVES = {
     "pixels",
     "configfile",
     "metadata",
+    "png",
+    "jpeg",
     "stretch",
     "model",
     "losses",

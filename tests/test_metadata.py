@@ -1,15 +1,21 @@
 """What a file carries beside its pixels comes through every format, as far as the format holds it."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import pyvips
-from PIL import ExifTags, Image, ImageCms
-from PIL.TiffImagePlugin import IFDRational
+from corpus import png
+from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.image import read_picture
+from mdrn_cli.metadata import Metadata
+from mdrn_cli.picture import Picture
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
@@ -113,8 +119,6 @@ def test_a_tiff_keeps_its_iptc_and_text_beyond_ascii(tmp_path, jpeg):
 
 
 def test_text_of_a_png_is_kept(tmp_path):
-    from PIL.PngImagePlugin import PngInfo
-
     info = PngInfo()
     info.add_text("Title", "a cat")
     info.add_itxt("Author", "Zoë")
@@ -132,8 +136,6 @@ def test_what_a_format_cannot_hold_is_told(tmp_path, jpeg):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_without_exif_the_picture_is_upright(tmp_path, orientation):
     """As Pillow's own transposition has it."""
-    from PIL import ImageOps
-
     with Image.fromarray(GRADIENT) as image:
         image.save(tmp_path / "a.png", exif=exif(orientation))
     with Image.open(tmp_path / "a.png") as image:
@@ -155,12 +157,209 @@ def test_stripping_leaves_the_profile_alone(tmp_path, jpeg):
         assert not any(name == "APP13" for name, _ in file.applist)
 
 
-def test_exif_too_large_for_jpeg_is_told(tmp_path):
+@pytest.mark.parametrize("start", [b"", b"Exif\0\0", b"Exif\0\0Exif\0\0"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+def test_exif_of_webp_is_kept_however_it_starts(tmp_path, suffix, start):
+    raw = exif().tobytes().removeprefix(b"Exif\0\0")
+    plain = Image.fromarray(GRADIENT)
+    plain.save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0" + start + raw)  # Pillow takes one off
+    assert start + raw in (tmp_path / "a.webp").read_bytes()
+    assert written(read_picture(tmp_path / "a.webp"), tmp_path / f"b{suffix}") == ()
+    assert camera_data(exif_of(tmp_path / f"b{suffix}")) == camera_data(exif())
+
+
+def test_exif_too_large_for_jpeg_loses_what_is_largest(tmp_path):
     block = exif()
-    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = bytes(70_000)
+    block[ExifTags.Base.Artist] = "Zo\xeb"  # beyond ASCII
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.UserComment] = bytes(70_000)
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.SpectralSensitivity] = b"x" * 5_000
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", exif=block)
-    warnings = written(read_picture(tmp_path / "a.png"), tmp_path / "b.jpg")
-    assert warnings == ("JPEG cannot hold the input's exif",)
+    picture = read_picture(tmp_path / "a.png")
+    assert written(picture, tmp_path / "b.jpg") == ("JPEG cannot hold the input's EXIF tag 37510",)
+    assert camera_data(exif_of(tmp_path / "b.jpg")) == camera_data(exif())
+    assert len(exif_of(tmp_path / "b.jpg").get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.SpectralSensitivity]) == 5_000
+    with Image.open(tmp_path / "b.jpg") as turned:
+        assert turned.size == (8, 6), "orientation is kept, not applied"
+
+
+def test_photoshop_s_block_in_a_tiff_makes_way_for_the_camera_s(tmp_path):
+    tags = ImageFileDirectory_v2()
+    tags[271], tags[274], tags[34377], tags[50_000] = "a camera", 6, bytes(50_000), bytes(60_000)
+    Image.fromarray(GRADIENT).save(tmp_path / "a.tif", tiffinfo=tags)
+    warnings = written(read_picture(tmp_path / "a.tif"), tmp_path / "b.jpg")
+    assert warnings == ("JPEG cannot hold the input's EXIF tag 34377",)
+    kept = exif_of(tmp_path / "b.jpg")
+    assert (kept[271], kept[274], len(kept[50_000])) == ("a camera", 6, 60_000)
+
+
+def test_where_exif_cannot_be_kept_at_all_the_picture_is_upright(tmp_path):
+    block = exif(6)
+    for tag in range(50_000, 50_060):
+        block[tag] = bytes(3_000)
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png", exif=block)
+    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.jpg") == ("JPEG cannot hold the input's exif",)
+    with Image.open(tmp_path / "b.jpg") as upright:
+        assert upright.size == (6, 8)
+        assert not upright.getexif()
+
+
+def chunks_of(content: bytes) -> list[tuple[bytes, bytes]]:
+    """Type and content of a PNG's chunks, checksums looked at."""
+    found, at = [], 8
+    while at < len(content):
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        kind, data = content[at + 4 : at + 8], content[at + 8 : at + 8 + length]
+        assert content[at + 8 + length : at + 12 + length] == struct.pack(">I", zlib.crc32(kind + data))
+        found.append((kind, data))
+        at += 12 + length
+    return found
+
+
+def carried(content: bytes) -> list[tuple[bytes, bytes]]:
+    """The chunks beside the pixels, all of which must lie before them."""
+    chunks = chunks_of(content)
+    kinds = [kind for kind, _ in chunks]
+    assert (kinds[0], kinds[-1]) == (b"IHDR", b"IEND")
+    assert set(kinds[kinds.index(b"IDAT") : -1]) == {b"IDAT"}
+    return [chunk for chunk in chunks if chunk[0] not in (b"IHDR", b"IDAT", b"IEND")]
+
+
+def camera_exif() -> bytes:
+    """As libexif, which libvips has, would change it: a rating, an unknown tag, a maker note of a known maker."""
+    block = exif()
+    block[ExifTags.Base.Make], block[18246], block[50_000] = "Canon", 4, 7
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.MakerNote] = b"MAKERNOTE" * 50
+    return block.tobytes()
+
+
+PROFILED = Metadata(PROFILE, camera_exif(), XMP, (240.0, 240.0), (("Title", "a cat"), ("Author", "Bj\xf6rk \u2603")))
+
+
+@pytest.mark.parametrize("metadata", [Metadata(), PROFILED], ids=["bare", "full"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_of_sixteen_bits_carries_exactly_what_one_of_eight_does(metadata, channels):
+    contents = []
+    for depth in ("uint8", "uint16"):
+        content, warnings = encode_picture(Picture(np.ones((channels, 9, 7), depth), None, depth, metadata), "PNG")
+        assert warnings == ()
+        contents.append(carried(content))
+        assert read_picture(content).depth == depth
+        assert read_picture(content).metadata.exif == metadata.exif
+    assert contents[0] == contents[1]
+    assert [kind for kind, _ in contents[0]] == (
+        [b"iCCP", b"tEXt", b"iTXt", b"iTXt", b"pHYs", b"eXIf"] if metadata.exif else []
+    )
+
+
+COLORS = {
+    b"gAMA": struct.pack(">I", 100_000),
+    b"cHRM": struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000),
+    b"sRGB": b"\0",
+    b"cICP": bytes((9, 16, 0, 1)),
+    b"mDCV": bytes(range(24)),
+    b"cLLI": bytes(range(8)),
+}
+
+
+def colored(bits: int, *chunks: tuple[bytes, bytes], behind: tuple[tuple[bytes, bytes], ...] = ()) -> bytes:
+    """A PNG of 4x3 pixels of 8 or 16 bits with these chunks before its pixels, and others behind them."""
+    header = struct.pack(">IIBBBBB", 4, 3, bits, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(4 * 3 * bits // 8)) * 3)
+    return png((b"IHDR", header), *chunks, (b"IDAT", rows), *behind, (b"IEND", b""))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_png_keeps_what_says_how_its_colors_are_meant(bits):
+    picture = read_picture(colored(bits, *COLORS.items()))
+    for options in (SaveOptions(), SaveOptions(strip_metadata=True)):
+        content, warnings = encode_picture(picture, "PNG", options)
+        assert warnings == ()
+        assert carried(content) == [*COLORS.items()]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_beside_a_profile_there_is_no_srgb_chunk(bits):
+    profile = (b"iCCP", b"p\0\0" + zlib.compress(PROFILE))
+    picture = read_picture(colored(bits, (b"sRGB", b"\0"), profile, (b"gAMA", COLORS[b"gAMA"])))
+    kept = carried(encode_picture(picture, "PNG")[0])
+    assert [kind for kind, _ in kept] == [b"gAMA", b"iCCP"]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_color_chunks_out_of_order_are_passed_over(bits):
+    for kind, data in COLORS.items():
+        content = encode_picture(read_picture(colored(bits, (kind, data + b"x"))), "PNG")[0]
+        assert carried(content) == [], kind
+    for kind in (b"cICP", b"mDCV", b"cLLI"):
+        assert carried(encode_picture(read_picture(colored(bits, (kind, b""))), "PNG")[0]) == []
+    late = colored(bits, behind=((b"cICP", COLORS[b"cICP"]),))
+    assert carried(encode_picture(read_picture(late), "PNG")[0]) == []
+    twice = colored(bits, (b"cICP", bytes((1, 13, 0, 1))), (b"cICP", COLORS[b"cICP"]))
+    assert carried(encode_picture(read_picture(twice), "PNG")[0]) == [(b"cICP", bytes((1, 13, 0, 1)))]
+
+
+SRGB_PRIMARIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "told"),
+    [
+        ({}, []),
+        ({b"gAMA": COLORS[b"gAMA"]}, ["gAMA"]),
+        ({b"cHRM": COLORS[b"cHRM"]}, ["cHRM"]),
+        ({b"gAMA": COLORS[b"gAMA"], b"cHRM": COLORS[b"cHRM"]}, ["gAMA", "cHRM"]),
+        ({b"gAMA": struct.pack(">I", 45_455), b"cHRM": SRGB_PRIMARIES}, []),
+        ({b"gAMA": COLORS[b"gAMA"], b"sRGB": b"\0"}, []),
+        ({b"cICP": COLORS[b"cICP"]}, ["cICP"]),
+        ({b"cICP": bytes((1, 13, 0, 1)), b"gAMA": COLORS[b"gAMA"]}, []),
+        ({b"gAMA": COLORS[b"gAMA"], b"iCCP": b"p\0\0" + zlib.compress(PROFILE)}, []),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
+def test_colors_that_another_format_would_change_are_told(kind, chunks, told):
+    warnings = encode_picture(read_picture(colored(8, *chunks.items())), kind)[1]
+    assert warnings == tuple(f"{kind} cannot hold the input's {name}, without which colors change" for name in told)
+
+
+def exif_with_interoperability(offset: int | None = None) -> bytes:
+    """By hand: Pillow would not write what is where."""
+    camera = 8 + 2 + 12 + 4
+    inner = camera + 2 + 24 + 4
+    first = struct.pack("<HHHIII", 1, ExifTags.IFD.Exif, 4, 1, camera, 0)
+    second = struct.pack("<HHHIHHHHIII", 2, 0xA001, 3, 1, 1, 0, 0xA005, 4, 1, inner if offset is None else offset, 0)
+    third = struct.pack("<HHHI4sHHI4sI", 2, 1, 2, 4, b"R98\0", 2, 7, 4, b"0100", 0)
+    return b"Exif\0\0II*\0" + struct.pack("<I", 8) + first + second + third
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".webp"])
+def test_the_directory_of_interoperability_comes_along(tmp_path, suffix):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif_with_interoperability())
+    assert written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif") == ()
+    target = tmp_path / f"c{suffix}"
+    written(read_picture(tmp_path / "b.tif"), target)
+    for path in (tmp_path / "b.tif", target):
+        block = exif_of(path)
+        assert block.get_ifd(ExifTags.IFD.Interop) == {1: "R98", 2: b"0100"}
+        assert block.get_ifd(ExifTags.IFD.Exif)[0xA001] == 1
+
+
+@pytest.mark.parametrize("offset", [0, 2**31, 100])
+def test_one_that_is_nowhere_is_left_out(tmp_path, offset):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif_with_interoperability(offset))
+    written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
+    camera = exif_of(tmp_path / "b.tif").get_ifd(ExifTags.IFD.Exif)
+    assert camera[0xA001] == 1
+    assert 0xA005 not in camera or camera[0xA005] < (tmp_path / "b.tif").stat().st_size
+
+
+def test_a_resolution_that_webp_cannot_hold_is_told(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png", dpi=(240, 240))
+    told = written(read_picture(tmp_path / "a.png"), tmp_path / "b.webp")
+    assert told == ("WEBP cannot hold the input's resolution",)
+    block = exif()
+    block[282], block[283], block[296] = 240.0, 240.0, 2
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png", dpi=(240, 240), exif=block)
+    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.webp") == (), "EXIF has it"
 
 
 def test_a_profile_of_the_other_kind_is_dropped_with_a_warning(jpeg):

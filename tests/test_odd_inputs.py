@@ -149,7 +149,7 @@ def judged(case: Case | None, picture: Picture | None, outcome: batch.Outcome) -
     return None
 
 
-CARRIED = ("exif", "tag", "profile", "packet", "resolution", "text")
+CARRIED = ("exif", "tag", "profile", "packet", "resolution", "text", "color")
 
 
 def test_whatever_a_file_carries_can_be_written_to_any_format(cases):

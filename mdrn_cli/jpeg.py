@@ -1,0 +1,49 @@
+"""Where the picture in a JPEG file ends, and what lies behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import IO
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
+_END = 0xD9
+_ALONE = (0x01, 0xD8)
+"""Markers without a length."""
+_BLOCK = 1 << 12
+_PADDING = 16
+"""Bytes behind the end that mean nothing."""
+
+
+def bytes_after_end(stream: IO[bytes]) -> int:
+    """How many bytes a JPEG file has behind its picture: a motion photo's film, a second picture. None are decoded.
+
+    Returns:
+        0 where there are a few only, or nothing but padding (zeros or ones), or no end.
+    """
+    stream.seek(0)
+    while (marker := _next_marker(stream)) not in (_END, None):
+        if marker not in _ALONE:
+            length = int.from_bytes(stream.read(2), "big")
+            stream.seek(max(length - 2, 0), os.SEEK_CUR)
+    end = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - end
+    stream.seek(end)
+    return left if marker and left > _PADDING and not _is_padding(stream) else 0
+
+
+def _next_marker(stream: IO[bytes]) -> int | None:
+    """The next marker of a segment, behind which the stream is then; None where there is none."""
+    last = b""
+    while block := stream.read(_BLOCK):
+        block = last + block  # a marker may lie across two blocks
+        if found := _MARKER.search(block):
+            stream.seek(found.end() - len(block), os.SEEK_CUR)
+            return block[found.end() - 1]
+        last = block[-1:]
+    return None
+
+
+def _is_padding(stream: IO[bytes]) -> bool:
+    return not any(block.strip(b"\0\xff") for block in iter(lambda: stream.read(_BLOCK), b""))
