@@ -112,8 +112,14 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content, lost = encode_deep_png(data, metadata)
     else:
         content, lost = _encode_plain(data, metadata, kind, options.quality)
-    lost += _lost_colors(metadata, kind)
+    if kind == "JPEG":
+        content += metadata.trailer
+    lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
     return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+
+
+def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:
+    return [f"{len(metadata.trailer)} bytes behind the picture"] if metadata.trailer and kind != "JPEG" else []
 
 
 def _lost_colors(metadata: Metadata, kind: str) -> list[str]:

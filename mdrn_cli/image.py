@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 from mdrn_cli.deep import read_deep, read_jpeg
 from mdrn_cli.errors import InputError
 from mdrn_cli.files import is_folder
-from mdrn_cli.jpeg import bytes_after_end
+from mdrn_cli.jpeg import read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
 from mdrn_cli.png import read_color_chunks
@@ -201,7 +201,7 @@ def _read_tiff(source: Path | bytes) -> Picture:
 
 def _read_other(source: Path | bytes) -> Picture:
     with _opened(source) as file:
-        warnings = _check(file, _name(source)) + _trailer(file, source)
+        warnings = _check(file, _name(source))
         data, has_alpha = None, False
         if _is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
@@ -213,9 +213,11 @@ def _read_other(source: Path | bytes) -> Picture:
             plain = file if file.mode == mode else file.convert(mode)
             data, has_alpha = _array_of(plain), plain.mode in ("LA", "RGBA")
         metadata, damages = read_metadata(file)
-        if file.format == "PNG":
-            with _stream(source) as stream:
+        with _stream(source) as stream:
+            if file.format == "PNG":
                 metadata = replace(metadata, color_chunks=read_color_chunks(stream))
+            elif file.format == "JPEG":  # further images of an MPO are left out; they would not be found any more
+                metadata = replace(metadata, trailer=read_trailer(stream))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
@@ -258,14 +260,6 @@ def _check(file: Image.Image, name: str) -> tuple[str, ...]:
     if file.mode in ("P", "PA"):
         return (f"the palette becomes {_plain_mode(file)}",)
     return _one_bit(1 if file.mode == "1" else 8)
-
-
-def _trailer(file: Image.Image, source: Path | bytes) -> tuple[str, ...]:
-    if file.format not in ("JPEG", "MPO") or getattr(file, "n_frames", 1) > 1:  # of several images `_check` tells
-        return ()
-    with _stream(source) as stream:
-        left = bytes_after_end(stream)
-    return (f"{left} bytes after the picture in the file are left out",) if left else ()
 
 
 def _one_bit(bits: int) -> tuple[str, ...]:

@@ -16,11 +16,11 @@ _PADDING = 16
 """Bytes behind the end that mean nothing."""
 
 
-def bytes_after_end(stream: IO[bytes]) -> int:
-    """How many bytes a JPEG file has behind its picture: a motion photo's film, a second picture. None are decoded.
+def read_trailer(stream: IO[bytes]) -> bytes:
+    """What a JPEG file has behind its picture: a motion photo's film, a second picture. Nothing is decoded.
 
     Returns:
-        0 where there are a few only, or nothing but padding (zeros or ones), or no end.
+        Empty where there are a few bytes only, or nothing but padding (zeros or ones), or no end.
     """
     stream.seek(0)
     while (marker := _next_marker(stream)) not in (_END, None):
@@ -30,7 +30,10 @@ def bytes_after_end(stream: IO[bytes]) -> int:
     end = stream.tell()
     left = stream.seek(0, os.SEEK_END) - end
     stream.seek(end)
-    return left if marker and left > _PADDING and not _is_padding(stream) else 0
+    if not marker or left <= _PADDING or _is_padding(stream):
+        return b""
+    stream.seek(end)
+    return stream.read()
 
 
 def _next_marker(stream: IO[bytes]) -> int | None:

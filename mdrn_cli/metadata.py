@@ -46,6 +46,7 @@ class Metadata:
         text: keys and values of a PNG's text chunks.
         comment: of a JPEG.
         segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
+        trailer: what lies behind the picture of a JPEG, such as the film of a motion photo.
         color_chunks: PNG chunks (type, content) that say how colors are meant, as `png.read_color_chunks` has them.
         extra_is_alpha: whether the last of 2 or 4 channels is transparency; a TIFF may leave open what it is
             (infrared, say).
@@ -58,6 +59,7 @@ class Metadata:
     text: tuple[tuple[str, str], ...] = ()
     comment: bytes = b""
     segments: tuple[tuple[str, bytes], ...] = ()
+    trailer: bytes = b""
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     extra_is_alpha: bool = True
 

@@ -286,25 +286,30 @@ FILM = b"\0\0\0\x18ftypmp42" + np.random.default_rng(0).bytes(9_000)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}, {"quality": 100}])
-def test_what_lies_behind_a_jpeg_s_picture_is_told(tmp_path, photo, options):
+def test_what_lies_behind_a_jpeg_s_picture_is_kept(tmp_path, photo, options):
     """A phone's film, another picture; but no padding, nor what looks like an end inside a segment."""
     thumbnail = b"Exif\0\0" + bytes(2) + jpeg_of(photo[:32, :32])
     content = jpeg_of(photo[:150, :150], comment=thumbnail, **options)
     assert content.count(b"\xff\xd9") > 1
     for padding in (b"", bytes(5_000), b"\xff" * 5_000, b"\r\n", bytes(4095) + b"\xff\0"):
-        assert read_picture(content + padding).warnings == ()
+        assert read_picture(content + padding).metadata.trailer == b""
     for left in (FILM, content, bytes(100) + FILM):
         (tmp_path / "a.jpg").write_bytes(content + left)
         for source in (tmp_path / "a.jpg", content + left):
             picture = read_picture(source)
-            assert picture.warnings == (f"{len(left)} bytes after the picture in the file are left out",)
+            assert picture.metadata.trailer == left
+            assert encode_picture(picture, "JPEG")[0].endswith(b"\xff\xd9" + left)
+            assert not encode_picture(picture, "JPEG", SaveOptions(strip_metadata=True))[0].endswith(left)
+            for kind in ("PNG", "TIFF"):
+                lost = f"{kind} cannot hold the input's {len(left)} bytes behind the picture"
+                assert lost in encode_picture(picture, kind)[1]
             assert np.array_equal(picture.channels, read_picture(content).channels)
 
 
 @pytest.mark.parametrize("length", range(4085, 4100))
 def test_the_end_of_a_jpeg_is_found_wherever_blocks_that_are_read_end(photo, length):
     content = jpeg_of(photo[:150, :150], comment=bytes(length))
-    assert read_picture(content + FILM).warnings == (f"{len(FILM)} bytes after the picture in the file are left out",)
+    assert read_picture(content + FILM).metadata.trailer == FILM
 
 
 def test_what_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
