@@ -31,7 +31,7 @@ class ImageRow:
     """One image.
 
     Attributes:
-        file: its name.
+        file: its path below the folder measured, with slashes; its name where it lies in the cache.
         psnr, ssim: of the result, PSNR in dB; NaN where there is no truth to compare with.
         noisy_psnr: PSNR in dB of the noisy image.
         noise_before, noise_after: estimated noise level, 0-255 scale.
@@ -51,7 +51,8 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Result:
-    """A set at one noise level; figures are means over its images, published ones PSNR in dB by method."""
+    """A set at one noise level; figures are means over its images, published ones PSNR in dB by method, of which there
+    are none unless the images are those of the public set."""
 
     dataset: str
     color: str
@@ -74,6 +75,17 @@ class Result:
     def megapixels_per_second(self) -> float:
         """Throughput of the network over the set."""
         return sum(row.megapixels for row in self.images) / self.seconds
+
+    @property
+    def reference(self) -> str:
+        """The published method that the result is held against: of networks alone, or of the mean over orientations."""
+        return "MDRN+" if self.ensemble else "MDRN"
+
+    @property
+    def gap(self) -> float | None:
+        """Mean PSNR in dB minus that published for the reference; None where none is."""
+        published = self.published.get(self.reference)
+        return None if published is None else self.mean("psnr") - published
 
 
 def measure(
@@ -105,7 +117,7 @@ def measure(
         rows.append(row)
         if on_image:
             on_image(file, restored)
-    published = published_psnr(dataset.name, dataset.color, sigma)
+    published = published_psnr(dataset.name, dataset.color, sigma) if dataset.verified else {}
     return Result(dataset.name, dataset.color, sigma, model, ensemble, tuple(rows), published)
 
 
@@ -126,7 +138,7 @@ def measure_image(
     seconds = time.perf_counter() - began
     restored = to_uint8(output)
     row = ImageRow(
-        file=file.name,
+        file=dataset.path_of(file).as_posix(),
         psnr=psnr(restored, image) if dataset.clean else math.nan,
         ssim=ssim(restored, image) if dataset.clean else math.nan,
         noisy_psnr=_psnr_unrounded(noisy, image) if dataset.clean else math.nan,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mdrn_cli.cache import Cache, Item, is_intact
+from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError, InputError, UsageError
 from mdrn_cli.fetch import OnBytes, is_offline
 from mdrn_cli.files import sha256_of
@@ -60,6 +60,7 @@ class Dataset:
         files: in order.
         clean: False for images with real noise and no truth.
         verified: whether the files are those of the public set, byte for byte; None for a folder.
+        folder: what all files lie under; None where each lies in a folder of its own, as in the cache.
     """
 
     name: str
@@ -67,6 +68,34 @@ class Dataset:
     files: tuple[Path, ...]
     clean: bool = True
     verified: bool | None = None
+    folder: Path | None = None
+
+    def path_of(self, file: Path) -> Path:
+        """The path by which one of the files is told from the others: below the folder, or its name."""
+        return file.relative_to(self.folder) if self.folder else Path(file.name)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a set is.
+
+    Attributes:
+        state: "on disk", "cached", "on disk, other files" (a folder of its name with other content), "partly cached"
+            or "missing".
+        files: of the set, in order; none where it is not here as a whole.
+        missing: what would have to be fetched.
+        folder: of a set on disk.
+    """
+
+    state: str
+    files: tuple[Path, ...]
+    missing: tuple[Item, ...] = ()
+    folder: Path | None = None
+
+    @property
+    def verified(self) -> bool:
+        """Whether the files are those of the public set, byte for byte."""
+        return self.state in ("on disk", "cached")
 
 
 @cache
@@ -101,13 +130,13 @@ def open_dataset(
 ) -> Dataset:
     """A named set, or any folder of images.
 
-    A named set is used in place when it lies under `data` or `MDRN_DATA`, else taken from the cache, else
-    fetched once.
+    A named set is used in place when it lies under `data` or `MDRN_DATA`, else taken from the cache, else from a
+    folder of its name with other content, else fetched once.
 
     Args:
         name: of a set, in any case; else a path to a folder.
         data: folder that holds sets.
-        color: "gray" or "color"; by default the set's own, "color" for a folder.
+        color: "gray" or "color"; by default the set's own, "color" for a folder that is none.
         on_bytes: told of progress when the set has to be fetched.
 
     Raises:
@@ -117,37 +146,56 @@ def open_dataset(
     """
     known = named_set(name)
     if known is None:
-        folder = Path(name)
-        if not folder.is_dir():
-            raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(benchmark_sets())}")
-        files = tuple(find_images(folder))
-        if not files:
-            raise InputError(f"no images in {folder}")
-        return Dataset(folder.resolve().name, color or "color", files)
+        return _open_folder(name, color)
+    found = find_set(known, data)
+    if not found.files:
+        fetched = fetch_set(known, found.missing, on_bytes)
+        found = Found("cached", tuple(fetched))
+    return _dataset(known, found, color)
+
+
+def _dataset(known: BenchmarkSet, found: Found, color: str | None) -> Dataset:
     color = color or ("gray" if known.color == "gray" else "color")
-    found = find_on_disk(known, data)
-    if found:
-        files, verified = found
-        return Dataset(known.name, color, files, known.clean, verified)
-    return Dataset(known.name, color, tuple(fetch_set(known, on_bytes)), known.clean, True)
+    return Dataset(known.name, color, found.files, known.clean, found.verified, found.folder)
 
 
-def find_on_disk(known: BenchmarkSet, data: Path | None = None) -> tuple[tuple[Path, ...], bool] | None:
-    """The set's files under `data` or `MDRN_DATA`, and whether they are the public ones byte for byte.
+def _open_folder(name: str, color: str | None) -> Dataset:
+    """A folder of images; one that holds those of a set and no others is that set, whatever its name."""
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(benchmark_sets())}")
+    images = tuple(find_images(folder))
+    if not images:
+        raise InputError(f"no images in {folder}")
+    for known in benchmark_sets().values():
+        if len(images) == len(known.items) and (files := _match(known, images)):
+            return _dataset(known, Found("on disk", files, folder=folder), color)
+    return Dataset(folder.resolve().name, color or "color", images, folder=folder)
 
-    A folder of any name with the right content is taken first; else a folder of the set's name, as it is.
+
+def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:
+    """Where a set is, every file of it hashed.
+
+    A folder of any name with the right content, under `data` or `MDRN_DATA`, comes before the cache, and that before a
+    folder of the set's name with other content.
+
+    Raises:
+        UsageError: there is no such folder as `data` or `MDRN_DATA`.
     """
     root = data or (Path(os.environ["MDRN_DATA"]) if os.environ.get("MDRN_DATA") else None)
-    if root is None or not root.is_dir():
-        return None
-    for folder in _folders(root):
-        files = _match(known, folder)
-        if files:
-            return files, True
-    for folder in _folders(root):
+    if root is not None and not root.is_dir():
+        raise UsageError(f"no folder {root}", "--data or MDRN_DATA names the folder that holds the sets")
+    folders = tuple(_folders(root)) if root else ()
+    for folder in folders:
+        if files := _match(known, [path for path in folder.iterdir() if path.is_file()]):
+            return Found("on disk", files, folder=folder)
+    plan = Cache().plan(known.items)
+    if not plan.missing:
+        return Found("cached", tuple(path for _, path in plan.present))
+    for folder in folders:
         if folder.name.lower() == known.name.lower() and (images := find_images(folder)):
-            return tuple(images), False
-    return None
+            return Found("on disk, other files", tuple(images), plan.missing, folder)
+    return Found("partly cached" if plan.present else "missing", (), plan.missing)
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -157,12 +205,11 @@ def _folders(root: Path) -> Iterator[Path]:
         yield from sorted(path for path in root.glob(depth) if path.is_dir())
 
 
-def _match(known: BenchmarkSet, folder: Path) -> tuple[Path, ...] | None:
-    """The set's files in a folder, whatever their names, or None unless all are there."""
+def _match(known: BenchmarkSet, paths: Iterable[Path]) -> tuple[Path, ...] | None:
+    """The set's files among others, whatever their names, or None unless all are there."""
     by_size: dict[int, list[Path]] = {}
-    for path in folder.iterdir():
-        if path.is_file():
-            by_size.setdefault(path.stat().st_size, []).append(path)
+    for path in paths:
+        by_size.setdefault(path.stat().st_size, []).append(path)
     # Sizes first: they rule out most folders without reading a byte.
     if any(item.bytes not in by_size for item in known.items):
         return None
@@ -172,34 +219,25 @@ def _match(known: BenchmarkSet, folder: Path) -> tuple[Path, ...] | None:
     return tuple(by_hash[item.sha256] for item in known.items)
 
 
-def fetch_set(known: BenchmarkSet, on_bytes: OnBytes | None = None) -> list[Path]:
-    """The set's files in the cache, those missing fetched.
+def fetch_set(known: BenchmarkSet, missing: Sequence[Item], on_bytes: OnBytes | None = None) -> list[Path]:
+    """Bring what a set lacks; all its files in the cache, in order.
+
+    Args:
+        known: the set.
+        missing: what `find_set` has found to be missing.
+        on_bytes: told of progress.
 
     Raises:
         FetchError: a file cannot be had.
     """
-    store = Cache()
-    plan = store.plan(known.items)
-    if plan.missing and is_offline():
+    if missing and is_offline():
         raise FetchError(
-            f"offline: {len(plan.missing)} of {len(known.items)} files of {known.name} are not on this machine",
+            f"offline: {len(missing)} of {len(known.items)} files of {known.name} are not on this machine",
             f"put the images of {known.source} in a folder and give --data or set MDRN_DATA",
         )
-    store.fetch_all(plan.missing, on_bytes)
-    return [store.path(item) for item in known.items]
-
-
-def verify_set(known: BenchmarkSet, data: Path | None = None) -> str:
-    """Where the set is: "on disk", "on disk, other files" (a folder of its name with other content), "cached",
-    "partly cached" or "missing"; cached files are hashed."""
-    found = find_on_disk(known, data)
-    if found:
-        return "on disk" if found[1] else "on disk, other files"
     store = Cache()
-    present = sum(is_intact(store.path(item), item) for item in known.items)
-    if present == len(known.items):
-        return "cached"
-    return "partly cached" if present else "missing"
+    store.fetch_all(missing, on_bytes)
+    return [store.path(item) for item in known.items]
 
 
 def published_tables() -> dict[str, dict[str, Any]]:

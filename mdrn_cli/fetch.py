@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from mdrn_cli.errors import FetchError
 from mdrn_cli.files import sha256_of
@@ -60,6 +61,17 @@ def is_offline() -> bool:
     return os.environ.get("MDRN_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
 
 
+def is_remote(source: str) -> bool:
+    """Whether a source is an address of the network, rather than a file URL or a path."""
+    return "://" in source and not source.lower().startswith("file:")
+
+
+def _path_of(source: str) -> Path:
+    """The path of a source that is not remote."""
+    path = re.sub("^file:(//[^/]*)?", "", source, flags=re.IGNORECASE)
+    return Path(source if path == source else unquote(path))
+
+
 def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: OnBytes | None = None) -> None:
     """Bring a file into `part` from the first source that has it, going on from what `part` holds already.
 
@@ -91,15 +103,12 @@ def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: O
 
 
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
-    scheme = urlsplit(source).scheme
-    if scheme in ("http", "https"):
-        if is_offline():
-            raise _GiveUpError("offline")
-        _download_with_retries(source, part, expected, on_bytes)
-    elif scheme == "file" or "://" not in source:
-        _copy(Path(unquote(urlsplit(source).path)) if scheme == "file" else Path(source), part, expected, on_bytes)
+    if not is_remote(source):
+        _copy(_path_of(source), part, expected, on_bytes)
+    elif is_offline():
+        raise _GiveUpError("offline")
     else:
-        raise _GiveUpError(f"{scheme} is not a scheme that is fetched")
+        _download_with_retries(source, part, expected, on_bytes)
     if sha256_of(part) != expected.sha256:
         on_bytes(-part.stat().st_size)
         part.unlink()
@@ -146,7 +155,7 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
             _stream(response, part, have, size, on_bytes)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _TryAgainError(f"the connection failed ({type(error).__name__})") from error
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
         raise _GiveUpError(str(error)) from error
     if _size(part) < size:
         raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
@@ -205,11 +214,9 @@ def read_small(source: str, most: int) -> bytes:
     Raises:
         FetchError: it cannot be had, or is too large.
     """
-    scheme = urlsplit(source).scheme
-    if scheme not in ("http", "https"):
-        path = Path(unquote(urlsplit(source).path)) if scheme == "file" else Path(source)
+    if not is_remote(source):
         try:
-            with path.open("rb") as file:
+            with _path_of(source).open("rb") as file:
                 content = file.read(most + 1)
         except OSError as error:
             raise FetchError(f"cannot read {source} ({error.strerror or error})") from error
@@ -226,7 +233,7 @@ def read_small(source: str, most: int) -> bytes:
                     content += block
                     if len(content) > most:
                         break
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:
             raise FetchError(f"cannot fetch {source} ({error})") from error
     if len(content) > most:
         raise FetchError(f"{source} is larger than {most} bytes")

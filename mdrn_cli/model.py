@@ -79,7 +79,7 @@ class MSAB(nn.Module):
         self.conv_d1 = nn.Conv2d(half, half, 3, padding=1)
         self.conv_d2 = nn.Conv2d(half, half, 3, padding=2, dilation=2)
         self.conv_out = nn.Conv2d(features, features, 1)
-        self.register_buffer("shuffle", _shuffled(features), persistent=False)
+        self.register_buffer("shuffle", channel_shuffle(features), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
@@ -94,7 +94,7 @@ class MSAB(nn.Module):
         return x + F.conv2d(y, weight, self.conv_out.bias)
 
 
-def _shuffled(features: int) -> Tensor:
+def channel_shuffle(features: int) -> Tensor:
     """Where channel k of a concatenation of two halves lands after a two-group channel shuffle, (C,)."""
     # Not arange: on the meta device, where shapes are checked, that imports half a second of torch.
     return torch.tensor([*range(0, features, 2), *range(1, features, 2)])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.errors import MdrnError
-from mdrn_cli.model import LEVELS, PAD_MULTIPLE, node, restored_and_fused
+from mdrn_cli.model import LEVELS, PAD_MULTIPLE, channel_shuffle, node, restored_and_fused
 
 OPSET = 17
 IR_VERSION = 8
@@ -127,13 +127,11 @@ class _Graph:
 
     def block(self, name: str, x: str) -> str:
         """MSAB; its channel shuffle is a permutation of the last convolution's weights."""
-        half = self.features // 2
         near, far = (self.add("Relu", self.conv(f"{name}.conv_in", x, rows=part)) for part in self.halves())
         near = self.conv(f"{name}.conv_d1", near, padding=1)
         far = self.conv(f"{name}.conv_d2", far, padding=2, dilation=2)
         y = self.add("Relu", self.add("Concat", near, far, axis=1))
-        shuffle = torch.arange(self.features).view(half, 2).t().reshape(-1)
-        return self.add("Add", x, self.conv(f"{name}.conv_out", y, columns=shuffle))
+        return self.add("Add", x, self.conv(f"{name}.conv_out", y, columns=channel_shuffle(self.features)))
 
     def halves(self) -> tuple[slice, slice]:
         return slice(None, self.features // 2), slice(self.features // 2, None)

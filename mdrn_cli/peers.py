@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ def _dncnn() -> Callable[[Pixels], Pixels]:
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(inplace=True)]
     for _ in range(18):
         layers += [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(inplace=True)]
-    return partial(_plain, nn.Sequential(*layers, nn.Conv2d(64, 3, 3, padding=1)))
+    return partial(run_plainly, nn.Sequential(*layers, nn.Conv2d(64, 3, 3, padding=1)))
 
 
 def _ffdnet() -> Callable[[Pixels], Pixels]:
@@ -44,14 +45,15 @@ def _ffdnet() -> Callable[[Pixels], Pixels]:
     layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, 96, 3, padding=1), nn.ReLU(inplace=True)]
     for _ in range(10):
         layers += [nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(inplace=True)]
-    return partial(_plain, nn.Sequential(*layers, nn.Conv2d(96, 12, 3, padding=1), nn.PixelShuffle(2)))
+    return partial(run_plainly, nn.Sequential(*layers, nn.Conv2d(96, 12, 3, padding=1), nn.PixelShuffle(2)))
 
 
-def _plain(network: Callable[..., object], image: Pixels) -> Pixels:
+def run_plainly(network: Callable[..., Any], image: Pixels, device: str = "cpu") -> Pixels:
+    """A network that is on a torch device, as it is written, on an image (C, H, W)."""
     import torch
 
     with torch.inference_mode():
-        done: Pixels = network(torch.from_numpy(image)[None])[0].numpy()  # type: ignore[index]
+        done: Pixels = network(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
         return done
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from mdrn_cli.bench import PROTOCOL
 from mdrn_cli.datasets import published_tables
-from mdrn_cli.manifest import Record
+from mdrn_cli.manifest import DISTILLATIONS, FAMILIES, Record
 
 TITLES = {
     "table1_gray": "Table 1: gray images",
@@ -47,8 +47,8 @@ def _table(key: str, table: dict[str, Any], records: Sequence[Record]) -> str:
         [method, *(_number(sets.get(dataset, {}).get(sigma)) for dataset, sigma in columns)]
         for method, sets in table.items()
     ]
-    for family in ("mdrn", "mdrn-2b"):
-        for distilled in (None, "hads", "hmds"):
+    for family in FAMILIES:
+        for distilled in DISTILLATIONS:
             ours = {
                 r.sigma: r.metrics for r in records if (r.family, r.color, r.distilled) == (family, color, distilled)
             }

@@ -106,6 +106,15 @@ def save_environment(folder: Path, device: torch.device, precision: str, process
     write_atomically(folder / ENVIRONMENT_FILE, (json.dumps(about, indent=1) + "\n").encode())
 
 
+def load_environment(folder: Path) -> dict[str, Any]:
+    """What `save_environment` wrote; empty where there is nothing readable."""
+    try:
+        about = json.loads((folder / ENVIRONMENT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
 def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None:
     """Write the run's full state; `config` is stored to be compared on resume."""
     tensors: dict[str, Tensor] = {"rng": state.generator.get_state()}

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -21,19 +22,22 @@ from PIL import Image
 from mdrn_cli.batch import Naming, plan_jobs, run_jobs
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.peers import SIGMA, peers
+from mdrn_cli.peers import SIGMA, peers, run_plainly
 from mdrn_cli.restore import OVERLAP, DenoiseOptions, Denoisers
 from mdrn_cli.runtimes import runtimes
-from mdrn_cli.tiling import plan_axis
+from mdrn_cli.tiling import GRID, plan_axis
 
 T = TypeVar("T")
 Pixels = NDArray[np.float32]
 
 PLAIN = "plain float32"
 """torch as the network is written: NCHW, nothing fused. What the other engines are held against."""
+
+SMALLEST_FILE, LARGEST_FILE = 0.001, 170
+"""Megapixels; more than that are not read."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def _processor() -> str:
 def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: int = 3) -> Iterator[Speed]:
     """Measure every engine, every runtime and peer that is installed, and a file from reading to writing.
 
+    What is asked for is checked before the first case.
+
     Args:
         size: side of the tile in pixels, a multiple of 8.
         megapixels: size of the JPEG file; 0 leaves it out.
@@ -99,8 +105,14 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         A case when it is done.
 
     Raises:
+        UsageError: no such tile or file can be made.
+        DeviceError: no such device.
         MdrnError: a case failed.
     """
+    if size < GRID or size % GRID:
+        raise UsageError(f"the side of the tile must be a multiple of {GRID}, not {size}")
+    if megapixels and not SMALLEST_FILE <= megapixels <= LARGEST_FILE:
+        raise UsageError(f"megapixels must be 0 or from {SMALLEST_FILE} to {LARGEST_FILE}, not {megapixels:g}")
     for family, blocks in FAMILY_BLOCKS.items():
         for engine in (PLAIN, *available_precisions(pick_device(device))):
             yield _alone(_network_case, family, blocks, engine, size, device, repeats)
@@ -142,7 +154,8 @@ def _network_case(family: str, blocks: int, engine: str, size: int, device: str,
     function: Callable[[Pixels], Pixels]
     if engine == PLAIN:
         limit_threads()
-        function = _plain(checkpoint.build(), device)
+        place = pick_device(device)
+        function = partial(run_plainly, checkpoint.build().to(place), device=str(place))
     else:
         function = Engine(checkpoint, device, engine)
     return _timed("network", family, engine, function, size, size, repeats)
@@ -156,18 +169,6 @@ def untrained(blocks: int) -> Checkpoint:
     """A color network of random weights: as fast as a trained one."""
     config = MDRNConfig("color", blocks)
     return Checkpoint(config, SIGMA, MDRN(config).state_dict())
-
-
-def _plain(model: MDRN, device: str) -> Callable[[Pixels], Pixels]:
-    place = pick_device(device)
-    model = model.to(place)
-
-    def run(image: Pixels) -> Pixels:
-        with torch.inference_mode():
-            done: Pixels = model(torch.from_numpy(image)[None].to(place))[0].cpu().numpy()
-            return done
-
-    return run
 
 
 def _peer_case(name: str, size: int, repeats: int) -> Speed:

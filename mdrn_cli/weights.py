@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fetch import OnBytes, is_offline, read_small
+from mdrn_cli.fetch import OnBytes, is_offline, is_remote, read_small
 from mdrn_cli.manifest import Record, choose, load_manifest, parse_manifest
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -84,7 +84,7 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
     if found.state in ("cached", "bundled") and found.path:
         return found.path
     item = item_of(record)
-    if not item.sources or (is_offline() and all("://" in s and not s.startswith("file:") for s in item.sources)):
+    if not item.sources or (is_offline() and all(map(is_remote, item.sources))):
         problem = (
             f"{found.path} is corrupt: its SHA-256 is not the manifest's"
             if found.state == "corrupt"

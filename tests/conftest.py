@@ -14,7 +14,10 @@ import skimage.data
 import torch
 from PIL import Image
 
+from mdrn_cli.cache import Item
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
+from mdrn_cli.datasets import BenchmarkSet
+from mdrn_cli.files import sha256_of
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.trainconfig import TrainConfig
 
@@ -96,6 +99,12 @@ def tiny_weights(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+def set_of(folder: Path, name: str, color: str = "gray") -> BenchmarkSet:
+    """A public set that consists of the files in a folder."""
+    items = tuple(Item(path.name, sha256_of(path), path.stat().st_size, (), "CC0") for path in sorted(folder.iterdir()))
+    return BenchmarkSet(name, color, True, "some/where", "CC0", items)
 
 
 def record_json(**changes: object) -> dict[str, object]:

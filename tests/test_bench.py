@@ -7,10 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from conftest import run_mdrn
+from conftest import run_mdrn, set_of
 from PIL import Image
+from typer.testing import CliRunner
 
+from mdrn_cli import datasets
 from mdrn_cli.bench import measure
+from mdrn_cli.cli import app
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, UsageError
 from mdrn_cli.metrics import psnr, to_uint8
@@ -25,6 +28,21 @@ def sets(tmp_path, photo):
         for k in range(2):
             Image.fromarray(photo[k * 64 : k * 64 + 48, :64]).save(tmp_path / name / f"{k}.png")
     return tmp_path
+
+
+@pytest.fixture
+def public(sets, monkeypatch):
+    """These are taken for the public sets."""
+    known = {"Set12": set_of(sets / "Set12", "Set12"), "Kodak24": set_of(sets / "Kodak24", "Kodak24", "color")}
+    monkeypatch.setattr(datasets, "benchmark_sets", lambda: known)
+    return sets
+
+
+def bench(*arguments):
+    """What `mdrn bench` prints, in this process."""
+    done = CliRunner().invoke(app, ["bench", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_figures_follow_the_protocol(sets):
@@ -68,10 +86,8 @@ def test_what_cannot_be_found_is_said(sets):
         open_dataset(str(sets / "empty"))
 
 
-def test_json_is_one_object(sets, tiny_weights):
-    done = run_mdrn("bench", "Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights(), "--json")
-    assert done.returncode == 0, done.stderr
-    about = json.loads(done.stdout)
+def test_json_is_one_object(public, tiny_weights):
+    about = json.loads(bench("Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(), "--json"))
     assert (about["schema"], about["dataset"], about["color"]) == ("mdrn.bench/1", "Set12", "gray")
     (result,) = about["results"]
     assert result["published"]["MDRN"] == 27.56
@@ -80,21 +96,83 @@ def test_json_is_one_object(sets, tiny_weights):
     assert {"sigma", "model", "ensemble", "ssim", "noisy_psnr", "seconds", "megapixels_per_second"} <= result.keys()
 
 
-def test_csv_and_markdown_and_table(sets, tiny_weights):
-    arguments = ["bench", "Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights()]
-    (row,) = csv.DictReader(io.StringIO(run_mdrn(*arguments, "--csv").stdout))
+def test_csv_and_markdown_and_table(public, tiny_weights):
+    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights()]
+    (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
     assert row["MDRN"] == "27.56"
     assert float(row["ours - MDRN"]) == pytest.approx(float(row["PSNR"]) - 27.56, abs=0.011)
-    markdown = run_mdrn(*arguments, "--markdown").stdout.splitlines()
+    markdown = bench(*arguments, "--markdown").splitlines()
     assert markdown[1].startswith("| --- |")
-    table = run_mdrn(*arguments).stdout
+    table = bench(*arguments)
     assert "27.56" in table
     assert row["PSNR"] in table
+
+
+def test_published_figures_are_shown_of_the_public_images_alone(public, photo, tiny_weights):
+    arguments = ["--color", "gray", "--sigma", 50, "--model", tiny_weights(), "--json"]
+    (public / "Set12").rename(public / "other name")
+    (result,) = json.loads(bench(public / "other name", *arguments))["results"]
+    assert result["published"]["MDRN"] == 27.56, "a set is known by its content"
+    (public / "Set12").mkdir()
+    Image.fromarray(photo[:40, :40]).save(public / "Set12" / "mine.png")
+    (result,) = json.loads(bench(public / "Set12", *arguments))["results"]
+    assert result["published"] == {}, "and not by its name"
+    Image.fromarray(photo[:40, :40]).save(public / "other name" / "mine.png")
+    (result,) = json.loads(bench(public / "other name", *arguments))["results"]
+    assert (result["published"], len(result["images"])) == ({}, 3), "a folder with more in it is no set"
+
+
+def test_the_mean_over_orientations_is_held_against_its_own_kind(public, tiny_weights):
+    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(), "--ensemble"]
+    (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
+    assert float(row["ours - MDRN+"]) == pytest.approx(float(row["PSNR"]) - 27.60, abs=0.011)
+    assert "ours - MDRN" not in row
+    assert "ours - MDRN+" in bench(*arguments)
+
+
+def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path, photo, tiny_weights):
+    for k, name in enumerate(("x.png", "a/x.png", "b/x.png")):
+        path = tmp_path / "nest" / name
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(photo[k * 64 : k * 64 + 40, :40]).save(path)
+    arguments = [
+        "bench",
+        tmp_path / "nest",
+        "--sigma",
+        50,
+        "--model",
+        tiny_weights("color"),
+        "--save",
+        tmp_path / "out",
+    ]
+    done = run_mdrn(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert [row["file"] for row in result["images"]] == ["a/x.png", "b/x.png", "x.png"]
+    saved = tmp_path / "out" / "sigma-50"
+    contents = {path.relative_to(saved).as_posix(): path.read_bytes() for path in saved.rglob("*.png")}
+    assert contents.keys() == {"a/x.png", "b/x.png", "x.png"}
+    assert len(set(contents.values())) == 3
+
+    (saved / "b" / "x.png").write_text("mine")
+    (saved / "a" / "x.png").unlink()
+    again = run_mdrn(*arguments)
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    assert not (saved / "a" / "x.png").exists(), "refused before any work"
+    assert (saved / "b" / "x.png").read_text() == "mine"
+    assert run_mdrn(*arguments, "--overwrite").returncode == 0
+    assert (saved / "b" / "x.png").read_bytes() == contents["b/x.png"]
+
+    Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
+    clash = run_mdrn(*arguments, "--overwrite")
+    assert (clash.returncode, "2 results" in clash.stderr) == (2, True)
 
 
 def test_errors(sets, tiny_weights):
     assert run_mdrn("bench", "Nowhere", "--data", sets).returncode == 2
     assert run_mdrn("bench", "BSD68", "--data", sets).returncode == 5
+    nowhere = run_mdrn("bench", "Set12", "--data", sets / "none")
+    assert (nowhere.returncode, f"no folder {sets / 'none'}" in nowhere.stderr) == (2, True)
     both = run_mdrn("bench", "Set12", "--data", sets, "--json", "--csv")
     assert both.returncode == 2
     unavailable = run_mdrn("bench", "Set12", "--data", sets, "--model", "mdrn-9b")

@@ -9,11 +9,13 @@ import pytest
 from conftest import SHARED, run_mdrn
 from PIL import Image
 from server import Site, serving
+from typer.testing import CliRunner
 
 from mdrn_cli import datasets
-from mdrn_cli.cache import Item
-from mdrn_cli.datasets import BenchmarkSet, benchmark_sets, find_on_disk, open_dataset, verify_set
-from mdrn_cli.errors import FetchError
+from mdrn_cli.cache import Cache, Item
+from mdrn_cli.cli import app
+from mdrn_cli.datasets import BenchmarkSet, benchmark_sets, find_set, open_dataset
+from mdrn_cli.errors import FetchError, UsageError
 
 
 @pytest.fixture
@@ -63,11 +65,11 @@ def test_a_set_is_recognised_by_content_under_any_name(small_set, tmp_path):
     for k, content in enumerate(contents.values()):
         (folder / f"renamed-{k}.png").write_bytes(content)
     (folder / "notes.txt").write_text("more beside")
-    files, verified = find_on_disk(known, tmp_path / "data")
-    assert verified
-    assert [path.read_bytes() for path in files] == list(contents.values())
-    assert open_dataset("set12", tmp_path / "data").verified is True
-    assert verify_set(known, tmp_path / "data") == "on disk"
+    found = find_set(known, tmp_path / "data")
+    assert (found.state, found.missing) == ("on disk", ())
+    assert [path.read_bytes() for path in found.files] == list(contents.values())
+    for opened in (open_dataset("set12", tmp_path / "data"), open_dataset(str(folder))):
+        assert (opened.name, opened.color, opened.verified) == ("Set12", "gray", True)
 
 
 def test_a_folder_of_the_name_with_other_content_is_used_but_not_passed_off(small_set, tmp_path):
@@ -79,7 +81,35 @@ def test_a_folder_of_the_name_with_other_content_is_used_but_not_passed_off(smal
     Image.new("L", (60, 40)).save(folder / "00.png")
     opened = open_dataset("Set12", tmp_path / "data")
     assert (opened.verified, len(opened.files)) == (False, 3)
-    assert verify_set(known, tmp_path / "data") == "on disk, other files"
+    assert find_set(known, tmp_path / "data").state == "on disk, other files"
+    assert open_dataset(str(folder)).verified is None
+
+
+def test_a_whole_cache_comes_before_a_folder_of_the_name_with_other_content(small_set, tmp_path):
+    known, contents = small_set
+    folder = tmp_path / "data" / "Set12"
+    folder.mkdir(parents=True)
+    Image.new("L", (60, 40)).save(folder / "00.png")
+    for item in known.items:
+        (tmp_path / item.name).write_bytes(contents[item.name])
+        Cache().store(item, tmp_path / item.name)
+    opened = open_dataset("Set12", tmp_path / "data")
+    assert (opened.verified, [path.read_bytes() for path in opened.files]) == (True, list(contents.values()))
+    assert [opened.path_of(path).as_posix() for path in opened.files] == list(contents), (
+        "names, not folders of the cache"
+    )
+    verified = CliRunner().invoke(app, ["data", "verify", "Set12", "--data", str(tmp_path / "data")])
+    assert (verified.exit_code, verified.stdout.split("\t")[1]) == (0, "cached")
+
+
+def test_a_folder_of_sets_that_is_not_there_is_refused(small_set, tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match="no folder"):
+        find_set(small_set[0], tmp_path / "none")
+    monkeypatch.setenv("MDRN_DATA", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="no folder"):
+        open_dataset("Set12")
+    monkeypatch.setenv("MDRN_DATA", "")
+    assert find_set(small_set[0]).state == "missing"
 
 
 def test_bench_warns_of_a_folder_that_is_not_the_public_set(tmp_path, photo, tiny_weights):
@@ -106,12 +136,12 @@ def test_a_set_is_fetched_once_then_taken_from_the_cache(small_set, monkeypatch)
         open_dataset("Set12")
         assert site.requests == []
         opened.files[1].write_bytes(b"damaged")
-        assert verify_set(known) == "partly cached"
+        assert find_set(known).state == "partly cached"
         open_dataset("Set12")
         assert [path for path, _ in site.requests] == ["/01.png"]
     monkeypatch.setenv("MDRN_OFFLINE", "1")
     assert open_dataset("Set12").verified
-    assert verify_set(known) == "cached"
+    assert find_set(known).state == "cached"
 
 
 def test_offline_says_what_is_missing_and_how_to_bring_it(small_set):
@@ -137,7 +167,7 @@ def test_data_commands(tmp_path):
 @pytest.mark.shared
 def test_the_shared_sets_are_the_public_ones():
     for name in ("Set12", "BSD68", "CBSD68", "Kodak24", "RNI6", "RNI15"):
-        assert verify_set(benchmark_sets()[name], SHARED) == "on disk"
+        assert find_set(benchmark_sets()[name], SHARED).state == "on disk"
 
 
 @pytest.fixture

@@ -172,11 +172,27 @@ def test_redirects_are_followed_over_http_and_never_to_files(site, cache, tmp_pa
     assert leftovers(cache) == []
 
 
+def test_what_is_no_address_is_an_error_and_the_next_source_taken(site, cache):
+    site.faults["/c.bin"] = ["redirect:http://[x"] * 9
+    for source in ("http://[x/a.bin", "http://", f"{site.base}/c.bin", "file://[x/a.bin"):
+        assert cache.fetch(item_at(source, f"{site.base}/a.bin")).read_bytes() == CONTENT
+        cache.remove(item_at())
+        with pytest.raises(FetchError):
+            cache.fetch(item_at(source))
+        with pytest.raises(FetchError):
+            fetch.read_small(source, 10)
+
+
+def test_what_is_of_the_network_and_what_is_here():
+    assert all(map(fetch.is_remote, ("http://x/a", "HTTPS://x", "ftp://x", "http://[x")))
+    assert not any(map(fetch.is_remote, ("a", "/a/b", "C:\\a", "file:///a", "FILE:///a", "file:/a", "")))
+
+
 def test_folders_and_file_urls_are_sources_too(cache, tmp_path):
     source = tmp_path / "mirror" / "a b.bin"
     source.parent.mkdir()
     source.write_bytes(CONTENT)
-    for address in (str(source), source.as_uri()):
+    for address in (str(source), source.as_uri(), source.as_uri().replace("file:///", "FILE://localhost/")):
         assert cache.fetch(item_at(address)).read_bytes() == CONTENT
         cache.remove(item_at())
     source.write_bytes(CONTENT[:-1])

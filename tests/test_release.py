@@ -1,21 +1,32 @@
 """`mdrn weights pack`: from a run to a bundled checkpoint and its record."""
 
 import json
+import os
+import platform
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import tiny_checkpoint
+from conftest import set_of, tiny_checkpoint
 from PIL import Image
 
-from mdrn_cli import release
+from mdrn_cli import datasets, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import load_manifest, save_manifest
 from mdrn_cli.model import MDRN, MDRNConfig
 
-RUN = {"iteration": 7, "batch_size": 2, "patch_size": 16, "sigma": 50.0, "seed": 3, "data": "photos/of/mine"}
+RUN = {
+    "iteration": 7,
+    "batch_size": 2,
+    "patch_size": 16,
+    "sigma": 50.0,
+    "seed": 3,
+    "data": "photos/of/mine",
+    "device": "cuda:1",
+}
 
 
 @pytest.fixture
@@ -38,12 +49,12 @@ def pictures(tmp_path, photo):
     return folder
 
 
-def trained(folder, scale=0.01):
+def trained(folder, scale=0.01, sigma=50.0):
     torch.manual_seed(0)
     config = MDRNConfig("gray", 2)
     state = MDRN(config).state_dict()
     state["tail.weight"] *= scale
-    save_checkpoint(folder / "best.safetensors", Checkpoint(config, 50.0, state, RUN), torch.float32)
+    save_checkpoint(folder / "best.safetensors", Checkpoint(config, sigma, state, RUN), torch.float32)
     return folder / "best.safetensors"
 
 
@@ -68,6 +79,76 @@ def test_a_second_run_replaces_the_first(room, pictures):
     assert [kept.sha256 for kept in load_manifest(room / "manifest.json")] == [record.sha256]
 
 
+@pytest.fixture
+def bundled(room, pictures):
+    """A checkpoint packed already, and what it is."""
+    release.pack(trained(room), [str(pictures)], str(pictures))
+    stored = room / "weights" / "mdrn-2b-gray-50.safetensors"
+    return stored, stored.read_bytes()
+
+
+def assert_kept(room, bundled):
+    stored, content = bundled
+    assert [path.name for path in (room / "weights").iterdir()] == [stored.name]
+    assert stored.read_bytes() == content
+    assert [record.sha256 for record in load_manifest(room / "manifest.json")] == [sha256_of(stored)]
+
+
+def test_what_cannot_be_recorded_replaces_nothing(room, pictures, bundled, monkeypatch):
+    monkeypatch.setattr(release, "LICENCE", 5)
+    with pytest.raises(WeightsError, match="licence is not valid"):
+        release.pack(trained(room, 0.02), [str(pictures)], str(pictures))
+    assert_kept(room, bundled)
+
+
+def test_sets_that_give_no_figure_are_refused_before_measuring(room, pictures, bundled, monkeypatch):
+    noisy = replace(set_of(pictures, "RNI6"), clean=False)
+    monkeypatch.setattr(datasets, "benchmark_sets", lambda: {"RNI6": noisy, "Set12": replace(noisy, name="Set12")})
+    other = room / "Set12"
+    other.mkdir()
+    Image.new("L", (32, 32)).save(other / "a.png")
+    shutil.copytree(other, room / "plain")
+    seen = []
+    for name, said in (
+        ("RNI6", "no clean images"),
+        (str(pictures), "no clean images"),
+        (str(other), "not byte for byte"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            release.pack(trained(room, 0.02), [name], str(room / "plain"), room, on_set=seen.append)
+    with pytest.raises(UsageError, match="no benchmark set"):
+        release.pack(trained(room, 0.02), [], str(room / "plain"), on_set=seen.append)
+    assert seen == []
+    assert_kept(room, bundled)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "distilled", "said"), [(12.5, None, "12.5"), (50.0, "HADS", "HADS"), (50.0, "", "''")]
+)
+def test_what_has_no_name_is_refused_before_measuring(room, pictures, sigma, distilled, said):
+    seen = []
+    with pytest.raises(UsageError, match=said):
+        release.pack(trained(room, sigma=sigma), [str(pictures)], str(pictures), None, distilled, seen.append)
+    assert seen == []
+    assert not (room / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    ("about", "hardware", "version"),
+    [
+        ({"device": "cpu", "threads": 3, "processes": 1, "torch": "2.9"}, "cpu, 3 CPU threads", "2.9"),
+        ({"device": "NVIDIA H100", "threads": 3, "processes": 4, "torch": "2.9"}, "4 x NVIDIA H100", "2.9"),
+        (None, f"{os.cpu_count()} x {platform.machine()} CPU cores, device cuda:1", torch.__version__),
+    ],
+)
+def test_the_machine_is_that_of_the_run(room, pictures, about, hardware, version):
+    source = trained(room)
+    if about:
+        (room / "environment.json").write_text(json.dumps(about))
+    record, _ = release.pack(source, [str(pictures)], str(pictures))
+    assert (record.training["hardware"], record.training["torch"]) == (hardware, version)
+
+
 def test_a_bundled_checkpoint_is_measured_again(room, pictures, monkeypatch):
     monkeypatch.chdir(room)
     record, _ = release.pack(trained(room), [pictures.name], str(pictures))
@@ -80,7 +161,7 @@ def test_a_bundled_checkpoint_is_measured_again(room, pictures, monkeypatch):
 def test_what_float16_would_harm_is_not_bundled(room, pictures, monkeypatch):
     monkeypatch.setattr(release, "HALF_TOLERANCE_DB", -1.0)
     with pytest.raises(UsageError, match="float16 storage changes"):
-        release.pack(trained(room), [], str(pictures))
+        release.pack(trained(room), [str(pictures)], str(pictures))
     assert list((room / "weights").iterdir()) == []
     assert load_manifest(room / "manifest.json") == ()
 

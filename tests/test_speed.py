@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from mdrn_cli import speed
 from mdrn_cli.cli import app
 from mdrn_cli.cli.speed import to_markdown
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.peers import peers
 
@@ -76,6 +76,15 @@ def test_a_case_runs_in_a_process_of_its_own():
     assert (measured.name, measured.width) == ("FFDNet", 16)
     with pytest.raises(MdrnError, match="failed"):
         speed._alone(crash)
+
+
+@pytest.mark.parametrize(
+    ("size", "megapixels"), [(-8, 0), (0, 0), (12, 0), (32, -1), (32, 1e-9), (32, 1e9), (32, np.nan)]
+)
+def test_what_cannot_be_measured_is_refused_before_any_case(monkeypatch, size, megapixels):
+    monkeypatch.setattr(speed, "_alone", crash)
+    with pytest.raises(UsageError):
+        next(speed.measure_speed(size, megapixels, "cpu"))
 
 
 def test_reduced_precision_was_measured_for_every_bundled_checkpoint_and_costs_nothing():

@@ -92,6 +92,23 @@ def test_doctor_says_what_there_is():
     assert "threads      1" in text
 
 
+def test_an_empty_variable_is_an_unset_one(monkeypatch):
+    from mdrn_cli.cache import cache_root
+    from mdrn_cli.manifest import load_manifest
+    from mdrn_cli.weights import item_of
+
+    for name in ("MDRN_DEVICE", "MDRN_THREADS", "MDRN_DATA", "MDRN_WEIGHTS_URL"):
+        monkeypatch.setenv(name, "")
+    assert run_mdrn("doctor").returncode == 0
+    assert "missing" in run_mdrn("data", "verify", "Set12").stdout
+    record = load_manifest()[0]
+    assert item_of(record).sources == record.urls
+    monkeypatch.setenv("MDRN_HOME", "")
+    empty = cache_root()
+    monkeypatch.delenv("MDRN_HOME")
+    assert empty == cache_root()
+
+
 def test_doctor_finds_a_damaged_checkpoint(monkeypatch, tmp_path):
     from mdrn_cli import weights
     from mdrn_cli.cli import doctor

@@ -8,10 +8,12 @@ import pytest
 import torch
 from conftest import record_json, run_mdrn, tiny_checkpoint
 from server import Site, serving
+from typer.testing import CliRunner
 
 from mdrn_cli import weights
 from mdrn_cli.cache import Cache
 from mdrn_cli.checkpoint import save_checkpoint
+from mdrn_cli.cli import app
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import Record, load_manifest, parse_record
@@ -85,6 +87,27 @@ def test_record_urls_are_tried_after_the_mirror(lab, monkeypatch, tmp_path):
         monkeypatch.setenv("MDRN_OFFLINE", "1")  # a folder needs no network
         assert locate(record).read_bytes() == path.read_bytes()
         shutil.rmtree(tmp_path / "home")
+
+
+def test_a_mirror_that_is_no_address_is_one_error(lab):
+    path, record = lab
+    environment = {"MDRN_WEIGHTS_URL": "http://[x", "NO_PROXY": "*"}
+    for offline, said in (("1", "network is off"), ("", "cannot fetch")):
+        arguments = ["weights", "path", record.name, "--manifest", path.parent / "manifest.json"]
+        done = run_mdrn(*arguments, env={**environment, "MDRN_OFFLINE": offline})
+        assert (done.returncode, done.stderr.count("error:")) == (5, 1)
+        assert said in done.stderr
+
+
+def test_verify_misses_a_bundled_file(tmp_path, monkeypatch):
+    lost, *others = load_manifest()
+    (tmp_path / "bundle").mkdir()
+    for record in others:
+        (tmp_path / "bundle" / record.file).symlink_to(BUNDLED / record.file)
+    monkeypatch.setattr(weights, "BUNDLED", tmp_path / "bundle")
+    done = CliRunner().invoke(app, ["weights", "verify"])
+    assert isinstance(done.exception, WeightsError)
+    assert done.exception.message == f"not intact: {lost.name}"
 
 
 def test_import_recognises_content_not_names(lab, tmp_path):

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mdrn_cli.bench import measure
 from mdrn_cli.datasets import Dataset, open_dataset
-from mdrn_cli.image import read_picture, read_uint8
+from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.pixels import to_unit
@@ -100,6 +101,13 @@ def estimate_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def jpeg_round_trip(image: NDArray[np.uint8], quality: int, subsampling: int) -> NDArray[np.uint8]:
+    """An image (H, W, C) stored as JPEG and read again; quality and subsampling as Pillow numbers them."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer)).reshape(image.shape)
+
+
 def jpeg_table(dataset: Dataset) -> list[str]:
     """Rows by level of white noise and kind of JPEG it was stored in: the estimate, and the PSNR it leads to."""
     rows = [
@@ -114,10 +122,8 @@ def jpeg_table(dataset: Dataset) -> list[str]:
                 photo = read_uint8(file, "color")
                 top, left = ((side - JPEG_SIDE) // 2 for side in photo.shape[:2])
                 clean = photo[top : top + JPEG_SIDE, left : left + JPEG_SIDE]
-                buffer = io.BytesIO()
                 noisy = to_uint8(add_noise(clean, level))
-                Image.fromarray(noisy).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-                stored = read_picture(buffer.getvalue()).channels
+                stored = jpeg_round_trip(noisy, quality, subsampling).transpose(2, 0, 1)
                 pixels = to_unit(stored)
                 estimates.append(estimate_sigma(stored))
                 levels = [max(estimates[-1], 1), *(level * factor for factor in JPEG_LEVELS)]

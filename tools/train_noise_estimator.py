@@ -6,7 +6,6 @@ python tools/train_noise_estimator.py ../shared/data/train ../shared/data/val md
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
 import math
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import torch
+from noise_levels import jpeg_round_trip
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
@@ -166,7 +165,7 @@ def camera_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float
 
     def stored(image: NDArray[Any]) -> NDArray[np.uint8]:
         pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-        return _jpeg(pixels, quality, subsampling) if through_jpeg else pixels
+        return jpeg_round_trip(pixels, quality, subsampling) if through_jpeg else pixels
 
     noisy, clean = (_planes(stored(image)) for image in (part + level * noise, part))
     graphic = noisy if shown is part else _planes(stored(shown + level * noise))
@@ -196,12 +195,6 @@ def best_ratio(crop: Crop) -> tuple[float, float]:
 @lru_cache
 def _denoisers() -> Denoisers:
     return Denoisers()
-
-
-def _jpeg(image: NDArray[np.uint8], quality: int, subsampling: int) -> NDArray[np.uint8]:
-    buffer = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return np.asarray(Image.open(buffer)).reshape(image.shape)
 
 
 def _about_luminance(

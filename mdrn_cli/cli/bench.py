@@ -6,7 +6,8 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import UsageError
+from mdrn_cli.files import exists
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
@@ -25,8 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
-REFERENCE = "MDRN"
-SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", REFERENCE, "MDRN+")
+SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
 
 
 def bench(
@@ -44,6 +45,7 @@ def bench(
     device: Device = "auto",
     precision: Precision = "auto",
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the restored images as PNG.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --save: replace files that exist.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,
     as_json: Json = False,
@@ -80,7 +82,10 @@ def bench(
     if color not in (None, "gray", "color"):
         raise UsageError(f"color must be gray or color, not {color!r}")
     denoisers = Denoisers(model, device, precision, tuple(manifest or ()))
-    results = _measure(_open(dataset, data, color), sigma, denoisers, ensemble, tile, save)
+    opened = _open(dataset, data, color)
+    levels = _levels(opened, sigma)
+    targets = _targets(opened, levels, save, overwrite) if save else {}
+    results = _measure(opened, levels, denoisers, ensemble, tile, targets)
     if as_json:
         typer.echo(json.dumps(to_json(results)))
     elif as_csv:
@@ -100,14 +105,12 @@ def _open(name: str, data: Path | None, color: str | None) -> Dataset:
         task = bar.add_task(name, total=None)
         opened = open_dataset(name, data, color, lambda count: bar.advance(task, count))
     if opened.verified is False:
-        print_warning(f"the folder {opened.files[0].parent} is not byte for byte the public {opened.name}")
+        print_warning(f"{opened.folder} is not byte for byte the public {opened.name}: no published figures are shown")
     return opened
 
 
-def _measure(
-    opened: Dataset, sigmas: Sequence[float] | None, denoisers: Denoisers, ensemble: bool, tile: int, save: Path | None
-) -> list[Result]:
-    from mdrn_cli.bench import measure
+def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
+    """Noise levels to measure at: those asked for, or the paper's."""
     from mdrn_cli.datasets import PAPER_SIGMAS
     from mdrn_cli.restore import check_sigma
 
@@ -115,16 +118,46 @@ def _measure(
         check_sigma(value)
     if not sigmas and not opened.clean:
         raise UsageError(f"the images of {opened.name} carry real noise of unknown level", "give --sigma")
+    return sigmas or PAPER_SIGMAS[opened.color]
+
+
+def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: bool) -> dict[tuple[float, Path], Path]:
+    """Where the restored version of each file goes, by noise level; whatever speaks against it is said before any
+    work."""
+    targets = {
+        (level, file): folder / f"sigma-{level:g}" / opened.path_of(file).with_suffix(".png")
+        for level in levels
+        for file in opened.files
+    }
+    target, count = Counter(targets.values()).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{count} results would be written to {target}", "give the images different names")
+    for target in targets.values() if not overwrite else ():
+        if exists(target):
+            raise UsageError(f"{target} exists already", "replace it with --overwrite")
+    return targets
+
+
+def _measure(
+    opened: Dataset,
+    levels: Sequence[float],
+    denoisers: Denoisers,
+    ensemble: bool,
+    tile: int,
+    targets: Mapping[tuple[float, Path], Path],
+) -> list[Result]:
+    from mdrn_cli.bench import measure
+
     results: list[Result] = []
     with progress_bar("images") as bar:
-        for value in sigmas or PAPER_SIGMAS[opened.color]:
+        for value in levels:
             denoiser = denoisers.find(opened.color, value)
             task = bar.add_task(f"{opened.name} sigma {value:g}", total=len(opened.files))
 
             def on_image(file: Path, restored: Any, task: Any = task, value: float = value) -> None:
                 bar.advance(task)
-                if save:
-                    _save(save / f"sigma-{value:g}" / f"{file.stem}.png", restored)
+                if targets:
+                    _save(targets[value, file], restored)
 
             results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tile, on_image))
     return results
@@ -190,26 +223,25 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     truth = math.isfinite(results[0].mean("noisy_psnr"))
     measured = ["PSNR", "SSIM", "noisy"] if truth else ["noise before", "noise after"]
-    header = ["sigma", "model", *measured, "MP/s", *methods]
-    if REFERENCE in methods:
-        header.append(f"ours - {REFERENCE}")
+    held = any(result.gap is not None for result in results)
+    header = ["sigma", "model", *measured, "MP/s", *methods, *([_gap_label(results)] if held else [])]
     rows = []
     for result in results:
-        row = [
-            f"{result.sigma:g}",
-            result.model + ("+" if result.ensemble else ""),
-        ]
+        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
         if truth:
             row += [f"{result.mean('psnr'):.2f}", f"{result.mean('ssim'):.4f}", f"{result.mean('noisy_psnr'):.2f}"]
         else:
             row += [f"{result.mean('noise_before'):.2f}", f"{result.mean('noise_after'):.2f}"]
         row.append(f"{result.megapixels_per_second:.2f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
-        if REFERENCE in methods:
-            reference = result.published.get(REFERENCE)
-            row.append(f"{result.mean('psnr') - reference:+.2f}" if reference is not None else "-")
+        if held:
+            row.append("-" if result.gap is None else f"{result.gap:+.2f}")
         rows.append(row)
     return [header, *rows]
+
+
+def _gap_label(results: Sequence[Result]) -> str:
+    return f"ours - {results[0].reference}"
 
 
 def _table(results: Sequence[Result]) -> Table:
@@ -234,12 +266,8 @@ def _table(results: Sequence[Result]) -> Table:
             if any(method in result.published for result in results):
                 add(f"{method} (published)", [result.published.get(method) for result in results])
         add("ours", [result.mean("psnr") for result in results], style="bold")
-        if any(REFERENCE in result.published for result in results):
-            gaps = [
-                result.mean("psnr") - result.published[REFERENCE] if REFERENCE in result.published else None
-                for result in results
-            ]
-            add(f"ours - {REFERENCE}", gaps, "+.2f")
+        if any(result.gap is not None for result in results):
+            add(_gap_label(results), [result.gap for result in results], "+.2f")
         add("SSIM", [result.mean("ssim") for result in results], ".4f")
     add("megapixels/s", [result.megapixels_per_second for result in results])
     table.caption = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)

@@ -12,7 +12,9 @@ from mdrn_cli.cli.options import Data, DryRun, Json, Offline
 from mdrn_cli.errors import FetchError, UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.datasets import BenchmarkSet
+    from pathlib import Path
+
+    from mdrn_cli.datasets import BenchmarkSet, Found
 
 app = typer.Typer(help="The benchmark sets: what they are, where they lie.", no_args_is_help=True)
 
@@ -23,16 +25,14 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="SET...", help="Sets,
 @app.command("list")
 def list_(data: Data = None, as_json: Json = False) -> None:
     """List the sets with size, source, licence and where they are."""
-    from mdrn_cli.datasets import benchmark_sets, verify_set
-
-    rows = [(known, verify_set(known, data)) for known in benchmark_sets().values()]
+    rows = _found(None, data)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, state) for known, state in rows]}))
+        _print_json(rows)
         return
-    for known, state in rows:
+    for known, found in rows:
         kind = known.color if known.clean else f"{known.color}, real noise"
         typer.echo(
-            f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {state}\n"
+            f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {found.state}\n"
             f"    licence: {known.licence}; from {known.source}"
         )
 
@@ -40,36 +40,39 @@ def list_(data: Data = None, as_json: Json = False) -> None:
 @app.command()
 def fetch(names: Names = None, dry_run: DryRun = False, data: Data = None, _offline: Offline = False) -> None:
     """Bring sets into the cache, unless they are under --data or MDRN_DATA."""
-    from mdrn_cli.cache import Cache
-    from mdrn_cli.datasets import fetch_set, verify_set
+    from mdrn_cli.datasets import fetch_set
 
-    wanted = [known for known in _sets(names) if verify_set(known, data) != "on disk"]
+    wanted = [(known, found) for known, found in _found(names, data) if found.state != "on disk"]
     if dry_run:
-        for item in Cache().plan([item for known in wanted for item in known.items]).missing:
+        for item in (item for _, found in wanted for item in found.missing):
             typer.echo(f"{item.name}\t{item.bytes}\t{item.sources[0]}")
         return
     with bytes_bar() as bar:
-        for known in wanted:
-            plan = Cache().plan(known.items)
-            task = bar.add_task(known.name, total=plan.missing_bytes)
-            fetch_set(known, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
+        for known, found in wanted:
+            task = bar.add_task(known.name, total=sum(item.bytes for item in found.missing))
+            fetch_set(known, found.missing, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
     stderr.print(f"{len(wanted)} in the cache, the rest is on disk", highlight=False)
 
 
 @app.command()
 def verify(names: Names = None, data: Data = None, as_json: Json = False) -> None:
     """Check sets file by file; exit code 5 if one asked for is not whole."""
-    from mdrn_cli.datasets import verify_set
-
-    rows = [(known, verify_set(known, data)) for known in _sets(names)]
+    rows = _found(names, data)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, state) for known, state in rows]}))
+        _print_json(rows)
     else:
-        for known, state in rows:
-            typer.echo(f"{known.name}\t{state}\t{known.bytes}")
-    bad = [known.name for known, state in rows if names and state not in ("on disk", "cached")]
+        for known, found in rows:
+            typer.echo(f"{known.name}\t{found.state}\t{known.bytes}")
+    bad = [known.name for known, found in rows if names and not found.verified]
     if bad:
         raise FetchError(f"not whole: {', '.join(bad)}", "bring them with `mdrn data fetch`")
+
+
+def _found(names: list[str] | None, data: Path | None) -> list[tuple[BenchmarkSet, Found]]:
+    """The sets asked for, or all, and where they are."""
+    from mdrn_cli.datasets import find_set
+
+    return [(known, find_set(known, data)) for known in _sets(names)]
 
 
 def _sets(names: list[str] | None) -> list[BenchmarkSet]:
@@ -82,6 +85,10 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
             raise UsageError(f"no benchmark set {name!r}", f"sets are: {', '.join(benchmark_sets())}")
         found.append(known)
     return found
+
+
+def _print_json(rows: list[tuple[BenchmarkSet, Found]]) -> None:
+    typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, found.state) for known, found in rows]}))
 
 
 def _to_json(known: BenchmarkSet, state: str) -> dict[str, object]:

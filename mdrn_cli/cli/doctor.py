@@ -37,7 +37,7 @@ def _examine() -> dict[str, Any]:
     from mdrn_cli.fetch import is_offline
 
     limit_threads()
-    device = pick_device(os.environ.get("MDRN_DEVICE", "auto"))
+    device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     return {
         "mdrn": __version__,
