@@ -29,6 +29,8 @@ PARTS = {
     "compare",
     "image",
     "encoding",
+    "pipes",
+    "jobs",
     "noise",
     "manifest",
     "checkpoint",
