@@ -1,4 +1,4 @@
-"""Denoising files: what is to be done is decided first, then done with reading, restoring and writing overlapped."""
+"""Denoising files: the jobs of `jobs` done, with reading, restoring and writing overlapped."""
 
 from __future__ import annotations
 
@@ -6,68 +6,36 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
-from mdrn_cli.encoding import SaveOptions, encode_picture, format_of, refuse_unwritable
+from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
 from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
-from mdrn_cli.files import exists, is_folder, real_path, remove_leftovers, write_atomically, write_error
-from mdrn_cli.image import FORMATS, find_images, read_picture
+from mdrn_cli.files import (
+    behind_link,
+    exists,
+    refuse_existing,
+    remove_leftovers,
+    write_atomically,
+    write_error,
+)
+from mdrn_cli.image import read_picture
+from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.picture import Picture
+from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
 
-OUTPUT_SUFFIX = "_mdrn"
 LOOKAHEAD = 1
 """Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""
-DONE, SKIPPED, FAILED = "done", "skipped", "failed"
+PLANNED, DONE, SKIPPED, FAILED = "planned", "done", "skipped", "failed"
 
 OnRestored = Callable[[Picture, Picture], None]
 """Called with (picture, restored picture)."""
 
-
-@dataclass(frozen=True)
-class Naming:
-    """Where results go.
-
-    Args:
-        output: file or folder; None puts each result beside its input, `_mdrn` added to the name.
-        in_place: replace the inputs.
-        suffix: such as ".png"; None keeps the input's.
-        existing: what to do where a result exists already: "error", "skip" or "overwrite".
-        recursive: whether folders are searched at any depth.
-    """
-
-    output: Path | None = None
-    in_place: bool = False
-    suffix: str | None = None
-    existing: str = "error"
-    recursive: bool = False
-
-    def __post_init__(self) -> None:
-        if self.in_place and (self.output or self.suffix):
-            raise UsageError("--in-place excludes --output and --format")
-        if self.suffix and self.suffix not in FORMATS:
-            raise UsageError(f"no format {self.suffix[1:]!r}", f"formats are: {', '.join(sorted(FORMATS))}")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One input and where its result goes.
-
-    Attributes:
-        source: the input.
-        target: where its result goes.
-        skip: whether the result exists already and is kept.
-        existing: what to do where it has come to exist by the time it would be written: see Naming.
-        problem: why nothing can come of it, where that is known beforehand.
-    """
-
-    source: Path
-    target: Path
-    skip: bool = False
-    existing: str = "overwrite"
-    problem: MdrnError | None = None
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,7 +44,7 @@ class Outcome:
 
     Attributes:
         job: the job.
-        status: "done", "skipped" or "failed".
+        status: "done", "skipped" or "failed"; "planned" of one that is only looked at.
         error: why it failed.
         facts: what was done.
         warnings: what could not be kept as it was.
@@ -91,92 +59,11 @@ class Outcome:
     seconds: float = 0.0
 
 
-def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
-    """Decide what is to be done, before anything is.
-
-    Args:
-        inputs: files, and folders (whose tree is mirrored under the output folder).
-        naming: where results go.
-
-    Raises:
-        UsageError: two results would have one name, a result exists already, an output folder is missing or
-            its format unknown.
-        InputError: a folder holds no images.
-    """
-    jobs: list[Job] = []
-    into_folder = len(inputs) > 1 or is_folder(inputs[0]) or (naming.output is not None and is_folder(naming.output))
-    if into_folder and naming.output is not None and exists(naming.output) and not is_folder(naming.output):
-        raise UsageError(f"{naming.output} is a file; several results need a folder")
-    for source in inputs:
-        if is_folder(source):
-            jobs += _plan_folder(source, naming)
-        else:
-            jobs.append(_plan_file(source, source.name, naming, into_folder, naming.existing))
-    _refuse_collisions(jobs)
-    return jobs
-
-
-def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
-    unreadable: list[OSError] = []
-    files = find_images(folder, naming.recursive, unreadable.append)
-    if naming.output is not None:
-        files = [f for f in files if not f.is_relative_to(naming.output)]
-    elif not naming.in_place:
-        names = set(files)
-        files = [f for f in files if not _is_result(f, names)]
-    if not files and not unreadable:
-        raise InputError(f"no images in {folder}", "" if naming.recursive else "use --recursive for nested folders")
-    existing = "skip" if naming.existing == "error" else naming.existing
-    jobs = [_plan_file(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
-    return jobs + [_unlisted(error) for error in unreadable]
-
-
-def _unlisted(error: OSError) -> Job:
-    """The job of a folder whose images cannot be known, so that it is told of with the failures."""
-    folder = Path(error.filename)
-    return Job(folder, folder, problem=InputError(f"cannot list {folder} ({error.strerror})"))
-
-
-def _is_result(file: Path, names: set[Path]) -> bool:
-    """Whether a file was made by an earlier run beside its input, so that it is not taken for an input."""
-    stem = file.stem.removesuffix(OUTPUT_SUFFIX)
-    return stem != file.stem and any(file.with_name(stem + suffix) in names for suffix in FORMATS)
-
-
-def _plan_file(source: Path, name: str, naming: Naming, into_folder: bool, existing: str) -> Job:
-    if naming.in_place:
-        format_of(source)
-        return Job(source, source)
-    if naming.output is None:
-        target = source.with_name(f"{source.stem}{OUTPUT_SUFFIX}{source.suffix}")
-    else:
-        target = naming.output / name if into_folder else naming.output
-    if naming.suffix and (into_folder or naming.output is None):
-        target = target.with_suffix(naming.suffix)
-    format_of(target)
-    if naming.output is not None and not into_folder and not is_folder(target.parent):
-        raise UsageError(f"no folder {target.parent} to write to", "create it first")
-    if exists(target) and existing == "error":
-        raise _exists_already(target)
-    return Job(source, target, existing == "skip" and exists(target), existing)
-
-
-def _exists_already(target: Path) -> UsageError:
-    return UsageError(f"{target} exists already", "use --overwrite to replace it, --skip-existing to keep it")
-
-
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    sources: dict[Path, Path] = {}
-    inputs = {real_path(job.source) for job in jobs}
-    for job in jobs:
-        target = real_path(job.target)
-        if target in sources:
-            raise UsageError(
-                f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
-            )
-        if target in inputs and job.target != job.source and not job.skip:
-            raise UsageError(f"the result of {job.source} would replace the input {job.target}")
-        sources[target] = job.source
+def foresee(job: Job) -> Outcome | None:
+    """What becomes of a job, where that is known before it is run: skipped or failed."""
+    if job.problem:
+        return Outcome(job, FAILED, job.problem)
+    return Outcome(job, SKIPPED) if job.skip else None
 
 
 def run_jobs(
@@ -191,7 +78,7 @@ def run_jobs(
     """Do the jobs, giving each outcome as soon as its result is on disk; one that fails does not stop the rest.
 
     The next pictures are read and finished ones encoded and written in other threads, so the processor that
-    computes the network does not wait. Results appear whole or not at all.
+    computes the network does not wait. Results appear whole or not at all, but for one on standard output.
 
     Args:
         jobs: from `plan_jobs`.
@@ -200,20 +87,21 @@ def run_jobs(
         on_tile: called with (tiles done, tiles in all) of the picture under way.
         fail_fast: stop at the first failure.
         save: how results are written.
-        on_restored: called with (picture, restored picture), in another thread, before the result is written.
+        on_restored: called with (picture, restored picture), in another thread, once the result is written.
+
+    Raises:
+        BrokenPipeError: nobody reads standard output.
     """
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
-    todo = [job for job in jobs if not job.skip and not job.problem]
-    for folder in {job.target.parent for job in todo}:
+    todo = [job for job in jobs if not foresee(job)]
+    for folder in {job.target.parent for job in todo if job.target != PIPE}:
         remove_leftovers(folder)
-    yield from (Outcome(job, SKIPPED) for job in jobs if job.skip)
-    for job in jobs:
-        if job.problem:
-            yield Outcome(job, FAILED, job.problem)
-            if fail_fast:
-                return
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
+        yield outcome
+        if fail_fast and outcome.status == FAILED:
+            return
+    with _executor(jobs) as reader, _executor(jobs) as writer:
         reading: deque[Future[_Input]] = deque()
         writing: deque[Future[Outcome]] = deque()
         try:
@@ -237,6 +125,22 @@ def run_jobs(
                 write.cancel()
 
 
+def _executor(jobs: Sequence[Job]) -> Executor:
+    return _InTurn() if any(PIPE in (job.source, job.target) for job in jobs) else ThreadPoolExecutor(1)
+
+
+class _InTurn(Executor):
+    """Does at once what is submitted, in this thread, where Ctrl-C ends the wait for the other end of a pipe."""
+
+    def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
+        future: Future[_T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
 @dataclass(frozen=True)
 class _Input:
     """A picture read, what its file was then (see `_stamp`), and the seconds it took."""
@@ -249,7 +153,7 @@ class _Input:
 def _read(job: Job) -> _Input:
     began = time.perf_counter()
     stamp = _stamp(job.source)
-    return _Input(read_picture(job.source), stamp, time.perf_counter() - began)
+    return _Input(read_picture(readable(job.source)), stamp, time.perf_counter() - began)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -266,8 +170,12 @@ def _appeared(job: Job) -> Outcome | None:
     if job.existing == "overwrite" or not exists(job.target):
         return None
     if job.existing == "skip":
-        return Outcome(job, SKIPPED)
-    return Outcome(job, FAILED, _exists_already(job.target))
+        return Outcome(replace(job, skip=kept(job.target)), SKIPPED)
+    try:
+        refuse_existing(job.target, False, REPLACE_OR_KEEP)
+    except UsageError as error:
+        return Outcome(job, FAILED, error)
+    return None
 
 
 def _released(outcome: Outcome) -> Outcome:
@@ -290,7 +198,7 @@ def _restore(
     reading: Future[_Input],
     restore: Restorer,
     on_tile: OnTile | None,
-    writer: ThreadPoolExecutor,
+    writer: Executor,
     finish: _Finish,
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
@@ -298,7 +206,7 @@ def _restore(
         return _known(outcome)
     try:
         given = reading.result()
-        refuse_unwritable(given.picture, format_of(job.target), finish.save)
+        refuse_unwritable(given.picture, job.kind, finish.save)
         began = time.perf_counter()
         restored, facts = restore(given.picture, on_tile)
         spent = given.seconds + time.perf_counter() - began
@@ -321,26 +229,32 @@ class _Finish:
     ) -> Outcome:
         began = time.perf_counter()
         try:
-            if self.on_restored and before:
-                self.on_restored(before, restored)
-            content, warnings = encode_picture(restored, format_of(job.target), self.save)
+            content, warnings = encode_picture(restored, job.kind, self.save)
             if outcome := _appeared(job):
                 return outcome
-            target = job.target
-            if job.target == job.source:
-                if _stamp(job.source) != stamp:
-                    raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
-                target = real_path(job.target)  # the file is replaced, not the link to it
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, content)
+            if job.target == job.source != PIPE and _stamp(job.source) != stamp:
+                raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
+            _write(job.target, content)
+        except BrokenPipeError:
+            raise
         except Exception as error:
             return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
+        if self.on_restored and before:
+            self.on_restored(before, restored)
         return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)
+
+
+def _write(target: Path, content: bytes) -> None:
+    if target == PIPE:
+        write_stdout(content)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(behind_link(target), content)
 
 
 def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
     if isinstance(error, MdrnError):
-        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        named = error.message if path == PIPE or str(path) in error.message else f"{path}: {error.message}"
         wrapped: MdrnError = type(error)(named, error.hint, error.exit_code)
     elif isinstance(error, OSError) and doing == "write":
         wrapped = write_error(path, error)
@@ -352,31 +266,6 @@ def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error
     return wrapped
-
-
-def denoise_content(
-    content: bytes, kind: str, options: DenoiseOptions, save: SaveOptions | None = None
-) -> tuple[bytes, Facts, tuple[str, ...]]:
-    """Denoise the content of an image file into that of another, as pipes need it.
-
-    Args:
-        content: of the noisy file.
-        kind: PNG, JPEG, TIFF, WEBP or BMP, of the result.
-        options: how to denoise.
-        save: how the result is written.
-
-    Returns:
-        The result, what was done, and warnings of what could not be kept as it was.
-
-    Raises:
-        InputError, UsageError, WeightsError, DeviceError: see `read_picture`, `Restorer`, `encode_picture`.
-    """
-    save = save or SaveOptions()
-    picture = read_picture(content)
-    refuse_unwritable(picture, kind, save)
-    restored, facts = Restorer(options)(picture)
-    encoded, warnings = encode_picture(restored, kind, save)
-    return encoded, facts, restored.warnings + warnings
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

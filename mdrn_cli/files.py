@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, UsageError
 
 LEFTOVER_AGE = 600.0
 """Seconds after which a partial file that nobody has touched is taken for one that a kill has left."""
@@ -22,7 +22,8 @@ _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run 
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step that survives a crash at any moment; what is replaced keeps its permissions.
+    """Replace `path` by `data` in one step that survives a crash at any moment; what is replaced keeps its permissions
+    and the attributes that its user has given it.
 
     A kill may leave a partial file beside it, hidden and with a suffix of its own; see `remove_leftovers`.
 
@@ -33,6 +34,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
     try:
         with partial.open("xb") as file:
+            _copy_attributes(path, file.fileno())
             _copy_permissions(path, file.fileno())
             file.write(data)
             file.flush()
@@ -43,6 +45,16 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         with suppress(OSError):  # also of a folder that has become read-only
             partial.unlink(missing_ok=True)
+
+
+def _copy_attributes(path: Path, descriptor: int) -> None:
+    """Give an open file the extended attributes of `path`, such as tags; where there are any, that is on Linux."""
+    if not hasattr(os, "listxattr"):
+        return
+    with suppress(OSError):  # among them, that there is no such file
+        for name in os.listxattr(path):
+            if name.startswith("user."):
+                os.setxattr(descriptor, name, os.getxattr(path, name))
 
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
@@ -85,6 +97,35 @@ def exists(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether there is a folder of that name; never an error."""
     return exists(path) and path.is_dir()
+
+
+def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:
+    """Tell, before any work is done for it, that a file cannot have a name.
+
+    Raises:
+        UsageError: there is a file of that name, not to be replaced; or a folder or device, which never is.
+    """
+    if not exists(path):
+        return
+    if not path.is_file():
+        raise UsageError(f"{path} exists already and is not a file", "give another name")
+    if not overwrite:
+        raise UsageError(f"{path} exists already", hint)
+
+
+def require_folder(folder: Path) -> None:
+    """Tell, before any work is done for it, that a file has nowhere to go.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not is_folder(folder):
+        raise UsageError(f"no folder {folder} to write to", "create it first")
+
+
+def behind_link(path: Path) -> Path:
+    """The file that a link leads to, so that it is replaced and not the link; any other path as it is."""
+    return real_path(path) if exists(path) and path.is_symlink() else path
 
 
 def real_path(path: Path) -> Path:

@@ -15,8 +15,9 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli import batch
-from mdrn_cli.batch import Naming, exit_code, plan_jobs, run_jobs
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.batch import exit_code, run_jobs
+from mdrn_cli.errors import UsageError
+from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.restore import DenoiseOptions
 
 
@@ -119,16 +120,6 @@ def test_same_stem_with_one_format_is_a_collision(tree, tmp_path):
         plan_jobs([tree], Naming(tmp_path / "out", suffix=".png"))
 
 
-@pytest.mark.usefixtures("tree")
-def test_a_folder_without_images_is_an_input_error(tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no images"):
-        plan_jobs([tmp_path / "empty"], Naming())
-    with pytest.raises(InputError) as caught:
-        plan_jobs([tmp_path], Naming())
-    assert "--recursive" in caught.value.hint
-
-
 def test_a_bad_file_never_stops_the_rest(tree, tmp_path, tiny_weights):
     broken = {"cut.png": (tree / "a.png").read_bytes()[:200], "text.jpg": b"hello", "empty.webp": b""}
     for name, data in broken.items():
@@ -197,11 +188,57 @@ def test_in_place_keeps_permissions_and_links(tree, tiny_weights):
     assert (tree / "a.png").stat().st_mode & 0o777 == 0o640
 
 
+def test_in_place_writes_the_format_of_the_file_behind_a_link(tree, tiny_weights):
+    how = ["--sigma", 50, "--model", tiny_weights("color")]
+    (tree / "link.png").symlink_to("b.jpg")
+    assert run_mdrn("denoise", tree / "link.png", "--in-place", *how).returncode == 0
+    assert Image.open(tree / "b.jpg").format == "JPEG"
+    before = (tree / "b.jpg").read_bytes()
+    assert run_mdrn("denoise", tree / "a.png", "-o", tree / "link.png", "--overwrite", *how).returncode == 0
+    assert (tree / "link.png").is_symlink()
+    assert (tree / "b.jpg").read_bytes() != before
+    assert Image.open(tree / "b.jpg").format == "JPEG"
+
+
+def test_what_is_replaced_keeps_the_attributes_of_its_user(tree, tiny_weights):
+    try:
+        os.setxattr(tree / "a.png", "user.tag", b"holiday")
+    except (AttributeError, OSError):
+        pytest.skip("no extended attributes here")
+    done = run_mdrn("denoise", tree / "a.png", "--in-place", "--sigma", 50, "--model", tiny_weights("color"))
+    assert done.returncode == 0, done.stderr
+    assert os.getxattr(tree / "a.png", "user.tag") == b"holiday"
+
+
+def test_a_folder_without_images_and_a_missing_file_do_not_stop_the_rest(tree, tmp_path, tiny_weights):
+    (tmp_path / "empty").mkdir()
+    arguments = ["denoise", tmp_path / "empty", tree / "a.png", tmp_path / "none.png", "-o", tmp_path / "out"]
+    done = run_mdrn(*arguments, "--sigma", 50, "--model", tiny_weights("color"), "--json")
+    assert done.returncode == 3, done.stderr
+    *objects, summary = map(json.loads, done.stdout.splitlines())
+    assert (summary["done"], summary["failed"]) == (1, 2)
+    assert {about["error"] for about in objects} == {
+        f"no images in {tmp_path / 'empty'}",
+        f"no file or folder {tmp_path / 'none.png'}",
+        None,
+    }
+    assert [about["output"] for about in objects if about["error"]] == [None, None]
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     before = content(tmp_path)
     done = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run")
     assert done.stdout.splitlines() == [f"{tree}/a.png -> {tree}/a_mdrn.png", f"{tree}/b.jpg -> {tree}/b_mdrn.jpg"]
     assert content(tmp_path) == before
+    (tree / "a_mdrn.png").touch()
+    listed = run_mdrn("denoise", tree, tree / "none.png", "--dry-run", "--json")
+    assert listed.returncode == 3
+    skipped, planned, failed, summary = map(json.loads, listed.stdout.splitlines())
+    assert [about["status"] for about in (skipped, planned, failed)] == ["skipped", "planned", "failed"]
+    assert skipped["reason"] == f"{tree}/a_mdrn.png exists already"
+    assert planned["output"] == f"{tree}/b_mdrn.jpg"
+    assert (summary["planned"], summary["skipped"], summary["failed"], summary["done"]) == (1, 1, 1, 0)
 
 
 def pipe(arguments, data: bytes):
@@ -221,9 +258,67 @@ def test_stdin_and_stdout(tree, tmp_path, tiny_weights):
     assert pipe([tree / "a.png", "-o", "-", "-f", "png", *how], b"").stdout == piped.stdout
 
 
+def test_a_pipe_into_a_file_is_planned_skipped_and_told_of_as_a_file_is(tree, tmp_path, tiny_weights):
+    how = ["-", "-o", tmp_path / "x.png", "--sigma", 50, "--model", tiny_weights("color"), "--json"]
+    data = (tree / "a.png").read_bytes()
+    planned = pipe([*how, "--dry-run"], data)
+    assert [json.loads(line).get("status") for line in planned.stdout.splitlines()] == ["planned", None]
+    assert not (tmp_path / "x.png").exists()
+    report, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    done = pipe([*how, "--report", report, "--compare", sheet], data)
+    about, summary = map(json.loads, done.stdout.splitlines())
+    assert (about["input"], about["output"], about["status"]) == ("-", str(tmp_path / "x.png"), "done")
+    assert json.loads(report.read_text()) == {"results": [about], "summary": summary}
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "x.png").write_text("precious")
+    skipped = pipe([*how, "--skip-existing"], b"never read")
+    assert (skipped.returncode, json.loads(skipped.stdout.splitlines()[0])["status"]) == (0, "skipped")
+    assert pipe(how, data).returncode == 2
+    assert (tmp_path / "x.png").read_text() == "precious"
+
+
+def test_a_pipe_to_stdout_has_a_dry_run_and_a_report(tree, tmp_path, tiny_weights):
+    how = [tree / "a.png", "-o", "-", "-f", "png", "--sigma", 50, "--model", tiny_weights("color")]
+    assert pipe([*how, "--dry-run"], b"").stdout.decode() == f"{tree / 'a.png'} -> -\n"
+    done = pipe([*how, "--report", tmp_path / "r.json"], b"")
+    assert done.stdout.startswith(b"\x89PNG")
+    assert json.loads((tmp_path / "r.json").read_text())["results"][0]["output"] == "-"
+
+
+def test_a_name_without_suffix_is_a_file_in_the_format_asked_for(tree, tmp_path, tiny_weights):
+    how = ["-f", "png", "--sigma", 50, "--model", tiny_weights("color")]
+    assert run_mdrn("denoise", tree / "b.jpg", "-o", tmp_path / "file", *how).returncode == 0
+    assert pipe(["-", "-o", tmp_path / "piped", *how], (tree / "b.jpg").read_bytes()).returncode == 0
+    assert (tmp_path / "file").read_bytes() == (tmp_path / "piped").read_bytes()
+    assert (tmp_path / "file").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_ends_the_wait_for_a_pipe(tmp_path):
+    termios = pytest.importorskip("termios")
+    fcntl = pytest.importorskip("fcntl")
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", "-", "-o", str(tmp_path / "x.png")]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write(b"\x89PNG\r\n\x1a\n" + bytes(8))
+    process.stdin.flush()
+    deadline = time.monotonic() + 60
+    while fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):  # until it was read
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == 130
+    process.stdin.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "data", "code", "message"),
     [
+        (["-", "-o", "x.jpg", "-f", "png"], b"", 2, b"--format png is not the format of x.jpg"),
+        (["-", "-o", "-", "-f", "png", "--json"], b"", 2, b"--json"),
+        (["-", "--in-place"], b"", 2, b"--in-place"),
+        (["-", "-o", "x.png", "--in-place"], b"", 2, b"--in-place"),
+        (["-", "-o", "folder/"], b"", 2, b"folder is a folder"),
+        (["-", "-o", "none/x.png"], b"", 2, b"no folder none"),
         (["-", "-o", "-"], b"", 2, b"--format"),
         (["-"], b"", 2, b"needs --output"),
         (["-", "x.png", "-o", "-", "-f", "png"], b"", 2, b"single input"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -9,12 +10,16 @@ import pyvips
 from conftest import run_mdrn
 from PIL import Image
 
-from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+import mdrn_cli.compare
+from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture, read_uint8
+from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise
 from mdrn_cli.restore import DenoiseOptions, denoise_pixels
@@ -149,7 +154,11 @@ def broken_files(folder):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["none.png", "--sigma", 50], 4, "no file none.png"),
+        (["none.png", "--sigma", 50], 4, "no file or folder none.png"),
+        (["-r", "photoz", "-o", "restored"], 4, "no file or folder photoz"),
+        (["noisy.png", "-o", "out.jpg", "-f", "png"], 2, "--format png is not the format of out.jpg"),
+        (["noisy.png", "-o", "text.png/"], 2, "text.png is a file, not a folder"),
+        (["noisy.png", "-o", "/dev/null", "-f", "png", "--overwrite"], 2, "/dev/null exists already and is not a file"),
         (["text.png", "--sigma", 50], 4, "not an image"),
         (["empty.png", "--sigma", 50], 4, "not an image"),
         (["cut.png", "--sigma", 50], 4, "damaged"),
@@ -319,6 +328,59 @@ def test_a_comparison_is_written_beside_the_result(noisy, tiny_weights):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.width > 2 * 200
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--compare", "noisy.png"], "noisy.png is an input or a result of this run"),
+        (["--compare", "./../{here}/noisy.png", "--overwrite"], "is an input or a result of this run"),
+        (["--compare", "out.png", "--overwrite"], "out.png is an input or a result of this run"),
+        (["--report", "noisy.png", "--overwrite"], "noisy.png is an input or a result of this run"),
+        (["--report", "link.png", "--overwrite"], "link.png is an input or a result of this run"),
+        (["--report", "out.png"], "out.png is an input or a result of this run"),
+        (["--compare", "other.png"], "other.png exists already"),
+        (["--report", "other.json"], "other.json exists already"),
+        (["--compare", "sheet.jpg"], "the picture is a PNG, not sheet.jpg"),
+        (["--compare", "none/sheet.png"], "no folder none"),
+        (["--report", "none/report.json"], "no folder none"),
+        (["--report", "-"], "only --output can be -"),
+        (["--report", "same.png", "--compare", "same.png"], "both --compare and --report"),
+    ],
+)
+def test_a_sheet_or_report_that_would_do_harm_is_refused_before_any_work(noisy, arguments, message):
+    folder = noisy.parent
+    (folder / "other.png").write_text("precious")
+    (folder / "other.json").write_text('{"results": [], "summary": "of another program"}')
+    (folder / "link.png").symlink_to("noisy.png")
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    arguments = [argument.format(here=folder.name) for argument in arguments]
+    done = run_mdrn("denoise", "noisy.png", "-o", "out.png", *arguments, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_report_replaces_that_of_an_earlier_run(noisy, tmp_path, tiny_weights):
+    """So that a script can be run again; the folder of results need not be there the first time."""
+    how = ["--sigma", 50, "--model", tiny_weights("color"), "--report", tmp_path / "out" / "report.json"]
+    for status in ("done", "skipped"):
+        done = run_mdrn("denoise", noisy, "-o", tmp_path / "out", "--skip-existing", *how)
+        assert done.returncode == 0, done.stderr
+        assert json.loads((tmp_path / "out" / "report.json").read_text())["results"][0]["status"] == status
+
+
+def test_the_result_is_written_though_its_comparison_cannot_be(noisy, monkeypatch, capsys, tiny_weights):
+    def full(_versions):
+        raise MdrnError("cannot write sheet.png (No space left on device)")
+
+    monkeypatch.setattr(mdrn_cli.compare, "compare_pictures", full)
+    arguments = [noisy, "-o", noisy.with_name("out.png"), "--compare", noisy.with_name("sheet.png"), "--sigma", 50]
+    arguments += ["--model", tiny_weights("color")]
+    monkeypatch.setattr(sys, "argv", ["mdrn", "denoise", *map(str, arguments)])
+    assert run(app) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert Image.open(noisy.with_name("out.png")).size == (200, 150)
 
 
 def test_errors_keep_their_kind():

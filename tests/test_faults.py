@@ -19,12 +19,13 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mdrn_cli import batch
-from mdrn_cli.batch import DONE, FAILED, SKIPPED, Naming, plan_jobs, run_jobs
+from mdrn_cli.batch import DONE, FAILED, SKIPPED, run_jobs
 from mdrn_cli.cache import Cache
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import LEFTOVER_AGE, remove_leftovers, sha256_of, write_atomically
 from mdrn_cli.image import read_picture
+from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import parse_record, save_manifest
 from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.runfolder import MetricsFile, saved_config

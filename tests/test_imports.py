@@ -31,6 +31,8 @@ PARTS = {
     "compare",
     "image",
     "encoding",
+    "pipes",
+    "jobs",
     "noise",
     "monochrome",
     "manifest",

@@ -6,9 +6,10 @@ import torch
 from golden_outputs import GOLDEN, key, outputs
 from PIL import Image
 
-from mdrn_cli.batch import Naming, plan_jobs, run_jobs
+from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine
+from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise

@@ -17,13 +17,14 @@ from corpus import ANYTHING, DEEP, PIXELS, READ, REFUSED, Case, corpus, whole, w
 from PIL import Image
 
 from mdrn_cli import batch, image, restore
-from mdrn_cli.batch import Job, Naming, plan_jobs, run_jobs
+from mdrn_cli.batch import run_jobs
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.image import read_picture
+from mdrn_cli.jobs import Job, Naming, plan_jobs
 from mdrn_cli.model import MDRNConfig
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions

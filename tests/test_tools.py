@@ -39,6 +39,27 @@ def test_estimate_prints_a_level_for_each_file(noisy):
     assert run_mdrn("estimate", noisy.with_name("none.png")).returncode == 4
 
 
+def test_estimate_reads_standard_input(noisy):
+    command = [sys.executable, "-m", "mdrn_cli", "estimate", "-"]
+    done = subprocess.run(command, input=noisy.read_bytes(), capture_output=True, check=False)
+    assert done.stdout.decode() == run_mdrn("estimate", noisy).stdout.replace(str(noisy), "-")
+    bad = subprocess.run(command, input=b"hello", capture_output=True, check=False)
+    assert (bad.returncode, bad.stdout) == (4, b"")
+    assert b"not an image" in bad.stderr
+
+
+def test_a_picture_compared_with_itself_is_equal(noisy):
+    done = run_mdrn("compare", noisy, noisy)
+    assert (done.returncode, done.stdout) == (0, f"{noisy}: equal against {noisy}\n")
+    (row,) = json.loads(run_mdrn("compare", noisy, noisy, "--json").stdout)["results"]
+    assert (row["psnr"], row["ssim"]) == (None, 1)
+
+
+def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy):
+    done = run_mdrn("compare", noisy, noisy.with_name("text.png"), "-o", noisy.with_name("none") / "x.png")
+    assert (done.returncode, "no folder" in done.stderr) == (2, True)
+
+
 def test_compare_measures_and_draws(noisy, tmp_path):
     clean, sheet = tmp_path / "clean.png", tmp_path / "sheet.png"
     done = run_mdrn("compare", noisy, clean, "--reference", clean, "-o", sheet, "--json")

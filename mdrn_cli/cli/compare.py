@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +21,7 @@ SCHEMA = "mdrn.compare/1"
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A picture.")],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A picture; - for stdin.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same size.")],
     reference: Annotated[
         Path | None, typer.Option(metavar="C", help="The truth: PSNR and SSIM of both against it.")
@@ -39,16 +40,15 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
-    from mdrn_cli.files import exists
     from mdrn_cli.image import read_picture
+    from mdrn_cli.pipes import readable
 
-    if output and output.suffix.lower() != ".png":
-        raise UsageError(f"the picture is a PNG, not {output.name}")
-    if output and exists(output) and not overwrite:
-        raise UsageError(f"{output} exists already", "use --overwrite to replace it")
-    pictures = {path: read_picture(path) for path in (first, second, reference) if path}
+    if output:
+        refuse_sheet(output, overwrite)
+    pictures = {path: read_picture(readable(path)) for path in (first, second, reference) if path}
     truth = reference or first
-    rows = [_measured(path, pictures, truth) for path in (first, second) if path != truth]
+    measured = [path for path in (first, second) if path != truth] or [second]
+    rows = [_measured(path, pictures, truth) for path in measured]
     if as_json:
         typer.echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
     else:
@@ -56,7 +56,7 @@ def compare(
             shown = "equal" if row["psnr"] is None else f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}"
             typer.echo(printable(f"{row['file']}: {shown} against {truth}"))
     if output:
-        _write(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
+        write_sheet(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
 
 
 def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[str, Any]:
@@ -70,8 +70,28 @@ def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[st
     }
 
 
-def _write(output: Path, versions: list[tuple[str, Picture]]) -> None:
-    from mdrn_cli.compare import compare_pictures
-    from mdrn_cli.files import write_atomically
+def refuse_sheet(path: Path, overwrite: bool) -> None:
+    """Tell, before any work, that pictures side by side cannot be written to a file.
 
-    write_atomically(output, compare_pictures(versions))
+    Raises:
+        UsageError: its name is not of a PNG, it exists already, or has no folder.
+    """
+    from mdrn_cli.files import refuse_existing, require_folder
+
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG, not {path.name}")
+    refuse_existing(path, overwrite)
+    require_folder(path.parent)
+
+
+def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]]) -> None:
+    """Write pictures side by side: label and picture each.
+
+    Raises:
+        UsageError: sizes differ.
+        MdrnError: the file cannot be written.
+    """
+    from mdrn_cli.compare import compare_pictures
+    from mdrn_cli.files import behind_link, write_atomically
+
+    write_atomically(behind_link(path), compare_pictures(versions))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import os
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +13,19 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mdrn_cli.cli.console import parse_bytes, print_error, print_warning, printable, stderr
+from mdrn_cli.cli.compare import refuse_sheet, write_sheet
+from mdrn_cli.cli.console import parse_bytes, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, write_report
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.batch import Job, Outcome
+    from mdrn_cli.batch import Outcome
     from mdrn_cli.encoding import SaveOptions
+    from mdrn_cli.jobs import Job, Naming
     from mdrn_cli.picture import Picture
-    from mdrn_cli.restore import DenoiseOptions, Facts
+    from mdrn_cli.restore import DenoiseOptions
 
-SCHEMA = "mdrn.denoise/1"
-SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
-PIPE = Path("-")
 FILES, FORMAT, NOISE, REPORT = "Files", "File format", "Noise", "Reporting"
 AUTO = "auto"
 
@@ -67,11 +66,13 @@ def denoise(
         typer.Option(metavar="0..1", help="Blend of the input (0) and the result (1).", rich_help_panel=NOISE),
     ] = 1.0,
     output: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the / at the end of a folder
         typer.Option(
             "-o",
             "--output",
-            help="Output file, or folder for several; - for stdout. By default beside INPUT with _mdrn added.",
+            metavar="PATH",
+            help="Output file; a folder for several, or with / at its end; - for stdout. "
+            "By default beside INPUT with _mdrn added.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -157,6 +158,8 @@ def denoise(
       cat a.png | mdrn denoise - -o - -f png > b.png
     """
     from mdrn_cli.encoding import SaveOptions
+    from mdrn_cli.jobs import plan_jobs
+    from mdrn_cli.pipes import PIPE
     from mdrn_cli.restore import DenoiseOptions
 
     options = DenoiseOptions(
@@ -172,21 +175,17 @@ def denoise(
         tuple(manifest or ()),
     )
     save = SaveOptions(quality, flatten, strip_metadata)
-    suffix = f".{format_.lower().lstrip('.')}" if format_ else None
-    if PIPE in inputs or output == PIPE:
-        if compare:
-            raise UsageError("--compare needs files, not pipes")
-        _pipe(inputs, output, suffix, overwrite, options, save)
-        return 0
-    jobs = _plan(inputs, output, in_place, suffix, _existing(overwrite, skip_existing), recursive)
-    if dry_run:
-        for job in jobs:
-            note = " (exists, skipped)" if job.skip else f" ({job.problem.message})" if job.problem else ""
-            typer.echo(printable(f"{job.source} -> {job.target}{note}"))
-        return 0
-    if compare and len(jobs) != 1:
-        raise UsageError(f"--compare is for one input, not {len(jobs)}")
+    naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)
+    to_stdout = naming.output == PIPE
+    if as_json and to_stdout:
+        raise UsageError("--json and the image would both go to stdout", "use --report FILE, or --output FILE")
+    jobs = plan_jobs(inputs, naming)
+    _refuse_extras(jobs, compare, report, overwrite)
     run = _Run(options, save, fail_fast, report, compare, as_json)
+    if dry_run:
+        return run.foresee(jobs)
+    if to_stdout and sys.stdout.isatty():
+        raise UsageError("refusing to write an image to a terminal", "redirect stdout to a file or a pipe")
     return run(jobs)
 
 
@@ -196,59 +195,34 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
     return "overwrite" if overwrite else "skip" if skip_existing else "error"
 
 
-def _plan(
-    inputs: list[Path], output: Path | None, in_place: bool, suffix: str | None, existing: str, recursive: bool
-) -> list[Job]:
-    from mdrn_cli.batch import Naming, plan_jobs
+def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
+    from mdrn_cli.jobs import Naming
 
-    return plan_jobs(inputs, Naming(output, in_place, suffix, existing, recursive))
-
-
-def _pipe(
-    inputs: list[Path],
-    output: Path | None,
-    suffix: str | None,
-    overwrite: bool,
-    options: DenoiseOptions,
-    save: SaveOptions,
-) -> None:
-    """One image from stdin or to stdout."""
-    from mdrn_cli.batch import denoise_content
-    from mdrn_cli.encoding import format_of
-    from mdrn_cli.files import exists, write_atomically
-
-    if len(inputs) != 1 or output is None:
-        raise UsageError("- takes a single input and needs --output")
-    if output == PIPE:
-        if suffix is None:
-            raise UsageError("stdout has no file name to tell the format", "give --format")
-        if sys.stdout.isatty():
-            raise UsageError("refusing to write an image to a terminal", "redirect stdout to a file or a pipe")
-    elif exists(output) and not overwrite:
-        raise UsageError(f"{output} exists already", "use --overwrite to replace it")
-    kind = format_of(Path(f"x{suffix}") if suffix else output)
-    content = _content(inputs[0])
-    restored, facts, warnings = denoise_content(content, kind, options, save)
-    _tell("stdout" if output == PIPE else str(output), facts, warnings)
-    if output == PIPE:
-        sys.stdout.buffer.write(restored)
-        sys.stdout.buffer.flush()
-    else:
-        write_atomically(output, restored)
+    suffix = f".{format_.lower().lstrip('.')}" if format_ else None
+    path = None if output is None else Path(output)
+    is_folder = output is not None and output.endswith(("/", os.sep))
+    return Naming(path, in_place, suffix, existing, recursive, is_folder)
 
 
-def _content(path: Path) -> bytes:
-    from mdrn_cli.image import open_file, read_content
+def _refuse_extras(jobs: Sequence[Job], compare: Path | None, report: Path | None, overwrite: bool) -> None:
+    """Tell, before any work, what is wrong with the files that are to be written beside the results."""
+    from mdrn_cli.files import real_path
+    from mdrn_cli.jobs import refuse_extra
 
-    if path == PIPE:
-        return read_content(sys.stdin.buffer, "the input")
-    with open_file(path) as file:
-        return read_content(file, str(path))
+    if compare:
+        if len(jobs) != 1:
+            raise UsageError(f"--compare is for one input, not {len(jobs)}")
+        refuse_extra(compare, jobs, overwrite)
+        refuse_sheet(compare, overwrite)
+    if report:
+        refuse_extra(report, jobs, overwrite or is_report(report))
+        if compare and real_path(compare) == real_path(report):
+            raise UsageError(f"{report} cannot be both --compare and --report", "give one of them another name")
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run over files, as the command line asks for it."""
+    """A run, as the command line asks for it."""
 
     options: DenoiseOptions
     save: SaveOptions
@@ -258,25 +232,31 @@ class _Run:
     as_json: bool
 
     def __call__(self, jobs: list[Job]) -> int:
-        from mdrn_cli.batch import exit_code
-
-        outcomes = self._do(jobs)
-        summary = _summary(outcomes, len(jobs))
-        if self.as_json:
-            typer.echo(json.dumps(summary))
-        elif len(jobs) > 1:
-            stderr.print(
-                f"{summary['done']} done, {summary['skipped']} skipped, {summary['failed']} failed"
-                + (f", {summary['not_tried']} not tried" if summary["not_tried"] else ""),
-                highlight=False,
-            )
+        compared: list[tuple[Picture, Picture]] = []
+        outcomes = self._do(jobs, compared)
+        summary = show_summary(outcomes, len(jobs), self.as_json)
         if self.report:
-            _write_report(self.report, [to_json(outcome) for outcome in outcomes], summary)
-        if len(jobs) == 1 and outcomes[0].error:
-            raise outcomes[0].error
-        return exit_code(outcomes)
+            write_report(self.report, outcomes, summary)
+        if self.compare and compared:
+            (before, after), *_ = compared
+            write_sheet(self.compare, (("before", before), ("after", after)))
+        return _code(outcomes, len(jobs))
 
-    def _do(self, jobs: list[Job]) -> list[Outcome]:
+    def foresee(self, jobs: list[Job]) -> int:
+        """Show what a call would do."""
+        from mdrn_cli.batch import PLANNED, Outcome, foresee
+
+        outcomes = [foresee(job) or Outcome(job, PLANNED) for job in jobs]
+        for outcome in outcomes:
+            if self.as_json or outcome.error:
+                show(outcome, self.as_json, alone=len(jobs) == 1)
+            else:
+                typer.echo(plan_line(outcome.job))
+        if self.as_json:
+            show_summary(outcomes, len(jobs), as_json=True)
+        return _code(outcomes, len(jobs))
+
+    def _do(self, jobs: list[Job], compared: list[tuple[Picture, Picture]]) -> list[Outcome]:
         """The jobs done, each outcome shown as it arrives."""
         from mdrn_cli.batch import run_jobs
 
@@ -291,19 +271,24 @@ class _Run:
             def on_tile(done: int, total: int) -> None:
                 bar.update(tiles, completed=done, total=total)
 
-            on_restored = self._write_comparison if self.compare else None
-            for outcome in run_jobs(jobs, self.options, on_start, on_tile, self.fail_fast, self.save, on_restored):
+            def on_restored(before: Picture, after: Picture) -> None:
+                compared.append((before, after))
+
+            keep = on_restored if self.compare else None
+            for outcome in run_jobs(jobs, self.options, on_start, on_tile, self.fail_fast, self.save, keep):
                 outcomes.append(outcome)
                 bar.advance(files)
-                _show(outcome, self.as_json, quiet=len(jobs) == 1)
+                show(outcome, self.as_json, alone=len(jobs) == 1)
         return outcomes
 
-    def _write_comparison(self, before: Picture, after: Picture) -> None:
-        from mdrn_cli.compare import compare_pictures
-        from mdrn_cli.files import write_atomically
 
-        assert self.compare is not None
-        write_atomically(self.compare, compare_pictures((("before", before), ("after", after))))
+def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
+    """The exit code of a run; the error of an only job is raised."""
+    from mdrn_cli.batch import exit_code
+
+    if jobs == 1 and outcomes[0].error:
+        raise outcomes[0].error
+    return exit_code(outcomes)
 
 
 def _bar() -> Progress:
@@ -317,79 +302,3 @@ def _bar() -> Progress:
         disable=not stderr.is_terminal,
         transient=True,
     )
-
-
-def _show(outcome: Outcome, as_json: bool, quiet: bool) -> None:
-    """An outcome as it arrives: JSON on stdout, a line on stderr; `quiet` leaves errors to the caller."""
-    if as_json:
-        typer.echo(json.dumps(to_json(outcome)))
-    if outcome.error and not quiet:
-        print_error(outcome.error.message, outcome.error.hint)
-    if outcome.facts and not as_json:
-        _tell(str(outcome.job.target), outcome.facts, outcome.warnings, outcome.seconds)
-
-
-def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float | None = None) -> None:
-    """A line on what was done, and one for each warning."""
-    how = "estimated" if done.sigma_source == "estimate" else "given"
-    trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
-    stderr.print(
-        printable(
-            f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
-            f"{done.model}{trained}, {done.device} {done.precision}" + (f", {seconds:.1f} s" if seconds else "")
-        ),
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
-    for warning in warnings:
-        print_warning(f"{target}: {warning}")
-
-
-def to_json(outcome: Outcome) -> dict[str, Any]:
-    """The object of `--json` for one input (DESIGN section 5)."""
-    from mdrn_cli.restore import OVERLAP
-
-    about: dict[str, Any] = {
-        "schema": SCHEMA,
-        "input": str(outcome.job.source),
-        "output": str(outcome.job.target),
-        "status": outcome.status,
-        "error": outcome.error.message if outcome.error else None,
-    }
-    done = outcome.facts
-    if done:
-        about |= {
-            "width": done.width,
-            "height": done.height,
-            "mode": done.mode,
-            "bit_depth": done.bit_depth,
-            "sigma": {"value": round(done.sigma, 3), "source": done.sigma_source},
-            "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
-            "device": done.device,
-            "precision": done.precision,
-            "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
-            "seconds": round(outcome.seconds, 3),
-            "warnings": list(outcome.warnings),
-        }
-    return about
-
-
-def _summary(outcomes: list[Outcome], count: int) -> dict[str, Any]:
-    counts = Counter(outcome.status for outcome in outcomes)
-    return {
-        "schema": SUMMARY_SCHEMA,
-        "done": counts["done"],
-        "skipped": counts["skipped"],
-        "failed": counts["failed"],
-        "not_tried": count - len(outcomes),
-        "failures": [
-            {"input": str(outcome.job.source), "error": outcome.error.message} for outcome in outcomes if outcome.error
-        ],
-    }
-
-
-def _write_report(path: Path, results: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-    from mdrn_cli.files import write_atomically
-
-    write_atomically(path, (json.dumps({"results": results, "summary": summary}, indent=1) + "\n").encode())

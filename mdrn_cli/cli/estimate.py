@@ -17,7 +17,7 @@ SCHEMA = "mdrn.estimate/1"
 
 
 def estimate(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Images; - for stdin.")],
     as_json: Json = False,
 ) -> int:
     """Estimate the noise level of images, on the 0-255 scale.
@@ -25,14 +25,17 @@ def estimate(
     [bold]Examples[/]
 
       mdrn estimate photo.jpg
+
+      cat photo.jpg | mdrn estimate -
     """
     from mdrn_cli.image import read_picture
     from mdrn_cli.noise import estimate_sigma
+    from mdrn_cli.pipes import readable
 
     failures: list[InputError] = []
     for file in files:
         try:
-            sigma = estimate_sigma(read_picture(file).channels)
+            sigma = estimate_sigma(read_picture(readable(file)).channels)
         except InputError as error:
             failures.append(error)
             if len(files) > 1:

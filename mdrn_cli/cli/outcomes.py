@@ -1,0 +1,144 @@
+"""What became of the inputs of `mdrn denoise`: lines on stderr, JSON on stdout, a report in a file."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mdrn_cli.cli.console import print_error, print_warning, printable, stderr
+
+if TYPE_CHECKING:
+    from mdrn_cli.batch import Outcome
+    from mdrn_cli.jobs import Job
+    from mdrn_cli.restore import Facts
+
+SCHEMA = "mdrn.denoise/1"
+SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
+
+
+def show(outcome: Outcome, as_json: bool, alone: bool) -> None:
+    """An outcome as it arrives: JSON on stdout, or lines on stderr; the error of an only job is left to the caller."""
+    job = outcome.job
+    if as_json:
+        typer.echo(json.dumps(to_json(outcome)))
+    if outcome.error and not alone:
+        print_error(outcome.error.message, outcome.error.hint)
+    if outcome.facts and not as_json:
+        _tell(_shown(job.target), outcome.facts, outcome.warnings, outcome.seconds)
+    # Results of earlier runs are counted only: there may be thousands.
+    if job.skip and not as_json and (alone or job.target == job.source):
+        _print(plan_line(job))
+
+
+def plan_line(job: Job) -> str:
+    """What is to become of a job that is not known to fail."""
+    return printable(f"{job.source}: skipped, {job.skip}" if job.skip else f"{job.source} -> {job.target}")
+
+
+def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool) -> dict[str, Any]:
+    """How many of the jobs were done: JSON on stdout, or for several a line on stderr; returned as JSON has it."""
+    summary = _summary(outcomes, jobs)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    elif jobs > 1:
+        counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
+        _print(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
+    return summary
+
+
+def _shown(target: Path) -> str:
+    from mdrn_cli.pipes import PIPE
+
+    return "stdout" if target == PIPE else str(target)
+
+
+def _print(line: str) -> None:
+    stderr.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> None:
+    """A line on what was done, and one for each warning."""
+    how = "estimated" if done.sigma_source == "estimate" else "given"
+    trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
+    _print(
+        printable(
+            f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
+            f"{done.model}{trained}, {done.device} {done.precision}, {seconds:.1f} s"
+        )
+    )
+    for warning in warnings:
+        print_warning(f"{target}: {warning}")
+
+
+def to_json(outcome: Outcome) -> dict[str, Any]:
+    """The object of `--json` for one input (DESIGN section 5)."""
+    from mdrn_cli.restore import OVERLAP
+
+    about: dict[str, Any] = {
+        "schema": SCHEMA,
+        "input": str(outcome.job.source),
+        "output": None if outcome.job.problem else str(outcome.job.target),
+        "status": outcome.status,
+        "reason": outcome.job.skip or None,
+        "error": outcome.error.message if outcome.error else None,
+    }
+    done = outcome.facts
+    if done:
+        about |= {
+            "width": done.width,
+            "height": done.height,
+            "mode": done.mode,
+            "bit_depth": done.bit_depth,
+            "sigma": {"value": round(done.sigma, 3), "source": done.sigma_source},
+            "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
+            "device": done.device,
+            "precision": done.precision,
+            "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
+            "seconds": round(outcome.seconds, 3),
+            "warnings": list(outcome.warnings),
+        }
+    return about
+
+
+def _summary(outcomes: Sequence[Outcome], count: int) -> dict[str, Any]:
+    counts = Counter(outcome.status for outcome in outcomes)
+    return {
+        "schema": SUMMARY_SCHEMA,
+        "planned": counts["planned"],
+        "done": counts["done"],
+        "skipped": counts["skipped"],
+        "failed": counts["failed"],
+        "not_tried": count - len(outcomes),
+        "failures": [
+            {"input": str(outcome.job.source), "error": outcome.error.message} for outcome in outcomes if outcome.error
+        ],
+    }
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], summary: dict[str, Any]) -> None:
+    """The objects of `--json` in a file, and the folder for it where the run has made none.
+
+    Raises:
+        MdrnError: it cannot be written.
+    """
+    from mdrn_cli.files import behind_link, is_folder, write_atomically
+
+    about = {"results": [to_json(outcome) for outcome in outcomes], "summary": summary}
+    if not is_folder(path.parent):
+        with suppress(OSError):  # writing tells
+            path.parent.mkdir(parents=True)
+    write_atomically(behind_link(path), (json.dumps(about, indent=1) + "\n").encode())
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is the report of an earlier run, which that of a later run may replace."""
+    try:
+        return path.is_file() and json.loads(path.read_bytes())["summary"]["schema"] == SUMMARY_SCHEMA
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return False

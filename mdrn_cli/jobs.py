@@ -1,0 +1,271 @@
+"""What a run is to do: where each result goes and in which format, decided before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdrn_cli.encoding import format_of
+from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
+from mdrn_cli.image import FORMATS, find_images
+from mdrn_cli.pipes import PIPE
+
+OUTPUT_SUFFIX = "_mdrn"
+REPLACE_OR_KEEP = "use --overwrite to replace it, --skip-existing to keep it"
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Where results go.
+
+    Args:
+        output: file or folder, or `-`; None puts each result beside its input, `_mdrn` added to the name.
+        in_place: replace the inputs.
+        suffix: such as ".png"; None keeps the input's.
+        existing: what to do where a result exists already: "error", "skip" or "overwrite".
+        recursive: whether folders are searched at any depth.
+        folder: whether `output` is a folder, also where none of that name exists.
+    """
+
+    output: Path | None = None
+    in_place: bool = False
+    suffix: str | None = None
+    existing: str = "error"
+    recursive: bool = False
+    folder: bool = False
+
+    def __post_init__(self) -> None:
+        if self.in_place and (self.output or self.suffix):
+            raise UsageError("--in-place excludes --output and --format")
+        if self.suffix and self.suffix not in FORMATS:
+            raise UsageError(f"no format {self.suffix[1:]!r}", f"formats are: {', '.join(sorted(FORMATS))}")
+
+    @property
+    def beside(self) -> bool:
+        """Whether results lie beside their inputs, under names of their own."""
+        return self.output is None and not self.in_place
+
+
+@dataclass(frozen=True)
+class Job:
+    """One input and where its result goes.
+
+    Attributes:
+        source: the input; `-` is standard input.
+        target: where its result goes; `-` is standard output.
+        skip: why there is nothing to do; empty where there is.
+        existing: what to do where the result has come to exist by the time it would be written: see Naming.
+        problem: why nothing can come of it, where that is known beforehand; there is no target then.
+        kind: format of the result as Pillow names it; empty where there is nothing to write.
+    """
+
+    source: Path
+    target: Path
+    skip: str = ""
+    existing: str = "overwrite"
+    problem: MdrnError | None = None
+    kind: str = ""
+
+
+def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
+    """Decide what is to be done, before anything is.
+
+    Args:
+        inputs: files, and folders (whose tree is mirrored under the output folder); or `-` alone.
+        naming: where results go.
+
+    Returns:
+        A job for each image; and for each input that is missing or cannot be listed, and each folder
+        without images, one that tells of the problem.
+
+    Raises:
+        UsageError: two results would have one name, a result exists already, an output folder is missing,
+            or its format is unknown or not the one asked for.
+    """
+    piped = PIPE in inputs or naming.output == PIPE
+    jobs = [_plan_pipe(inputs, naming)] if piped else _plan_inputs(inputs, naming)
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
+    if naming.in_place:
+        raise UsageError("--in-place needs files, not pipes")
+    if len(inputs) != 1 or naming.output is None:
+        raise UsageError("- takes a single input and needs --output")
+    if naming.output == PIPE:
+        if naming.suffix is None:
+            raise UsageError("stdout has no file name to tell the format", "give --format")
+        return Job(inputs[0], PIPE, kind=FORMATS[naming.suffix])
+    if naming.folder or is_folder(naming.output):
+        raise UsageError(f"{naming.output} is a folder, and what comes from a pipe has no name", "name a file")
+    require_folder(naming.output.parent)
+    return _plan_file(PIPE, naming.output, naming.suffix, naming.existing)
+
+
+def _plan_inputs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
+    into_folder = _goes_into_folder(inputs, naming)
+    if naming.output is not None and not into_folder:
+        require_folder(naming.output.parent)
+    originals = _originals([source for source in inputs if not is_folder(source)])
+    jobs: list[Job] = []
+    for source in inputs:
+        if _is_missing(source):
+            jobs.append(_hopeless(source, InputError(f"no file or folder {source}")))
+        elif is_folder(source):
+            jobs += _plan_folder(source, naming)
+        elif naming.beside and (original := _original_of(source, originals)):
+            jobs.append(Job(source, source, f"it is the result of {original}"))
+        else:
+            jobs.append(_plan_named(source, source.name, naming, into_folder, naming.existing))
+    return jobs
+
+
+def _goes_into_folder(inputs: Sequence[Path], naming: Naming) -> bool:
+    """Whether the output is the folder of the results, not the name of one."""
+    several = len(inputs) > 1 or is_folder(inputs[0])
+    if naming.output is None:
+        return several
+    nameless = not (naming.output.suffix or naming.suffix)
+    into_folder = several or naming.folder or nameless or is_folder(naming.output)
+    if into_folder and exists(naming.output) and not is_folder(naming.output):
+        if several:
+            raise UsageError(f"{naming.output} is a file; several results need a folder")
+        raise UsageError(
+            f"{naming.output} is a file, not a folder", "give --format to write a file of that name" if nameless else ""
+        )
+    return into_folder
+
+
+def _is_missing(source: Path) -> bool:
+    """Whether there is nothing of that name; what cannot be told is left to be found when it is read."""
+    try:
+        source.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _hopeless(source: Path, problem: MdrnError) -> Job:
+    """The job of an input that has no images, so that it is told of with the failures."""
+    return Job(source, source, problem=problem)
+
+
+def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
+    unreadable: list[OSError] = []
+    files = find_images(folder, naming.recursive, unreadable.append)
+    if naming.output is not None:
+        files = _without_results(files, folder, naming.output, naming.suffix is not None)
+    elif naming.beside:
+        originals = _originals(files)
+        files = [f for f in files if not _original_of(f, originals)]
+    if not files and not unreadable:
+        hint = "" if naming.recursive else "use --recursive for nested folders"
+        return [_hopeless(folder, InputError(f"no images in {folder}", hint))]
+    existing = "skip" if naming.existing == "error" else naming.existing
+    jobs = [_plan_named(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    return jobs + [_unlisted(error) for error in unreadable]
+
+
+def _unlisted(error: OSError) -> Job:
+    folder = Path(error.filename)
+    return _hopeless(folder, InputError(f"cannot list {folder} ({error.strerror})"))
+
+
+def _without_results(files: list[Path], folder: Path, output: Path, renamed: bool) -> list[Path]:
+    """Files of a folder but those in an output folder within it, however the two are spelled."""
+    root, out = real_path(folder), real_path(output)
+    if out == root and not renamed:
+        raise UsageError(f"results in {output} would replace the inputs", "use --in-place, or another folder")
+    within = root in out.parents
+    return [f for f in files if not (within and (root / f.relative_to(folder)).is_relative_to(out))]
+
+
+def _originals(files: Sequence[Path]) -> dict[tuple[Path, str], Path]:
+    """Images by folder and name without suffix, as their results can be told by."""
+    return {(real_path(file.parent), file.stem): file for file in files if file.suffix.lower() in FORMATS}
+
+
+def _original_of(file: Path, originals: dict[tuple[Path, str], Path]) -> Path | None:
+    """The file that an earlier run has made this one of, beside it, so that it is not taken for an input."""
+    stem = file.stem.removesuffix(OUTPUT_SUFFIX)
+    return None if stem == file.stem else originals.get((real_path(file.parent), stem))
+
+
+def _plan_named(source: Path, name: str, naming: Naming, into_folder: bool, existing: str) -> Job:
+    """The job of a file; `name` is its path below the output folder."""
+    if naming.in_place:
+        return Job(source, source, kind=_kind(source, None))
+    if naming.output is not None and not into_folder:
+        return _plan_file(source, naming.output, naming.suffix, existing)
+    beside = source.with_name(f"{source.stem}{OUTPUT_SUFFIX}{source.suffix}")
+    target = beside if naming.output is None else naming.output / name
+    return _plan_file(source, target.with_suffix(naming.suffix or target.suffix), naming.suffix, existing)
+
+
+def _plan_file(source: Path, target: Path, suffix: str | None, existing: str) -> Job:
+    kind = _kind(target, suffix)
+    if existing == "skip" and exists(target):
+        return Job(source, target, kept(target), existing, kind=kind)
+    refuse_existing(target, existing == "overwrite", REPLACE_OR_KEEP)
+    return Job(source, target, existing=existing, kind=kind)
+
+
+def kept(target: Path) -> str:
+    """Why a job is skipped whose result there is."""
+    return f"{target} exists already"
+
+
+def _kind(target: Path, suffix: str | None) -> str:
+    """The format of a result: what the name of the file says that is replaced or made, else what is asked for."""
+    replaced = behind_link(target)
+    named = FORMATS.get(replaced.suffix.lower()) or FORMATS.get(target.suffix.lower())
+    if suffix is None:
+        return named or format_of(target)
+    if named not in (None, FORMATS[suffix]):
+        raise UsageError(
+            f"--format {suffix[1:]} is not the format of {replaced}", "leave --format out, or change the suffix"
+        )
+    return FORMATS[suffix]
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    # Not of results that earlier runs have left: these are to be replaced by those of this one, if asked for.
+    live = [job for job in jobs if not job.problem and not (job.skip and job.target == job.source)]
+    sources: dict[Path, Path] = {}
+    inputs = {real_path(job.source) for job in live}
+    for job in live:
+        target = real_path(job.target)
+        if target in sources:
+            raise UsageError(
+                f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
+            )
+        if target in inputs and job.target != job.source and not job.skip:
+            raise UsageError(f"the result of {job.source} would replace the input {job.target}")
+        sources[target] = job.source
+
+
+def refuse_extra(path: Path, jobs: Sequence[Job], overwrite: bool) -> None:
+    """Tell, before any work, that a file that a run is to write beside its results cannot be written.
+
+    Args:
+        path: the file.
+        jobs: of the run.
+        overwrite: whether a file of that name may be replaced.
+
+    Raises:
+        UsageError: it is an input or a result of the run, exists already, or has no folder.
+    """
+    if path == PIPE:
+        raise UsageError("only --output can be -, for stdout")
+    real = real_path(path)
+    if any(real in (real_path(job.source), real_path(job.target)) for job in jobs):
+        raise UsageError(f"{path} is an input or a result of this run", "give it another name")
+    refuse_existing(path, overwrite)
+    # A folder of results need not be there yet.
+    if not any(real_path(job.target).is_relative_to(real.parent) for job in jobs if not job.problem):
+        require_folder(path.parent)

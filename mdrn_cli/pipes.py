@@ -1,0 +1,29 @@
+"""Standard input and output, which a path of `-` stands for."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from mdrn_cli.image import read_content
+
+PIPE = Path("-")
+
+
+def readable(path: Path) -> Path | bytes:
+    """What `read_picture` takes for a path of the command line: for `-` the content of standard input.
+
+    Raises:
+        InputError: standard input is no image.
+    """
+    return read_content(sys.stdin.buffer, "the input") if path == PIPE else path
+
+
+def write_stdout(content: bytes) -> None:
+    """Put the content of a file out on standard output.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+    """
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()

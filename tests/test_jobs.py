@@ -1,0 +1,137 @@
+"""What a run is to do, decided before anything is: what is an input, what a result, where it goes."""
+
+from pathlib import Path
+
+import pytest
+from conftest import run_mdrn
+from PIL import Image
+
+from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.jobs import Naming, plan_jobs
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The current folder, with two images, one of them in capitals."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.jpg", "B.JPG"):
+        Image.new("RGB", (40, 24), "gray").save(tmp_path / name)
+    return tmp_path
+
+
+def planned(*inputs: str, **naming: object) -> list[str]:
+    """Targets of the jobs that would be done."""
+    jobs = plan_jobs([Path(name) for name in inputs], Naming(**naming))
+    return [str(job.target) for job in jobs if not job.skip and not job.problem]
+
+
+@pytest.mark.parametrize("spelled", ["restored", "./restored", "{here}/restored", "../{name}/restored"])
+def test_results_in_a_folder_within_are_not_denoised_again_however_it_is_spelled(folder, spelled):
+    output = Path(spelled.format(here=folder, name=folder.name))
+    (folder / "restored").mkdir()
+    (folder / "restored" / "a.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    for inputs in (".", str(folder)):
+        assert planned(inputs, output=output, recursive=True) == [str(output / "B.JPG")]
+
+
+def test_nor_are_they_through_a_link(folder):
+    (folder / "restored").mkdir()
+    (folder / "restored" / "old.jpg").touch()
+    (folder / "link").symlink_to("restored")
+    assert planned(".", output=Path("link"), recursive=True) == ["link/B.JPG", "link/a.jpg"]
+
+
+def test_a_folder_is_mirrored_into_one_above_it(folder):
+    (folder / "raw").mkdir()
+    (folder / "raw" / "new.jpg").touch()
+    assert planned("raw", output=folder) == [str(folder / "new.jpg")]
+
+
+def test_results_do_not_go_into_the_folder_of_their_inputs(folder):
+    with pytest.raises(UsageError, match="would replace the inputs"):
+        planned(".", output=folder, existing="overwrite")
+    assert planned(".", output=folder, suffix=".png") == [str(folder / "B.png"), str(folder / "a.png")]
+
+
+def test_results_named_in_a_list_are_skipped_and_it_is_said_why(folder):
+    for name in ("a_mdrn.jpg", "B_mdrn.JPG", "a_mdrn_mdrn.jpg"):
+        (folder / name).touch()
+    named = [Path(name) for name in ("B.JPG", "B_mdrn.JPG", "a.jpg", str(folder / "a_mdrn.jpg"), "a_mdrn_mdrn.jpg")]
+    jobs = plan_jobs(named, Naming(existing="skip"))
+    assert [job.skip for job in jobs] == [
+        "B_mdrn.JPG exists already",
+        "it is the result of B.JPG",
+        "a_mdrn.jpg exists already",
+        "it is the result of a.jpg",
+        f"it is the result of {folder}/a_mdrn.jpg",
+    ]
+    assert planned(*map(str, named), existing="overwrite") == ["B_mdrn.JPG", "a_mdrn.jpg"]
+
+
+def test_a_result_named_alone_or_for_another_folder_is_denoised(folder):
+    (folder / "a_mdrn.jpg").touch()
+    assert planned("a_mdrn.jpg") == ["a_mdrn_mdrn.jpg"]
+    assert planned("a.jpg", "a_mdrn.jpg", output=Path("out")) == ["out/a.jpg", "out/a_mdrn.jpg"]
+    assert planned("a.jpg", "a_mdrn.jpg", in_place=True) == ["a.jpg", "a_mdrn.jpg"]
+
+
+def test_results_of_names_in_capitals_are_not_inputs_of_the_next_run(folder):
+    for name in ("a_mdrn.jpg", "B_mdrn.JPG"):
+        (folder / name).touch()
+    assert [job.source.name for job in plan_jobs([folder], Naming())] == ["B.JPG", "a.jpg"]
+
+
+def test_an_output_without_suffix_is_a_folder(folder):
+    assert planned("a.jpg", output=Path("out")) == ["out/a.jpg"]
+    assert planned("a.jpg", output=Path("out.d"), folder=True) == ["out.d/a.jpg"]
+    assert planned("a.jpg", output=Path("out"), suffix=".png", folder=True) == ["out/a.png"]
+    (folder / "out").touch()
+    with pytest.raises(UsageError, match="out is a file, not a folder") as caught:
+        planned("a.jpg", output=Path("out"))
+    assert "--format" in caught.value.hint
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("output", ["out", "out/", "out.d/"])
+def test_a_pattern_that_matches_one_file_goes_into_the_folder(output):
+    done = run_mdrn("denoise", "a.jpg", "-o", output, "--dry-run")
+    assert done.stdout == f"a.jpg -> {output.strip('/')}/a.jpg\n"
+
+
+@pytest.mark.usefixtures("folder")
+def test_with_a_format_an_output_without_suffix_is_a_file(folder):
+    (job,) = plan_jobs([Path("a.jpg")], Naming(Path("out"), suffix=".png"))
+    assert (str(job.target), job.kind) == ("out", "PNG")
+    (job,) = plan_jobs([Path("a.jpg")], Naming(Path("out.v2"), suffix=".png"))
+    assert (str(job.target), job.kind) == ("out.v2", "PNG")
+    assert plan_jobs([Path("a.jpg")], Naming(Path("o.jpeg"), suffix=".jpg"))[0].kind == "JPEG"
+    (folder / "link.png").symlink_to("a.jpg")
+    for naming in (Naming(Path("o.jpg"), suffix=".png"), Naming(Path("link.png"), suffix=".png", existing="overwrite")):
+        with pytest.raises(UsageError, match="--format png is not the format of"):
+            plan_jobs([Path("B.JPG")], naming)
+
+
+def test_the_format_is_that_of_the_file_behind_a_link(folder):
+    (folder / "store").mkdir()
+    (folder / "store" / "0123").write_bytes((folder / "a.jpg").read_bytes())
+    for name, target, kind in (
+        ("1.png", "a.jpg", "JPEG"),
+        ("2.png", "store/0123", "PNG"),
+        ("3.png", "none.jpg", "PNG"),
+    ):
+        (folder / name).symlink_to(target)
+        (job,) = plan_jobs([Path("B.JPG")], Naming(Path(name), existing="overwrite"))
+        assert job.kind == kind
+    (job,) = plan_jobs([Path("1.png")], Naming(in_place=True))
+    assert (job.kind, job.target) == ("JPEG", Path("1.png"))
+
+
+def test_an_input_without_images_is_a_problem_of_its_own(folder):
+    (folder / "empty" / "deeper").mkdir(parents=True)
+    (folder / "broken.png").symlink_to("nowhere.png")
+    inputs = [Path(name) for name in ("empty", "a.jpg", "none.png", "none.png", "broken.png", "a.jpg/b.png")]
+    jobs = plan_jobs(inputs, Naming())
+    assert [type(job.problem) for job in jobs] == [InputError, type(None), *[InputError] * 4]
+    assert jobs[0].problem
+    assert "--recursive" in jobs[0].problem.hint
+    assert not plan_jobs([Path("empty")], Naming(recursive=True))[0].problem.hint
