@@ -21,11 +21,11 @@ from mdrn_cli.files import (
     write_atomically,
     write_error,
 )
-from mdrn_cli.image import read_picture
+from mdrn_cli.image import kind_of, read_picture
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
-from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
+from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Facts, OnTile, Restorer
 
 LOOKAHEAD = 1
 """Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""
@@ -143,9 +143,10 @@ class _InTurn(Executor):
 
 @dataclass(frozen=True)
 class _Input:
-    """A picture read, what its file was then (see `_stamp`), and the seconds it took."""
+    """A picture read and from what, what its file was then (see `_stamp`), and the seconds it took."""
 
     picture: Picture
+    source: Path | bytes
     stamp: tuple[int, ...]
     seconds: float
 
@@ -153,7 +154,8 @@ class _Input:
 def _read(job: Job) -> _Input:
     began = time.perf_counter()
     stamp = _stamp(job.source)
-    return _Input(read_picture(readable(job.source)), stamp, time.perf_counter() - began)
+    source = readable(job.source)
+    return _Input(read_picture(source), source, stamp, time.perf_counter() - began)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -212,9 +214,29 @@ def _restore(
         spent = given.seconds + time.perf_counter() - began
     except Exception as error:
         return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
-    # The picture as read is let go where nobody wants it any more: encoding takes its room.
-    before = given.picture if finish.on_restored else None
-    return writer.submit(finish, job, given.stamp, before, restored, facts, spent)
+    result = _Result(
+        restored,
+        facts,
+        given.stamp,
+        # The picture as read is let go where nobody wants it any more: encoding takes its room.
+        before=given.picture if finish.on_restored else None,
+        same_as=given.source if restored.channels is given.picture.channels else None,
+        seconds=spent,
+    )
+    return writer.submit(finish, job, result)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A picture restored and what was done, the stamp of its file, the picture before where it is still wanted, where
+    nothing was done what it came from, and the seconds it took."""
+
+    picture: Picture
+    facts: Facts
+    stamp: tuple[int, ...]
+    before: Picture | None
+    same_as: Path | bytes | None
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -224,24 +246,32 @@ class _Finish:
     save: SaveOptions
     on_restored: OnRestored | None
 
-    def __call__(
-        self, job: Job, stamp: tuple[int, ...], before: Picture | None, restored: Picture, facts: Facts, spent: float
-    ) -> Outcome:
+    def __call__(self, job: Job, result: _Result) -> Outcome:
         began = time.perf_counter()
         try:
-            content, warnings = encode_picture(restored, job.kind, self.save)
+            content, warnings = self._content(job, result)
             if outcome := _appeared(job):
                 return outcome
-            if job.target == job.source != PIPE and _stamp(job.source) != stamp:
+            if job.target == job.source != PIPE and _stamp(job.source) != result.stamp:
                 raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
             _write(job.target, content)
         except BrokenPipeError:
             raise
         except Exception as error:
             return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
-        if self.on_restored and before:
-            self.on_restored(before, restored)
-        return Outcome(job, DONE, None, facts, restored.warnings + warnings, spent + time.perf_counter() - began)
+        if self.on_restored and result.before:
+            self.on_restored(result.before, result.picture)
+        return Outcome(job, DONE, None, result.facts, warnings, result.seconds + time.perf_counter() - began)
+
+    def _content(self, job: Job, result: _Result) -> tuple[bytes, tuple[str, ...]]:
+        """What to write, and warnings. A file to which nothing was done is taken as it is: decoded and encoded again it
+        would lose, if it is a JPEG."""
+        if result.same_as and self.save == SaveOptions():
+            same = result.same_as if isinstance(result.same_as, bytes) else result.same_as.read_bytes()
+            if kind_of(same) == job.kind:
+                return same, (NO_NOISE,)
+        content, lost = encode_picture(result.picture, job.kind, self.save)
+        return content, result.picture.warnings + lost
 
 
 def _write(target: Path, content: bytes) -> None:

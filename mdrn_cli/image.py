@@ -41,7 +41,13 @@ FORMATS = {
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_OTHER_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF", b"BM")
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WEBP",
+    b"BM": "BMP",
+    **dict.fromkeys(_TIFF_STARTS, "TIFF"),
+}
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _STRIP = 256
@@ -137,6 +143,11 @@ def read_picture(source: Path | bytes) -> Picture:
     return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
 
 
+def kind_of(content: bytes) -> str | None:
+    """The format, as `FORMATS` calls it, that content begins as."""
+    return next((kind for start, kind in _STARTS.items() if content.startswith(start)), None)
+
+
 def _name(source: Path | bytes) -> str:
     return "the input" if isinstance(source, bytes) else str(source)
 
@@ -148,7 +159,7 @@ def read_content(stream: IO[bytes], name: str) -> bytes:
         InputError: it does not begin as an image, or is larger than any.
     """
     start = stream.read(16)
-    if not start.startswith((*_TIFF_STARTS, *_OTHER_STARTS)):
+    if not kind_of(start):
         raise InputError(f"{name} is not an image that can be read")
     content = start + stream.read(LARGEST_CONTENT)
     if len(content) > LARGEST_CONTENT:

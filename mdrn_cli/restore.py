@@ -42,6 +42,8 @@ FLOAT_LIMIT = 4.0
 NOISELESS = 0.5
 """Estimated noise level below which a picture is left alone: half a step of 8 bits."""
 
+NO_NOISE = "no noise was found; the picture is left as it is"
+
 OnTile = Callable[[int, int], None]
 """Called with (tiles done, tiles in all), first with 0 done."""
 
@@ -271,7 +273,8 @@ class Restorer:
         self._denoisers = Denoisers(options.model, options.device, options.precision, options.manifests)
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
-        """Restore one picture; the result has the alpha and metadata of the input.
+        """Restore one picture; the result has the alpha and metadata of the input. Where no noise is found it has the
+        very channels of the input, and the warning NO_NOISE.
 
         Raises:
             InputError: its noise level cannot be estimated.
@@ -290,7 +293,7 @@ class Restorer:
         denoiser = self._denoisers.find("gray" if tone else picture.color, sigma)
         tile = self._tile(picture, denoiser.engine)
         if estimated is not None and estimated < NOISELESS:
-            restored = picture.warned("no noise was found; the pixels are left as they are")
+            restored = picture.warned(NO_NOISE)
         else:
             restored = replace(picture, channels=self._restored(picture, toned(denoiser, tone), tile, on_tile))
         _, height, width = picture.channels.shape

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
+from mdrn_cli.encoding import SaveOptions
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture, read_uint8
@@ -279,6 +281,28 @@ def test_the_level_estimated_of_a_jpeg_restores_it_as_well_as_any(tmp_path, phot
     estimated, reached = restored(None)
     assert 0.8 * sigma < estimated < 1.7 * sigma
     assert reached > max(restored(sigma * factor)[1] for factor in (0.7, 1.0, 1.4)) - 0.5
+
+
+def test_a_file_without_noise_is_copied_unless_more_is_asked_for(tmp_path, tiny_weights):
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3))
+    smooth, options = tmp_path / "smooth.jpg", DenoiseOptions(None, str(tiny_weights("color")))
+    Image.fromarray(ramp).save(smooth, quality=80, comment=b"kept")
+    content = smooth.read_bytes()
+    (tmp_path / "named.png").write_bytes(content)  # a JPEG under another name
+
+    def result(source: Path, target: Path | None, save: SaveOptions | None = None) -> Path:
+        jobs = plan_jobs([source], Naming(target, in_place=target is None))
+        (outcome,) = run_jobs(jobs, options, save=save)
+        assert outcome.status == "done", outcome.error
+        assert "no noise was found" in outcome.warnings[0]
+        return outcome.job.target
+
+    assert result(smooth, tmp_path / "copy.jpg").read_bytes() == content
+    for save in (SaveOptions(quality=70), SaveOptions(strip_metadata=True)):
+        assert result(smooth, tmp_path / f"{save.quality}.jpg", save).read_bytes() != content
+    assert Image.open(result(smooth, tmp_path / "a.png")).format == "PNG"
+    assert Image.open(result(tmp_path / "named.png", tmp_path / "b.png")).format == "PNG"
+    assert result(smooth, None).read_bytes() == content
 
 
 def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
