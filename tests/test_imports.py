@@ -14,6 +14,7 @@ LEAVES = {
     "configfile",
     "metadata",
     "stretch",
+    "levels",
     "model",
     "losses",
     "metrics",

@@ -109,7 +109,7 @@ def _measure(
 ) -> list[Result]:
     from mdrn_cli.bench import measure
     from mdrn_cli.datasets import PAPER_SIGMAS
-    from mdrn_cli.restore import check_sigma
+    from mdrn_cli.levels import check_sigma
 
     for value in sigmas or ():
         check_sigma(value)
