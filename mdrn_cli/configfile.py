@@ -16,6 +16,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+_NOT_JSON = {"Infinity": "inf", "-Infinity": "-inf", "NaN": "nan"}
+"""What Python writes into JSON, as TOML has it."""
+
 
 def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
     """The values of a file.
@@ -46,6 +49,16 @@ def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
 
 
 def format_config(values: Mapping[str, Any]) -> str:
-    """TOML that `read_config` takes; keys whose value is None are left out."""
-    # A JSON string, number or boolean is one of TOML, too.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+    """TOML that `read_config` takes.
+
+    Keys whose value is None are left out; a path that is not Unicode, which TOML cannot hold, is left as a comment.
+    """
+    return "".join(_line(key, value) for key, value in values.items() if value is not None)
+
+
+def _line(key: str, value: object) -> str:
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return f"# {key} is not Unicode: {value!a}\n"
+    # What JSON has is TOML, too, but for a character in strings and for what is no number in JSON.
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return f"{key} = {_NOT_JSON.get(text, text)}\n"

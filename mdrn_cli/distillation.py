@@ -10,13 +10,14 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.trainconfig import Distillation, TrainConfig
-from mdrn_cli.training import DrawNoise, Network, Report, StepLoss, noisy_version, run_with
+from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import find_weights
 
 
@@ -68,14 +69,21 @@ def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, block
             with suppress(WeightsError):
                 return find_weights(family, color, sigma)[0]
         teacher = "auto"
-    return find_weights(teacher or "mdrn", color, sigma)[0]
+    try:
+        return find_weights(teacher or "mdrn", color, sigma)[0]
+    except UsageError as error:
+        raise UsageError(error.message, "leave --teacher out to have one chosen") from error
+    except WeightsError as error:
+        if teacher:
+            raise
+        raise WeightsError(error.message, "give --teacher FILE, one trained by `mdrn train --blocks 8`") from error
 
 
 def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Checkpoint) -> None:
     """Refuse a pair that makes no sense.
 
     Raises:
-        UsageError: widths or color modes differ, or the noise levels are not those the mode asks for.
+        UsageError: widths or color modes differ, or size or noise level of the teacher are not what the mode asks for.
     """
     theirs, ours = teacher.config, config.network
     if theirs.features != ours.features:
@@ -88,6 +96,11 @@ def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Chec
         raise UsageError(
             f"hads needs one noise level: the teacher has {teacher.sigma:g}, the student {config.sigma:g}",
             "hmds is for a teacher at a lower level",
+        )
+    if distillation.mode == "hads" and theirs.blocks <= ours.blocks:
+        raise UsageError(
+            f"hads needs a teacher larger than the student: {theirs.blocks} blocks are not more than {ours.blocks}",
+            "give a larger --teacher, or fewer --blocks",
         )
     if distillation.mode == "hmds" and teacher.sigma >= config.sigma:
         raise UsageError(

@@ -181,7 +181,7 @@ class Engine:
                 self._exact = self._exact or self._build(torch.float32)
                 denoised = self._run(self._exact, image)
         except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             # Leaving this block drops the traceback, and with it the tensors of the failed attempt.
         else:
@@ -199,6 +199,7 @@ class Engine:
             return denoised
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error is that of memory running out, on whatever device."""
     # On the CPU torch raises a bare RuntimeError from its allocator.
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)

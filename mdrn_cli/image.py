@@ -27,6 +27,7 @@ from mdrn_cli.files import is_folder
 from mdrn_cli.jpeg import read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import from_unit
 from mdrn_cli.png import read_color_chunks
 
 FORMATS = {
@@ -50,6 +51,8 @@ _STARTS = {
 }
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
+_BITS_PER_SAMPLE = 258
+"""A tag of TIFF."""
 _STRIP = 256
 """Rows that are copied at a time."""
 _WHITE_IS_ZERO, _PALETTE = 0, 3
@@ -107,17 +110,23 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height that an image's header tells; its pixels are not decoded.
+    """Width and height that an image's header tells; pixels are decoded only of a TIFF that Pillow cannot open.
 
     Raises:
         InputError: the file is missing or no image.
     """
-    with _opened(path) as file:
-        return file.size
+    try:
+        with _opened(path) as file:
+            return file.size
+    except InputError:
+        if not _starts_as_tiff(path):
+            raise
+    _, height, width = read_picture(path).channels.shape
+    return width, height
 
 
 def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
-    """An 8-bit image without alpha, as benchmarks and training take it.
+    """An image as benchmarks and training take it: 8 bits, to which more are rounded, without alpha.
 
     Args:
         path: the file.
@@ -127,11 +136,28 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
         uint8 (H, W, C), C being 1 or 3.
 
     Raises:
-        InputError: the file is missing, no image, or damaged.
+        InputError: the file is missing, no image, damaged, or of a depth that is not handled.
     """
-    with _opened(path) as file:
-        pixels = np.asarray(file.convert("L" if color == "gray" else "RGB"))
+    pixels = _read_eight_bits(path, color)
+    if pixels is None:
+        picture = read_picture(path).to_color(color)
+        return np.ascontiguousarray(from_unit(picture.pixels, "uint8").transpose(1, 2, 0))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
+    """An image as Pillow converts it; None where there are more bits, which it clips or cuts off, and of a TIFF that it
+    cannot open."""
+    try:
+        with _opened(path) as file:
+            bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+            if _is_deep(file) or file.mode == "F" or max(bits) > 8:
+                return None
+            return np.asarray(file.convert("L" if color == "gray" else "RGB"))
+    except InputError:
+        if not _starts_as_tiff(path):
+            raise
+    return None
 
 
 def read_picture(source: Path | bytes) -> Picture:

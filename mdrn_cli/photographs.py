@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from mdrn_cli.cache import cache_root
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import real_path, write_atomically
 from mdrn_cli.image import find_images, read_size, read_uint8
 from mdrn_cli.model import COLOR_CHANNELS
 
 READERS = 8
 FOLDER = "photographs"
-FORMAT = "mdrn.photographs/1"
+FORMAT = "mdrn.photographs/2"
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,6 @@ class PhotoFolder:
     unreadable: list[tuple[Path, str]]
     map: Path | None = None
 
-    @property
-    def photos(self) -> list[NDArray[np.uint8]]:
-        """Each photograph, uint8 (H, W, C), without a copy."""
-        ends = np.cumsum([height * width for height, width in self.shapes])
-        parts = np.split(self.pixels, ends[:-1])
-        return [part.reshape(*shape, -1) for part, shape in zip(parts, self.shapes, strict=True)]
-
 
 def _ignore(*_: object) -> None:
     pass
@@ -66,12 +59,14 @@ class Reading:
     Attributes:
         planned: before the first is decoded: how many they are, bytes they take decoded, the memory map or None.
         file: (files read, files in all), after each.
-        read: in the end: the photographs, and how many of them are smaller than a patch.
+        unreadable: a file that is skipped, and why.
+        too_small: in the end: how many photographs are smaller than a patch.
     """
 
     planned: Callable[[int, int, Path | None], None] = _ignore
     file: Callable[[int, int], None] = _ignore
-    read: Callable[[PhotoFolder, int], None] = _ignore
+    unreadable: Callable[[Path, str], None] = _ignore
+    too_small: Callable[[int], None] = _ignore
 
 
 def read_photographs(folder: Path, color: str, memory: float = math.inf, reading: Reading | None = None) -> PhotoFolder:
@@ -105,17 +100,21 @@ def read_photographs(folder: Path, color: str, memory: float = math.inf, reading
     return _read_into_memory(files, color, sum(pixels), reading)
 
 
-def each_photograph(folder: Path, color: str) -> Iterator[NDArray[np.uint8]]:
-    """The readable images under `folder`, one at a time; see `read_photographs`.
+def each_photograph(
+    folder: Path, color: str, unreadable: Callable[[Path, str], None] = _ignore
+) -> Iterator[NDArray[np.uint8]]:
+    """The readable images under `folder`, one at a time; see `read_photographs`. What is not readable is told.
 
     Raises:
         InputError: there is none.
     """
-    none = True
-    for result in _decoded(find_images(folder), color, Reading()):
-        if not isinstance(result, str):
-            none = False
-            yield result
+    files, none = find_images(folder), True
+    for file, result in zip(files, _decoded(files, color, Reading()), strict=True):
+        if isinstance(result, str):
+            unreadable(file, result)
+            continue
+        none = False
+        yield result
     if none:
         raise _nothing_readable()
 
@@ -134,8 +133,17 @@ def _nothing_readable() -> InputError:
 
 
 def _key(files: Sequence[Path], color: str) -> str:
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(str(real_path(file)), *_size_and_time(file)) for file in files]
     return hashlib.sha256(json.dumps([FORMAT, color, stats]).encode()).hexdigest()
+
+
+def _size_and_time(file: Path) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last change; zeros of what cannot be had, such as a link to nothing."""
+    try:
+        about = file.stat()
+    except OSError:
+        return 0, 0
+    return about.st_size, about.st_mtime_ns
 
 
 def _count_pixels(file: Path) -> int:
@@ -238,15 +246,15 @@ def _write_map(path: Path, files: Sequence[Path], color: str, size: int, reading
 
 def _open_map(path: Path, color: str) -> PhotoFolder | None:
     """The photographs of a complete map, or None."""
-    index = path.with_suffix(".json")
-    if not index.is_file() or not path.is_file():
+    try:
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        shapes = [(height, width) for height, width in about["shapes"]]
+        shape = sum(height * width for height, width in shapes), COLOR_CHANNELS[color]
+        files = [Path(file) for file in about["files"]]
+        unreadable = [(Path(file), reason) for file, reason in about["unreadable"]]
+        if path.stat().st_size != math.prod(shape):
+            return None
+    except (OSError, ValueError, KeyError, TypeError):  # there is no index, or it is damaged
         return None
-    about = json.loads(index.read_text(encoding="utf-8"))
-    shapes = [(height, width) for height, width in about["shapes"]]
-    pixels, channels = sum(height * width for height, width in shapes), COLOR_CHANNELS[color]
-    if path.stat().st_size != pixels * channels:
-        return None
-    unreadable = [(Path(file), reason) for file, reason in about["unreadable"]]
     # Copy on write: torch wants arrays it could write to, and nothing writes.
-    mapped = np.memmap(path, np.uint8, "c", shape=(pixels, channels))
-    return PhotoFolder(mapped, shapes, [Path(file) for file in about["files"]], unreadable, path)
+    return PhotoFolder(np.memmap(path, np.uint8, "c", shape=shape), shapes, files, unreadable, path)

@@ -15,6 +15,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine, release_freed_memory
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES, Record, choose
 from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import estimate_sigma
@@ -36,7 +37,6 @@ LARGE_PICTURE = 2**26
 """Bytes from which on a picture being written should not have the features of the last tile beside it;
 fetching these pages again is nothing beside the time its tiles take."""
 
-LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 FLOAT_LIMIT = 4.0
 """Intensity that floats stay below, noise and all, if white is 1 in them."""
 NOISELESS = 0.5
@@ -119,18 +119,6 @@ class Facts:
     precision: str
     tile: int
     tiles: int
-
-
-def check_sigma(sigma: float) -> None:
-    """Refuse a noise level that cannot be meant.
-
-    Raises:
-        UsageError: not in [1, 100]; a value below 1 gets a hint on the scale.
-    """
-    if 0 < sigma < 1:
-        raise UsageError(f"sigma {sigma:g} is below 1", f"sigma is on the 0-255 scale: did you mean {sigma * 255:.3g}?")
-    if not LOWEST_SIGMA <= sigma <= HIGHEST_SIGMA:
-        raise UsageError(f"sigma must be from {LOWEST_SIGMA} to {HIGHEST_SIGMA}, not {sigma:g}")
 
 
 @dataclass(frozen=True)

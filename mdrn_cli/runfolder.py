@@ -26,8 +26,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mdrn_cli import __version__
-from mdrn_cli.errors import MdrnError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.errors import MdrnError, WeightsError
+from mdrn_cli.files import real_path, write_atomically
 
 STATE_FILE = "state.safetensors"
 LAST_FILE = "last.safetensors"
@@ -82,6 +83,12 @@ def clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for name in _FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def holds(folder: Path, path: Path) -> bool:
+    """Whether `clear` would remove a file."""
+    outer, inner = real_path(folder), real_path(path)
+    return any(inner.is_relative_to(outer / name) for name in (*_FILES, *_FOLDERS))
 
 
 def is_empty(folder: Path) -> bool:
@@ -148,8 +155,19 @@ def load_state(folder: Path, state: RunState) -> None:
             _load_optimizer(optimizer, _under(f"optimizer.{k}.", tensors))
         state.generator.set_state(tensors["rng"])
         state.counters = Counters(**{f.name: counters[f.name] for f in fields(Counters)})
-    except (SafetensorError, KeyError, RuntimeError, ValueError, OSError) as error:
+        # A kill after a validation, before the next save, leaves a best that the state does not know of.
+        state.counters.best_psnr = best_psnr(folder)
+    except (SafetensorError, LookupError, TypeError, RuntimeError, ValueError, OSError) as error:
         raise MdrnError(f"{path} does not fit this run ({error})", "resume with the options it began with") from error
+
+
+def best_psnr(folder: Path) -> float | None:
+    """Validation PSNR in dB that the best weights are kept for, None where there are none."""
+    try:
+        value = load_checkpoint(folder / BEST_FILE).record.get("best_psnr")
+    except WeightsError:
+        return None
+    return value if isinstance(value, float) else None
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
@@ -159,11 +177,22 @@ def saved_config(folder: Path) -> dict[str, Any]:
         MdrnError: there is no readable state.
     """
     path = folder / STATE_FILE
+    if not path.is_file():
+        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads(file.metadata()["config"]))
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        raise MdrnError(f"no run to resume in {folder} ({error})", _BEGIN) from error
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
+        raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
+
+
+def _begin_from(folder: Path) -> str:
+    """What can be done without a state."""
+    for path in (folder / LAST_FILE, folder / BEST_FILE):
+        if path.is_file():
+            return f"begin another run, in another folder, from the weights of this one: --init {path}"
+    return _BEGIN
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

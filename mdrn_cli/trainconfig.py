@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
-from mdrn_cli.errors import UsageError
+from mdrn_cli.engine import PRECISIONS
+from mdrn_cli.errors import MdrnError, UsageError, WeightsError
+from mdrn_cli.levels import HIGHEST_TRAINED, check_sigma
 from mdrn_cli.losses import LOSSES
 from mdrn_cli.model import MDRNConfig
 from mdrn_cli.optim import OPTIMIZERS
 
 SCHEDULES = ("cosine", "halving")
+MODES = ("hads", "hmds")
+"""Of distillation."""
 # What the paper's section 4.2 says (16 patches, Adam, 1e-4 halved on steps), and the plain choices where it is silent.
 # "fast" is our own recipe, the defaults (docs/training.md).
 PRESETS: dict[str, dict[str, Any]] = {
@@ -22,9 +28,46 @@ PRESETS: dict[str, dict[str, Any]] = {
         "optimizer": "adam",
         "learning_rate": 1e-4,
         "schedule": "halving",
+        "warmup": 0.0,
+        "clip": math.inf,
         "ema": 0.0,
     },
 }
+
+Rule = tuple[Callable[[Any], bool], str]
+"""What a value must fulfil, and that in words."""
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _one_of(known: Collection[str]) -> Rule:
+    return known.__contains__, f"one of {', '.join(known)}"
+
+
+_POSITIVE: Rule = (lambda value: 0 < value < math.inf, "finite and above 0")
+_NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "finite and at least 0")
+_INTERVAL: Rule = (lambda value: value >= 0, "at least 0")
+
+
+def _check(settings: TrainConfig | Distillation, rules: Mapping[str, Rule]) -> None:
+    """Hold every value to its annotation, and to its rule if it has one; None, where it may be, is held to none.
+
+    Raises:
+        UsageError: a value is of another type or makes no sense.
+    """
+    for name, annotation in get_type_hints(type(settings)).items():
+        value, types = getattr(settings, name), get_args(annotation) or (annotation,)
+        if not _is_of(value, types):
+            words = " or ".join(_WORDS[kind] for kind in types if kind in _WORDS)
+            raise UsageError(f"{name.replace('_', ' ')} must be {words}, not {value!r}")
+        fits, words = rules.get(name, (None, ""))
+        if fits and value is not None and not fits(value):
+            raise UsageError(f"{name.replace('_', ' ')} must be {words}, not {value!r}")
+
+
+def _is_of(value: object, types: Collection[type]) -> bool:
+    if isinstance(value, bool):  # to Python a whole number
+        return bool in types
+    return isinstance(value, tuple(types)) or (isinstance(value, int) and float in types)
 
 
 @dataclass(frozen=True)
@@ -40,7 +83,7 @@ class Distillation:
         shared_noise: HMDS only: the teacher sees the student's noise scaled down, not noise of its own.
 
     Raises:
-        UsageError: the mode is unknown or a weight negative.
+        UsageError: a value is of the wrong type or makes no sense.
     """
 
     mode: str
@@ -51,10 +94,25 @@ class Distillation:
     shared_noise: bool = True
 
     def __post_init__(self) -> None:
-        if self.mode not in ("hads", "hmds"):
-            raise UsageError(f"mode must be hads or hmds, not {self.mode!r}")
-        if min(self.weight, self.final_weight) < 0:
-            raise UsageError("the weight of distillation cannot be negative")
+        _check(self, _DISTILLATION_RULES)
+        check_sigma(self.teacher_sigma, HIGHEST_TRAINED)
+
+
+_DISTILLATION_RULES = {"mode": _one_of(MODES), "weight": _NOT_NEGATIVE, "final_weight": _NOT_NEGATIVE}
+_RULES = {
+    **dict.fromkeys(("iterations", "time_budget", "batch_size", "patch_size", "max_skipped"), _POSITIVE),
+    **dict.fromkeys(("learning_rate", "muon_learning_rate"), _POSITIVE),
+    **dict.fromkeys(("validate_every", "save_every", "cache_memory"), _INTERVAL),
+    "loss": _one_of(LOSSES),
+    "optimizer": _one_of(OPTIMIZERS),
+    "schedule": _one_of(SCHEDULES),
+    "precision": _one_of(PRECISIONS),
+    "halvings": (lambda value: 0 <= value <= 1000, "from 0 to 1000"),
+    "warmup": (lambda value: 0 <= value <= 1, "from 0 to 1, a share of the run"),
+    "clip": (lambda value: value > 0, "above 0"),
+    "ema": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "seed": (lambda value: -(2**63) <= value < 2**63, "a whole number of 64 bits"),
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +135,7 @@ class TrainConfig:
         schedule: "cosine" (to zero) or "halving" (in equal parts of the run).
         halvings: how often the second halves the rate.
         warmup: share of the run over which the rates rise first.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient, infinity for any.
         ema: decay of the averaged weights, which are the ones validated and kept.
         seed: of weights, patches and noise.
         device: "auto", "cpu", "cuda", ...
@@ -89,7 +147,7 @@ class TrainConfig:
         distillation: how the network learns from a teacher, or None.
 
     Raises:
-        UsageError: a value makes no sense.
+        UsageError: a value is of the wrong type or makes no sense.
     """
 
     data: str
@@ -123,25 +181,39 @@ class TrainConfig:
     distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
+        _check(self, _RULES)
         if (self.iterations is None) == (self.time_budget is None):
             raise UsageError("give either a number of iterations or a time budget")
-        if not 0 < self.sigma <= 255:
-            raise UsageError(f"sigma must be above 0 and at most 255, not {self.sigma:g}")
-        for name, known in (("optimizer", OPTIMIZERS), ("loss", LOSSES), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} must be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        for name in ("batch_size", "patch_size", "iterations", "time_budget", "learning_rate", "clip", "max_skipped"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"{name.replace('_', ' ')} must be above 0, not {value}")
-        if not 0 <= self.ema < 1:
-            raise UsageError(f"ema must be at least 0 and below 1, not {self.ema:g}")
+        check_sigma(self.sigma, HIGHEST_TRAINED)
+        try:
+            MDRNConfig(self.color, self.blocks, self.features)
+        except WeightsError as error:  # which it would be in a file of weights
+            raise UsageError(error.message) from error
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> TrainConfig:
-        """The inverse of `dataclasses.asdict`."""
+        """The inverse of `dataclasses.asdict`.
+
+        Raises:
+            MdrnError: an option is missing or unknown.
+            UsageError: a value makes no sense.
+        """
         distillation = saved.get("distillation")
-        return cls(**{**saved, "distillation": Distillation(**distillation) if distillation else None})
+        try:
+            return cls(**{**saved, "distillation": Distillation(**distillation) if distillation else None})
+        except TypeError as error:
+            reason = str(error).split("() ")[-1]
+            raise MdrnError(
+                f"the run's options are not those of this version of mdrn ({reason})", "use the version that began it"
+            ) from error
+
+    def located(self) -> TrainConfig:
+        """The same with absolute paths, so that the run can be resumed from any folder."""
+        ours = {name: _absolute(getattr(self, name)) for name in ("data", "val", "init")}
+        if self.distillation:
+            teacher = _absolute(self.distillation.teacher)
+            ours["distillation"] = replace(self.distillation, teacher=teacher)
+        return replace(self, **ours)
 
     def flat(self) -> dict[str, Any]:
         """Every value by the name its option has, those of distillation included, as configuration files have them."""
@@ -169,6 +241,10 @@ class TrainConfig:
                 f"it has {f'{self.iterations} iterations' if self.iterations else f'{self.time_budget:g} seconds'}",
             )
         return replace(self, iterations=iterations, time_budget=time_budget)
+
+
+def _absolute(path: str | None) -> Any:
+    return path and str(Path(path).absolute())
 
 
 CONFIG_KEYS = tuple(f.name for f in fields(TrainConfig) if f.name != "distillation")

@@ -1,85 +1,29 @@
-"""Training: one `fit()` for every kind of run (paper, section 4.2)."""
+"""Training runs (paper, section 4.2): from photographs to a run folder."""
 
 from __future__ import annotations
 
-import copy
-import math
-import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdrn_cli.checkpoint import Checkpoint, adapt, load_checkpoint, save_checkpoint
+from mdrn_cli.checkpoint import adapt, load_checkpoint
 from mdrn_cli.configfile import format_config
-from mdrn_cli.engine import compute_type, keep_freed_memory, limit_threads, pick_device
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.engine import compute_type, keep_freed_memory, limit_threads, out_of_memory, pick_device
+from mdrn_cli.errors import OutOfMemoryError, UsageError
 from mdrn_cli.files import remove_leftovers, write_atomically, write_error
-from mdrn_cli.interrupts import stop_requests
+from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, fit
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
-from mdrn_cli.optim import make_optimizers
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
-from mdrn_cli.runfolder import (
-    BEST_FILE,
-    CONFIG_FILE,
-    LAST_FILE,
-    Counters,
-    RunState,
-    clear,
-    load_state,
-    save_environment,
-    save_sample,
-    save_state,
-)
-from mdrn_cli.runlog import RunLog
+from mdrn_cli.runfolder import CONFIG_FILE, Counters, clear, holds, save_environment
 from mdrn_cli.trainconfig import TrainConfig
-from mdrn_cli.validation import Validator, autocast
-
-REPORT_EVERY = 20
-
-Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-"""`MDRN.forward_features`, compiled or not."""
-DrawNoise = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape of a batch, other noise at each call."""
-StepLoss = Callable[[Network, Tensor, DrawNoise, float], Tensor]
-"""(network, clean (N, C, H, W) in [0, 1], noise, share of the run done) -> scalar loss, a mean over the batch."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A moment of a run, for display.
-
-    Attributes:
-        iteration: steps so far.
-        fraction: share of the run done, 0 to 1.
-        elapsed: seconds of training so far.
-        remaining: seconds to go, estimated.
-        loss: mean over the steps since the last report.
-        rate: iterations a second of this process.
-        psnr: validation PSNR in dB at this moment, None between validations.
-        best_psnr: highest so far, None before the first.
-        skipped: non-finite steps so far.
-    """
-
-    iteration: int
-    fraction: float
-    elapsed: float
-    remaining: float
-    loss: float
-    rate: float
-    psnr: float | None
-    best_psnr: float | None
-    skipped: int
-
-
-Report = Callable[[Progress], None]
+from mdrn_cli.validation import Validator
 
 
 def plain_loss(sigma: float, kind: str) -> StepLoss:
@@ -135,17 +79,21 @@ def run_with(
 ) -> tuple[Counters, PhotoFolder]:
     """What every kind of run has in common; `make_loss` gives its loss for the training device. Under torchrun each
     process calls this, and the first alone writes and reports."""
-    group = launched()
+    config = config.located()
+    if not resume:
+        refuse_to_replace_its_source(config, output)
+    group, reading = launched(), reading or Reading()
     limit_threads(group.local_size)
     keep_freed_memory()
     group.share(config.batch_size)
     device = pick_device(group.device(config.device))
-    with group.connected(str(device)):
-        photos, sampler = open_data(config, device, group, reading or Reading())
+    with group.connected(str(device)), telling_out_of_memory(device):
+        photos, sampler = open_data(config, device, group, reading)
         validator = None
         if config.val and group.first:
-            validator = Validator(each_photograph(Path(config.val), config.color), config.sigma)
-        model: MDRN = initial_model(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            validator = Validator(each_photograph(Path(config.val), config.color, reading.unreadable), config.sigma)
+        start = initial_model(replace(config, init=None) if resume else config)
+        model: MDRN = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         step_loss = make_loss(device)
         try:
             if group.first:
@@ -154,6 +102,30 @@ def run_with(
         except OSError as error:
             raise write_error(output, error) from error
     return counters, photos
+
+
+@contextmanager
+def telling_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Whatever runs out of memory on the way to or in training is told as such."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
+        ) from error
+
+
+def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:
+    """Refuse a run that begins with weights of the one it replaces, or learns from them.
+
+    Raises:
+        UsageError: they would be removed.
+    """
+    for path in (config.init, config.distillation and config.distillation.teacher):
+        if path and holds(output, Path(path)):
+            raise UsageError(f"{path} is of the run that would be replaced", "give another --output")
 
 
 def open_data(
@@ -165,7 +137,9 @@ def open_data(
     with group.first_goes_first():
         photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
     sampler = PatchSampler(photos, config.patch_size, device, resident=photos.pixels.nbytes <= memory)
-    reading.read(photos, sampler.too_small)
+    for file, reason in photos.unreadable:
+        reading.unreadable(file, reason)
+    reading.too_small(sampler.too_small)
     return photos, sampler
 
 
@@ -175,12 +149,14 @@ def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torc
     Raises:
         OSError: it cannot be written.
     """
+    settings = format_config(config.flat()).encode()
+    precision = str(compute_type(device, config.precision)).removeprefix("torch.")
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     if not resume:
         clear(output)  # not before: a request that makes no sense must not cost the run it would replace
-    write_atomically(output / CONFIG_FILE, format_config(config.flat()).encode())
-    save_environment(output, device, str(compute_type(device, config.precision)).removeprefix("torch."), processes)
+    write_atomically(output / CONFIG_FILE, settings)
+    save_environment(output, device, precision, processes)
 
 
 def initial_model(config: TrainConfig) -> MDRN:
@@ -190,248 +166,3 @@ def initial_model(config: TrainConfig) -> MDRN:
     if config.init:
         model.load_state_dict(adapt(load_checkpoint(Path(config.init)), config.network))
     return model
-
-
-def fit(
-    config: TrainConfig,
-    model: MDRN,
-    step_loss: StepLoss,
-    sampler: PatchSampler,
-    validator: Validator | None,
-    folder: Path,
-    resume: bool,
-    report: Report,
-    group: Group | None = None,
-) -> Counters:
-    """Train `model` until its budget of iterations or time is spent; see `run_train` for the arguments.
-
-    All processes of the group hold the same weights and draw from the same random stream; each computes the gradient
-    of its share of the batch, and all step by the mean. So a run does not depend on how many they are, but for
-    rounding.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C, after the step under way and a save.
-        MdrnError: more than `max_skipped` steps in a row were not finite; the state in the folder is then
-            that of the last save, from before.
-    """
-    group = group or Group()
-    run = _Run(config, model, step_loss, sampler, validator, folder, group)
-    if resume:
-        load_state(folder, run.state)
-    with (
-        group.ending_together(),
-        closing(RunLog(folder, run.counters.iteration)) if group.first else nullcontext() as log,
-        stop_requests(insistent=group.size == 1) as stop_requested,
-    ):
-        run.start_clock(stop_requested)
-        while run.fraction() < 1 and not run.stopping:
-            run.step()
-            validating, saving = run.validation_due(), run.save_due()
-            reporting = validating or run.counters.iteration % REPORT_EVERY == 0
-            if reporting or saving:
-                run.collect()
-            if reporting:
-                progress = run.progress(run.validate() if validating else None)
-                if log:
-                    log.append(run.metrics_row(progress))
-                    report(progress)
-            if saving:
-                run.save()
-        run.collect()
-        run.save()
-    if run.stopping:
-        raise KeyboardInterrupt
-    return run.counters
-
-
-class _Run:
-    """The moving parts of one `fit()`, in one process of its group. Whatever decides how the run goes on is the same
-    in all of them."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        model: MDRN,
-        step_loss: StepLoss,
-        sampler: PatchSampler,
-        validator: Validator | None,
-        folder: Path,
-        group: Group,
-    ) -> None:
-        device = sampler.device
-        self.config, self.folder, self.device = config, folder, device
-        self.group, self.part, self.stopping = group, group.share(config.batch_size), False
-        self.step_loss, self.sampler, self.validator = step_loss, sampler, validator
-        self.dtype = compute_type(device, config.precision)
-        self.model = model
-        compiled = config.compile if config.compile is not None else device.type == "cuda"
-        features: Network = model.forward_features
-        self.network: Network = torch.compile(features) if compiled else features
-        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
-        optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
-        generator = torch.Generator(device).manual_seed(config.seed)
-        self.state = RunState(model, self.averaged.state_dict(), optimizers, generator, Counters())
-        self.peak_rates = [group["lr"] for group in self.groups()]
-        self.parameters: list[Tensor] = list(model.parameters())
-        self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
-        self.tally = self._no_tally()
-
-    @property
-    def counters(self) -> Counters:
-        return self.state.counters
-
-    def groups(self) -> list[dict[str, Any]]:
-        # Asked for anew each time: resuming replaces an optimizer's groups.
-        return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
-
-    def start_clock(self, stop_requested: Callable[[], bool]) -> None:
-        self.stop_requested = stop_requested
-        self.started = time.monotonic() - self.counters.elapsed
-        self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
-        self.saved = self.validated = self.counters.elapsed
-
-    def fraction(self) -> float:
-        """Share of the budget spent."""
-        if self.config.iterations is not None:
-            return self.counters.iteration / self.config.iterations
-        return self.counters.elapsed / (self.config.time_budget or math.inf)
-
-    def rate_factor(self) -> float:
-        """Learning rate now, relative to its peak: linear warm-up, then down as the schedule says."""
-        config, done = self.config, min(self.fraction(), 1.0)
-        rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
-        if config.schedule == "halving":
-            return rise * 0.5 ** math.floor(done * (config.halvings + 1))
-        return rise * 0.5 * (1 + math.cos(math.pi * done))
-
-    def step(self) -> None:
-        config, counters = self.config, self.counters
-        factor = self.rate_factor()
-        for group, peak in zip(self.groups(), self.peak_rates, strict=True):
-            group["lr"] = peak * factor
-        clean = self.sampler.sample(config.batch_size, self.state.generator, self.part)
-        with autocast(self.device, self.dtype):
-            loss = self.step_loss(self.network, clean, self.draw_noise, self.fraction())
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss = loss.detach()
-        self.group.average([loss, *(p.grad for p in self.parameters if p.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
-        finite = (loss + norm).isfinite()
-        self._update(finite)
-        self._tally(loss, finite)
-        self.model.zero_grad(set_to_none=True)
-        counters.iteration += 1
-        self.tick()
-
-    def draw_noise(self, clean: Tensor) -> Tensor:
-        whole = (self.config.batch_size, *clean.shape[1:])
-        return torch.randn(whole, generator=self.state.generator, device=self.device)[self.part]
-
-    def tick(self) -> None:
-        """Read the clock; where it ends the budget, it does so in all processes at the same step."""
-        elapsed = time.monotonic() - self.started
-        self.counters.elapsed, self.stopping = self.group.agree(elapsed, self.stop_requested())
-
-    def _update(self, finite: Tensor) -> None:
-        """Move weights and their average, unless the step was not finite; the device decides, nobody waits."""
-        for optimizer in self.state.optimizers:
-            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            optimizer.step()
-        done = self.counters.iteration
-        decay = min(self.config.ema, (1 + done) / (10 + done))
-        with torch.no_grad():
-            gains = torch._foreach_sub(self.parameters, self.averaged_parameters)
-            torch._foreach_mul_(gains, (1 - decay) * finite.float())
-            torch._foreach_add_(self.averaged_parameters, gains)
-
-    def _tally(self, loss: Tensor, finite: Tensor) -> None:
-        """Count on the device: sum and number of losses, steps skipped, and of these the ones in a row."""
-        good, bad = finite.float(), (~finite).float()
-        total = torch.stack([torch.where(finite, loss, 0).float(), good, bad, bad])
-        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 3 + [bad])
-
-    def collect(self) -> None:
-        """Bring the device's counts into the counters.
-
-        Raises:
-            MdrnError: too many steps in a row were not finite.
-        """
-        counters = self.counters
-        loss, steps, skipped, in_a_row = self.tally.tolist()
-        counters.loss_sum += loss
-        counters.loss_steps += int(steps)
-        counters.skipped += int(skipped)
-        counters.consecutive_skipped = int(in_a_row)
-        self.tally = self._no_tally()
-        if counters.consecutive_skipped > self.config.max_skipped:
-            raise MdrnError(
-                f"training diverged: {counters.consecutive_skipped} steps in a row were not finite "
-                f"(iteration {counters.iteration})",
-                f"{self.folder} keeps the last good state; lower the learning rate",
-            )
-
-    def _no_tally(self) -> Tensor:
-        start = [0.0, 0.0, 0.0, float(self.counters.consecutive_skipped)]
-        return torch.tensor(start, device=self.device)
-
-    def validation_due(self) -> bool:
-        return self.config.val is not None and (
-            self.counters.elapsed - self.validated >= self.config.validate_every or self.fraction() >= 1
-        )
-
-    def validate(self) -> float | None:
-        """PSNR in dB in the first process, while the others wait."""
-        value = None
-        if self.validator:
-            value, pictures = self.validator(self.averaged, self.device, self.dtype)
-            save_sample(self.folder, self.counters.iteration, pictures)
-            if self.counters.best_psnr is None or value > self.counters.best_psnr:
-                self.counters.best_psnr = value
-                self.save_weights(BEST_FILE)
-        self.tick()
-        self.validated = self.counters.elapsed
-        return value
-
-    def save_due(self) -> bool:
-        return self.counters.elapsed - self.saved >= self.config.save_every
-
-    def save(self) -> None:
-        # A state is only kept while steps are finite: it is what a diverged run falls back on.
-        if self.counters.consecutive_skipped:
-            return
-        self.saved = self.counters.elapsed
-        if self.group.first:
-            save_state(self.folder, self.state, asdict(self.config))
-            self.save_weights(LAST_FILE)
-
-    def save_weights(self, name: str) -> None:
-        record = asdict(self.config) | asdict(self.counters)
-        checkpoint = Checkpoint(self.config.network, self.config.sigma, self.averaged.state_dict(), record)
-        save_checkpoint(self.folder / name, checkpoint, torch.float32)
-
-    def progress(self, value: float | None) -> Progress:
-        counters, fraction = self.counters, self.fraction()
-        spent = max(counters.elapsed - self.first_elapsed, 1e-9)
-        loss = counters.loss_sum / counters.loss_steps if counters.loss_steps else math.nan
-        counters.loss_sum, counters.loss_steps = 0.0, 0
-        return Progress(
-            iteration=counters.iteration,
-            fraction=min(fraction, 1.0),
-            elapsed=counters.elapsed,
-            remaining=max(counters.elapsed * (1 / fraction - 1), 0.0) if fraction else math.inf,
-            loss=loss,
-            rate=(counters.iteration - self.first_iteration) / spent,
-            psnr=value,
-            best_psnr=counters.best_psnr,
-            skipped=counters.skipped,
-        )
-
-    def metrics_row(self, progress: Progress) -> dict[str, Any]:
-        return {
-            "iteration": progress.iteration,
-            "elapsed": f"{progress.elapsed:.1f}",
-            "loss": f"{progress.loss:.6f}",
-            "learning_rate": f"{self.groups()[-1]['lr']:.3e}",
-            "psnr": "" if progress.psnr is None else f"{progress.psnr:.4f}",
-            "skipped": progress.skipped,
-        }

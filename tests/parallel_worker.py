@@ -15,12 +15,13 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import distilled_loss, frozen
 from mdrn_cli.engine import limit_threads
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.fit import fit
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import read_photographs
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import TrainConfig
-from mdrn_cli.training import fit, initial_model, plain_loss
+from mdrn_cli.training import initial_model, plain_loss
 
 CPU = torch.device("cpu")
 

@@ -1,5 +1,6 @@
 """A student under a frozen teacher (section 3.2)."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,8 @@ def test_one_forward_pass_each_and_the_teacher_is_frozen():
         (("color", 50.0), "hads", 50.0, {"sigma": 50.0}, "is for color"),
         (("gray", 50.0), "hads", 50.0, {"sigma": 50.0, "features": 16}, "features"),
         (("gray", 25.0), "hmds", 15.0, {"sigma": 50.0}, "is for sigma 25"),
+        (("gray", 50.0), "hads", 50.0, {"sigma": 50.0}, "larger than the student"),
+        (("gray", 50.0), "hads", 50.0, {"sigma": 50.0, "blocks": 2}, "larger than the student"),
     ],
 )
 def test_a_pair_that_makes_no_sense_is_a_usage_error(teacher, mode, teacher_sigma, student, message):
@@ -105,11 +108,26 @@ def test_a_pair_that_makes_no_sense_is_a_usage_error(teacher, mode, teacher_sigm
         check_teacher(tiny_config("x", distillation=distillation, **student), distillation, tiny_checkpoint(*teacher))
 
 
+def test_a_teacher_of_hmds_may_be_of_any_size():
+    distillation = Distillation("hmds", "", 25.0)
+    for blocks in (1, 2, 3):
+        check_teacher(
+            tiny_config("x", distillation=distillation, blocks=2),
+            distillation,
+            tiny_checkpoint(sigma=25.0, blocks=blocks),
+        )
+
+
 def test_an_unknown_mode_or_a_negative_weight_is_a_usage_error():
     with pytest.raises(UsageError, match="mode"):
         Distillation("both", "", 50.0)
-    with pytest.raises(UsageError, match="weight"):
-        Distillation("hads", "", 50.0, final_weight=-1)
+    for wrong in ({"final_weight": -1}, {"weight": math.nan}, {"weight": math.inf}, {"weight": "0.1"}):
+        with pytest.raises(UsageError, match="weight"):
+            Distillation("hads", "", 50.0, **wrong)
+    with pytest.raises(UsageError, match="teacher must be text"):
+        Distillation("hads", 5, 50.0)
+    with pytest.raises(UsageError, match=r"sigma 0.2 is below 1"):
+        Distillation("hads", "", 0.2)
 
 
 def test_the_teacher_is_the_bundled_network_that_the_mode_asks_for(monkeypatch):
@@ -173,6 +191,11 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
         (["--mode", "hmds"], 2, "--teacher-sigma"),
         (["--mode", "hads", "--sigma", "99"], 5, "sigma 99"),
         (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
+        (["--mode", "hads"], 5, "--teacher FILE"),
+        (["--mode", "hads", "--teacher", "mdrn-2b-gray-25"], 2, "leave --teacher out"),
+        (["--mode", "hads", "--teacher", "mdrn-2b-gray-50"], 2, "2 blocks are not more than 2"),
+        (["--mode", "hmds", "--teacher-sigma", "25", "--blocks", "0"], 2, "blocks must be"),
+        (["--mode", "hmds", "--teacher-sigma", "25", "--color", "grey"], 2, "'grey'"),
     ],
 )
 def test_what_cannot_be_distilled_is_said(photo_folder, tmp_path, arguments, code, message):

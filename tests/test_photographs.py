@@ -1,6 +1,7 @@
 """Photographs are read once, into memory or into a map that is shared and reused."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,19 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli import photographs
+from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import InputError, MdrnError
+from mdrn_cli.image import read_size, read_uint8
+from mdrn_cli.metadata import Metadata
 from mdrn_cli.patches import PatchSampler
-from mdrn_cli.photographs import Reading, each_photograph, half_of_memory, read_photographs
+from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
+
+
+def pictures(photos: PhotoFolder) -> list[np.ndarray]:
+    """Each photograph, uint8 (H, W, C)."""
+    ends = np.cumsum([height * width for height, width in photos.shapes])
+    parts = np.split(photos.pixels, ends[:-1])
+    return [part.reshape(*shape, -1) for part, shape in zip(parts, photos.shapes, strict=True)]
 
 
 def test_reading_takes_nested_folders_and_lists_what_it_cannot_read(photo_folder):
@@ -19,12 +30,71 @@ def test_reading_takes_nested_folders_and_lists_what_it_cannot_read(photo_folder
     (photo_folder / "notes.txt").write_text("not even named like one")
     calls = []
     read = read_photographs(photo_folder, "gray", reading=Reading(file=lambda *a: calls.append(a)))
-    assert len(read.photos) == 4
-    assert all(p.shape == (96, 128, 1) and p.dtype == np.uint8 for p in read.photos)
+    assert len(read.files) == 4
+    assert all(p.shape == (96, 128, 1) and p.dtype == np.uint8 for p in pictures(read))
     assert [path.name for path, _ in read.unreadable] == ["broken.jpg"]
     assert calls[-1] == (5, 5)
     expected = np.asarray(Image.open(read.files[0]).convert("L"))
-    assert np.array_equal(read.photos[0][:, :, 0], expected)
+    assert np.array_equal(pictures(read)[0][:, :, 0], expected)
+
+
+def deep_file(path: Path, pixels: np.ndarray, depth: str) -> Path:
+    """A file of 16 bits or floats that shows 8-bit pixels (H, W, C)."""
+    data = pixels.astype(np.uint16) * 257 if depth == "uint16" else (pixels / 255).astype(np.float32)
+    encode = encode_deep_png if path.suffix == ".png" else encode_tiff
+    path.write_bytes(encode(data, Metadata())[0])
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("suffix", "depth"), [(".png", "uint16"), (".tif", "uint16"), (".tif", "float32")])
+def test_photographs_of_more_than_8_bits_are_what_they_show(tmp_path, photo, channels, suffix, depth):
+    gray = np.asarray(Image.fromarray(photo[:40, :60]).convert("L"))[:, :, None]
+    colors = gray if channels < 3 else photo[:40, :60]
+    pixels = np.dstack([colors, np.full_like(gray, 200)]) if channels in (2, 4) else colors
+    file = deep_file(tmp_path / f"deep{suffix}", pixels, depth)
+    assert read_size(file) == (60, 40)
+    assert np.array_equal(read_uint8(file, "color"), np.broadcast_to(colors, (40, 60, 3)))
+    assert np.abs(read_uint8(file, "gray").astype(int) - gray).max() <= (channels > 2)
+    plans = []
+    read = read_photographs(tmp_path, "color", reading=Reading(planned=lambda *a: plans.append(a)))
+    assert (plans, read.unreadable) == ([(1, 40 * 60 * 3, None)], [])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("color", ["gray", "color"])
+def test_photographs_of_8_bits_are_what_pillow_converts_them_to(tmp_path, photo, mode, color):
+    image = Image.fromarray(photo[:40, :60]).convert(mode)
+    for suffix in (".jpg" if mode == "CMYK" else ".png", ".tif"):
+        file = tmp_path / f"plain{suffix}"
+        image.save(file)
+        with Image.open(file) as opened:
+            expected = np.asarray(opened.convert("L" if color == "gray" else "RGB"))
+        assert np.array_equal(read_uint8(file, color), expected.reshape(40, 60, -1))
+
+
+def test_integers_that_are_no_photograph_are_refused_not_clipped(tmp_path):
+    Image.fromarray(np.full((40, 60), 70000, np.int32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="pixels of type"):
+        read_uint8(tmp_path / "a.tif", "gray")
+
+
+@pytest.mark.parametrize("memory", [0, 1e9])
+def test_a_link_to_nothing_is_named_and_skipped(photo_folder, memory):
+    (photo_folder / "gone.png").symlink_to(photo_folder / "nowhere.png")
+    (photo_folder / "round.png").symlink_to(photo_folder / "round.png")
+    read = read_photographs(photo_folder, "gray", memory)
+    assert len(read.files) == 4
+    assert [path.name for path, _ in read.unreadable] == ["gone.png", "round.png"]
+
+
+@pytest.mark.parametrize("left", ["", '{"shapes": [[9', "[]", '{"shapes": 5}', '{"shapes": [["a", "b"]]}'])
+def test_a_map_whose_index_is_damaged_is_made_anew(photo_folder, left):
+    first = read_photographs(photo_folder, "gray", 0)
+    first.map.with_suffix(".json").write_text(left)
+    again = read_photographs(photo_folder, "gray", 0)
+    assert np.array_equal(again.pixels, first.pixels)
+    assert again.files == first.files
 
 
 def test_a_folder_without_photographs_is_an_error(tmp_path):
@@ -72,7 +142,7 @@ def test_a_map_is_reused_until_a_file_changes(photo_folder):
     Image.new("L", (96, 96)).save(photo_folder / "0.png")
     changed = read_photographs(photo_folder, "gray", 0, reading)
     assert changed.map != first.map
-    assert changed.photos[changed.files.index(photo_folder / "0.png")].max() == 0
+    assert pictures(changed)[changed.files.index(photo_folder / "0.png")].max() == 0
 
 
 def test_two_at_once_make_one_map(photo_folder):
@@ -100,7 +170,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(photo_folder, monkeypatch, tmp_p
 
 
 def test_validation_photographs_come_one_at_a_time(photo_folder, tmp_path):
-    assert [photo.shape for photo in each_photograph(photo_folder, "color")] == [(96, 128, 3)] * 4
+    (photo_folder / "broken.jpg").write_bytes(b"not an image")
+    named = []
+    photos = each_photograph(photo_folder, "color", lambda *a: named.append(a))
+    assert [photo.shape for photo in photos] == [(96, 128, 3)] * 4
+    assert [(path.name, "not an image" in reason) for path, reason in named] == [("broken.jpg", True)]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no readable image"):
         list(each_photograph(tmp_path / "empty", "gray"))
@@ -117,6 +191,7 @@ def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path
     done = run_mdrn("train", *arguments, "--cache-memory", "10KB", "-o", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     assert "5 photographs, 53152 bytes decoded, mapped from" in done.stderr
+    assert done.stderr.count("warning: skipped") == 1
     assert "broken.jpg" in done.stderr
     assert "1 photographs are smaller than a patch of 32 pixels" in done.stderr
     assert done.stderr.index("decoded") < done.stderr.index("1 iterations in")

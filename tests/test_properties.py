@@ -21,10 +21,11 @@ from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import limit_threads, pick_device
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture
+from mdrn_cli.levels import check_sigma
 from mdrn_cli.manifest import Record, parse_manifest, save_manifest
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
-from mdrn_cli.restore import DenoiseOptions, check_sigma
+from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.tiling import GRID, count_tiles, plan_axis, run_tiled
 
 # The suite shares its two cores; slow examples are no failures.

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +16,19 @@ import pytest
 import torch
 from conftest import run_mdrn, tiny_config
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
-from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.configfile import tomllib
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
+from mdrn_cli.configfile import format_config, read_config, tomllib
+from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+from mdrn_cli.fit import fit
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
-from mdrn_cli.trainconfig import TrainConfig
-from mdrn_cli.training import fit, initial_model, plain_loss, run_train
+from mdrn_cli.runfolder import saved_config
+from mdrn_cli.trainconfig import PRESETS, TrainConfig
+from mdrn_cli.training import initial_model, plain_loss, run_train
 
 
 def silent(_progress) -> None:
@@ -73,7 +76,7 @@ def test_training_learns_and_fills_the_run_folder(photo_folder, tmp_path, optimi
     reports = []
     counters, photos = run_train(config, run, False, reports.append)
     assert counters.iteration == 60
-    assert len(photos.photos) == 4
+    assert len(photos.files) == 4
     noisy_psnr = 20 * math.log10(255 / 50)
     assert counters.best_psnr > noisy_psnr + 1
     assert reports[-1].fraction == 1
@@ -183,6 +186,137 @@ def test_too_many_in_a_row_end_the_run_with_the_last_good_state(photo_folder, tm
     assert (tmp_path / "run" / "state.safetensors").is_file()
 
 
+def test_a_hint_at_a_state_is_given_only_where_there_is_one(photo_folder, tmp_path):
+    config = tiny_config(photo_folder, iterations=50, max_skipped=5)
+    with pytest.raises(MdrnError, match="diverged") as caught:
+        fit_with(config, tmp_path / "run", [math.nan] * 50)
+    assert caught.value.hint == "lower the learning rate"
+
+
+def test_a_run_without_a_finite_step_has_learned_nothing(photo_folder, tmp_path):
+    with pytest.raises(MdrnError, match="none of 3 steps was finite"):
+        fit_with(tiny_config(photo_folder, iterations=3), tmp_path / "run", [math.nan] * 3)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_run_that_ends_in_skipped_steps_keeps_what_it_has_learned(photo_folder, tmp_path):
+    config = tiny_config(photo_folder, iterations=4, save_every=60.0)
+    counters = fit_with(config, tmp_path / "run", [1, 1, math.nan, math.nan])
+    assert (counters.iteration, counters.skipped) == (4, 2)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["iteration"] == 4
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_running_out_of_memory_is_a_device_error(photo_folder, tmp_path, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("mdrn_cli.training.plain_loss", lambda *_: fail)
+    with pytest.raises(DeviceError, match="out of memory") as caught:
+        run_train(tiny_config(photo_folder), tmp_path / "run", False, silent)
+    assert "--batch-size" in caught.value.hint
+
+
+def test_a_run_is_resumed_without_its_first_weights_and_from_another_folder(
+    photo_folder, tmp_path, tiny_weights, monkeypatch
+):
+    init = tiny_weights("gray", 25.0)
+    monkeypatch.chdir(tmp_path)
+    config = tiny_config("photos", val="photos", init=init.name, iterations=2)
+    run_train(config, Path("run"), False, silent)
+    init.unlink()
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    saved = TrainConfig.from_dict(saved_config(tmp_path / "run"))
+    assert (saved.data, saved.val, saved.init) == (str(photo_folder), str(photo_folder), str(init))
+    assert run_train(saved.extended(4, None), tmp_path / "run", True, silent)[0].iteration == 4
+    assert settings_of(tmp_path / "run")["data"] == str(photo_folder)
+
+
+def test_a_run_of_before_with_relative_paths_is_resumed_where_it_was_begun(photo_folder, tmp_path, monkeypatch):
+    run_train(tiny_config(photo_folder, iterations=2), tmp_path / "run", False, silent)
+    path, saved = tmp_path / "run" / "state.safetensors", saved_config(tmp_path / "run")
+    change_state(path, config=json.dumps(saved | {"data": "photos", "init": "gone.safetensors"}))
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig.from_dict(saved_config(tmp_path / "run")).extended(3, None)
+    assert run_train(config, tmp_path / "run", True, silent)[0].iteration == 3
+    assert saved_config(tmp_path / "run")["data"] == str(photo_folder)
+
+
+def change_state(path: Path, **metadata: str) -> None:
+    """Write a state again with some of its metadata changed; none at all without arguments."""
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata() | metadata if metadata else None
+    path.write_bytes(save(load_file(path), about))
+
+
+@pytest.mark.parametrize("name", ["best.safetensors", "samples/../last.safetensors"])
+def test_a_run_does_not_replace_the_one_it_begins_from(photo_folder, tmp_path, name):
+    run = tmp_path / "run"
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=1)
+    run_train(config, run, False, silent)
+    with pytest.raises(UsageError, match="would be replaced"):
+        run_train(replace(config, init=str(run / name)), run, False, silent)
+    assert (run / "best.safetensors").is_file()
+    run_train(replace(config, init=str(run / name)), tmp_path / "next", False, silent)
+
+
+def test_best_weights_are_not_replaced_by_worse_ones_after_a_kill(photo_folder, tmp_path):
+    """Killed after a validation, before the next save: the state does not know of the best weights."""
+    run = tmp_path / "run"
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=1)
+    run_train(config, run, False, silent)
+    best = load_checkpoint(run / "best.safetensors")
+    known = {**best.record, "best_psnr": 99.0}
+    save_checkpoint(run / "best.safetensors", replace(best, record=known), torch.float32)
+    counters, _ = run_train(config.extended(2, None), run, True, silent)
+    assert counters.best_psnr == 99.0
+    assert load_checkpoint(run / "best.safetensors").record["best_psnr"] == 99.0
+    (run / "best.safetensors").write_bytes(b"damaged")
+    counters, _ = run_train(config.extended(3, None), run, True, silent)
+    assert load_checkpoint(run / "best.safetensors").record["best_psnr"] == counters.best_psnr < 99
+
+
+def test_an_extension_survives_a_kill_before_the_first_save(photo_folder, tmp_path, monkeypatch):
+    config = tiny_config(photo_folder, iterations=2)
+    run_train(config, tmp_path / "run", False, silent)
+
+    def killed(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("mdrn_cli.training.plain_loss", lambda *_: killed)
+    with pytest.raises(ZeroDivisionError):
+        run_train(config.extended(5, None), tmp_path / "run", True, silent)
+    assert saved_config(tmp_path / "run")["iterations"] == 5
+
+
+def test_a_damaged_state_is_told_from_none(photo_folder, tmp_path):
+    run = tmp_path / "run"
+    run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
+    path, whole = run / "state.safetensors", (run / "state.safetensors").read_bytes()
+    with pytest.raises(MdrnError, match="no run to resume"):
+        saved_config(tmp_path / "none")
+    path.write_bytes(whole[:-9])
+    with pytest.raises(MdrnError, match="is damaged") as caught:
+        saved_config(run)
+    assert f"--init {run / 'last.safetensors'}" in caught.value.hint
+    path.write_bytes(whole)
+    change_state(path)
+    with pytest.raises(MdrnError, match="does not tell the options"):
+        saved_config(run)
+    with pytest.raises(MdrnError, match="does not fit this run"):
+        run_train(tiny_config(photo_folder, iterations=2), run, True, silent)
+
+
+def test_options_of_another_version_are_an_error():
+    known = asdict(TrainConfig("photos", iterations=1))
+    with pytest.raises(MdrnError, match="unexpected keyword argument 'novel'"):
+        TrainConfig.from_dict(known | {"novel": 3})
+    del known["data"]
+    with pytest.raises(MdrnError, match="missing 1 required positional argument: 'data'"):
+        TrainConfig.from_dict(known)
+
+
 def test_starting_from_another_checkpoint(photo_folder, tmp_path, tiny_weights):
     """Other sigma, other color mode, more blocks: the run begins with the adapted weights."""
     init = tiny_weights("gray", 25.0)
@@ -206,11 +340,72 @@ def test_starting_from_another_checkpoint(photo_folder, tmp_path, tiny_weights):
         {"loss": "l3"},
         {"schedule": "staircase"},
         {"iterations": -1},
+        {"iterations": True},
+        {"iterations": 2.5},
+        {"batch_size": 2.5},
+        {"patch_size": 32.0},
+        {"seed": "a"},
+        {"seed": 2**64},
+        {"data": 5},
+        {"val": ["x"]},
+        {"compile": "no"},
+        {"compile": 1},
+        {"warmup": "a"},
+        {"warmup": -0.1},
+        {"warmup": 1.1},
+        {"halvings": -1},
+        {"learning_rate": math.inf},
+        {"muon_learning_rate": 0.0},
+        {"muon_learning_rate": -0.1},
+        {"clip": math.nan},
+        {"save_every": -1.0},
+        {"precision": "float8"},
+        {"color": "grey"},
+        {"blocks": 0},
+        {"features": 7},
+        {"distillation": "hads"},
     ],
 )
 def test_a_config_that_makes_no_sense_is_a_usage_error(photo_folder, wrong):
     with pytest.raises(UsageError):
         tiny_config(photo_folder, **wrong)
+
+
+def test_a_level_below_1_is_taken_for_one_on_another_scale(photo_folder):
+    with pytest.raises(UsageError) as caught:
+        tiny_config(photo_folder, sigma=0.2)
+    assert "did you mean 51?" in caught.value.hint
+
+
+def test_whole_numbers_are_numbers(photo_folder):
+    config = tiny_config(photo_folder, sigma=50, time_budget=60, iterations=None, clip=math.inf, warmup=0)
+    assert TrainConfig.from_dict(asdict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "text", ["photos", "😀", "a\x7fb", 'quote"back\\slash', "line\nbreak\ttab\x01", "\u2028\u0085é", "", "Infinity"]
+)
+def test_a_configuration_written_is_read_back(tmp_path, text):
+    values = {"data": text, "clip": math.inf, "seed": -(2**63), "learning_rate": 1e-5, "compile": False, "val": None}
+    (tmp_path / "c.toml").write_text(format_config(values), encoding="utf-8")
+    del values["val"]
+    assert read_config(tmp_path / "c.toml", values) == values
+
+
+def test_a_path_that_is_not_unicode_is_left_out_of_the_configuration(tmp_path):
+    (tmp_path / "c.toml").write_text(format_config({"data": "a\udcff", "seed": 3}), encoding="utf-8")
+    assert read_config(tmp_path / "c.toml", ["data", "seed"]) == {"seed": 3}
+
+
+def test_the_paper_s_preset_has_nothing_that_the_paper_has_not(photo_folder):
+    config = tiny_config(photo_folder, **PRESETS["paper"])
+    assert (config.warmup, config.clip, config.ema, config.batch_size) == (0.0, math.inf, 0.0, 16)
+
+
+def test_without_a_limit_gradients_are_as_they_are(photo_folder, tmp_path):
+    counters = fit_with(tiny_config(photo_folder, iterations=3, clip=math.inf), tmp_path / "run", [1, math.inf, 1])
+    assert counters.skipped == 1
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["clip"] == math.inf
 
 
 def test_command_line_errors(photo_folder, tmp_path):
@@ -304,7 +499,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(photo_folder, tmp_
         ("learning_rat = 1", "did you mean learning_rate"),
         ("mode = 'hads'", "unknown key 'mode'"),
         ("not toml at all", "not TOML"),
-        ("batch_size = 'many'", "wrong type"),
+        ("batch_size = 'many'", "batch size must be a whole number, not 'many'"),
         ("loss = 'l3'", "l3"),
     ],
 )
@@ -327,6 +522,35 @@ def test_overwrite_replaces_the_run_and_nothing_else(photo_folder, tmp_path):
     assert run_mdrn("train", *options(photo_folder, iterations=1), "-o", run, "--overwrite").returncode == 0
     assert settings_of(run)["iterations"] == 1
     assert (run / "notes.txt").read_text() == "mine"
+
+
+def test_a_request_that_makes_no_sense_costs_no_run(photo_folder, tmp_path):
+    run = tmp_path / "run"
+    run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    (tmp_path / "c.toml").write_text("compile = 'no'\n")
+    for wrong in (["--precision", "float8"], ["--config", tmp_path / "c.toml"]):
+        done = run_mdrn("train", "--data", photo_folder, "--iterations", 1, "--overwrite", "-o", run, *wrong)
+        assert done.returncode == 2
+        assert "photographs" not in done.stderr, "nothing is read"
+    assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("more", [["--config", "c.toml"], ["--preset", "paper"], ["--overwrite"], ["--smoke"]])
+def test_what_a_run_being_resumed_cannot_take_is_refused(tmp_path, more):
+    done = run_mdrn("train", "--resume", "-o", tmp_path / "run", *more)
+    assert done.returncode == 2
+    assert f"so not with {more[0]}" in done.stderr
+
+
+def test_a_damaged_validation_photograph_is_named(photo_folder, tmp_path):
+    (photo_folder / "broken.png").write_bytes(b"not an image")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    Image.new("L", (40, 40)).save(whole / "a.png")
+    done = run_mdrn("train", *options(whole, val=photo_folder), "-o", tmp_path / "run", "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert f"warning: skipped {photo_folder / 'broken.png'}" in done.stderr
 
 
 def test_smoke_is_two_iterations_a_validation_and_a_save(photo_folder, tmp_path):

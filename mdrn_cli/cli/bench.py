@@ -112,7 +112,7 @@ def _open(name: str, data: Path | None, color: str | None) -> Dataset:
 def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
     """Noise levels to measure at: those asked for, or the paper's."""
     from mdrn_cli.datasets import PAPER_SIGMAS
-    from mdrn_cli.restore import check_sigma
+    from mdrn_cli.levels import check_sigma
 
     for value in sigmas or ():
         check_sigma(value)

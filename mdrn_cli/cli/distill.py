@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdrn_cli.cli.runs import (
     Output,
     Resume,
-    build_config,
     resumed_config,
     settings,
     show_run,
@@ -18,7 +18,7 @@ from mdrn_cli.cli.runs import (
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.trainconfig import Distillation
+    from mdrn_cli.trainconfig import TrainConfig
 
 DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 
@@ -54,43 +54,37 @@ def distill(
 
     [bold]Examples[/]
 
-      mdrn distill --mode hads --sigma 50 --data photos --time-budget 60m --output run
+      mdrn distill --mode hmds --teacher-sigma 25 --sigma 50 --data photos --time-budget 60m --output run
 
-      mdrn distill --mode hmds --teacher-sigma 25 --data photos --time-budget 60m --output run
+      mdrn distill --mode hads --teacher run8/best.safetensors --sigma 50 --data photos --time-budget 60m --output run
     """
     from mdrn_cli.distillation import run_distill
-    from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS
+    from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, MODES, TrainConfig
 
     if resume:
         made = resumed_config(ctx)
     else:
         values = settings(ctx, (*CONFIG_KEYS, *DISTILLATION_KEYS))
         ours = {key: values.pop(key) for key in DISTILLATION_KEYS}
-        values["blocks"] = values["blocks"] or DEFAULT_BLOCKS.get(ours["mode"] or "", 8)
-        made = build_config(values, _distillation(values["color"], values["sigma"], values["blocks"], **ours))
+        if ours["mode"] not in MODES:
+            raise UsageError(f"--mode must be hads or hmds, not {ours['mode']!r}")
+        if values["blocks"] is None:
+            values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
+        made = _with_teacher(TrainConfig(**values), ours)
     show_run(run_distill, made, output, resume)
 
 
-def _distillation(
-    color: str,
-    sigma: float,
-    blocks: int,
-    mode: str | None,
-    teacher: str | None,
-    teacher_sigma: float | None,
-    weight: float,
-    final_weight: float,
-    shared_noise: bool,
-) -> Distillation:
-    """Finds the teacher's file; its noise level is checked against the student's when the run starts."""
+def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    """Finds the teacher's file; whether it goes with the student is checked when the run starts."""
     from mdrn_cli.distillation import find_teacher
     from mdrn_cli.trainconfig import Distillation
 
-    if mode not in DEFAULT_BLOCKS:
-        raise UsageError(f"--mode must be hads or hmds, not {mode!r}")
-    if teacher_sigma is None:
+    name, mode = values["teacher"], values["mode"]
+    if values["teacher_sigma"] is None:
         if mode == "hmds":
             raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
-        teacher_sigma = sigma
-    path = find_teacher(teacher, mode, color, teacher_sigma, blocks)
-    return Distillation(mode, str(path), teacher_sigma, weight, final_weight, shared_noise)
+        values["teacher_sigma"] = student.sigma
+    # Checked before its teacher is looked for.
+    distillation = Distillation(**{**values, "teacher": "" if name is None else name})
+    path = find_teacher(name, mode, student.color, distillation.teacher_sigma, student.blocks)
+    return replace(student, distillation=replace(distillation, teacher=str(path)))

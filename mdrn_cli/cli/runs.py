@@ -17,11 +17,11 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
+    from mdrn_cli.fit import Progress as TrainProgress
+    from mdrn_cli.fit import Report
     from mdrn_cli.photographs import PhotoFolder, Reading
     from mdrn_cli.runfolder import Counters
-    from mdrn_cli.trainconfig import Distillation, TrainConfig
-    from mdrn_cli.training import Progress as TrainProgress
-    from mdrn_cli.training import Report
+    from mdrn_cli.trainconfig import TrainConfig
 
 Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tuple[Counters, PhotoFolder]"]
 
@@ -44,7 +44,7 @@ Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.")]
 LearningRate = Annotated[float, typer.Option(help="Peak rate of AdamW and Adam.")]
 MuonLearningRate = Annotated[float, typer.Option(help="Peak rate of Muon.")]
 Ema = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
-Clip = Annotated[float, typer.Option(help="Largest norm of the gradient.")]
+Clip = Annotated[float, typer.Option(help="Largest norm of the gradient; inf for any.")]
 Seed = Annotated[int, typer.Option(help="Of weights, patches and noise.")]
 ValidateEvery = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Time between two validations.")
@@ -148,7 +148,7 @@ _PARSED = {
 _CONTROLS = ("output", "resume", "overwrite", "preset", "config", "smoke")
 # What may differ each time a run is resumed, besides a larger budget.
 _OF_THE_MACHINE = ("device", "cache_memory")
-_ON_RESUME = (*_CONTROLS, *_OF_THE_MACHINE, "iterations", "time_budget")
+_ON_RESUME = ("output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
 
 
 def resumed_config(ctx: typer.Context) -> TrainConfig:
@@ -162,10 +162,10 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     from mdrn_cli.trainconfig import TrainConfig
 
     given = _given(ctx)
-    here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
-    config = TrainConfig.from_dict(saved_config(ctx.params["output"]) | here)
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
+    here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
+    config = TrainConfig.from_dict(saved_config(ctx.params["output"]) | here)
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
 
@@ -220,20 +220,6 @@ def _flag(name: str) -> str:
     return _field(name).replace("_", "-")
 
 
-def build_config(values: dict[str, Any], distillation: Distillation | None = None) -> TrainConfig:
-    """A configuration of settings, each of its own type.
-
-    Raises:
-        UsageError: a value makes no sense.
-    """
-    from mdrn_cli.trainconfig import TrainConfig
-
-    try:
-        return TrainConfig(**values, distillation=distillation)
-    except TypeError as error:
-        raise UsageError(f"a value of the configuration has the wrong type ({error})") from error
-
-
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
     """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended. Of several processes
     only the first says anything."""
@@ -245,8 +231,10 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
         task = bar.add_task("training", total=1.0, state="")
         counters, _ = runner(config, output, resume, _reporter(bar, task), reading)
     best = f", best validation PSNR {counters.best_psnr:.3f} dB" if counters.best_psnr is not None else ""
+    skipped = f" ({counters.skipped} of them skipped)" if counters.skipped else ""
     stderr.print(
-        f"{counters.iteration} iterations in {format_duration(counters.elapsed)}{best}; checkpoints in {output}",
+        f"{counters.iteration} iterations{skipped} in {format_duration(counters.elapsed)}{best}; "
+        f"checkpoints in {output}",
         markup=False,
         highlight=False,
         soft_wrap=True,
@@ -272,13 +260,14 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
         state = f"{done} of {total} photographs"
         bar.update(task, completed=done, total=total, state=state, visible=done < total)
 
-    def read(photos: PhotoFolder, too_small: int) -> None:
-        for path, reason in photos.unreadable:
-            print_warning(f"skipped {path}: {reason}")
-        if too_small:
-            print_warning(f"{too_small} photographs are smaller than a patch of {patch_size} pixels and left out")
+    def unreadable(path: Path, reason: str) -> None:
+        print_warning(f"skipped {path}: {reason}")
 
-    return Reading(planned, file, read)
+    def too_small(count: int) -> None:
+        if count:
+            print_warning(f"{count} photographs are smaller than a patch of {patch_size} pixels and left out")
+
+    return Reading(planned, file, unreadable, too_small)
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:

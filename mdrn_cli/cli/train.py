@@ -9,7 +9,6 @@ import typer
 from mdrn_cli.cli.runs import (
     Output,
     Resume,
-    build_config,
     resumed_config,
     settings,
     show_run,
@@ -32,8 +31,8 @@ def train(
 
       mdrn train --resume --output run
     """
-    from mdrn_cli.trainconfig import CONFIG_KEYS
+    from mdrn_cli.trainconfig import CONFIG_KEYS, TrainConfig
     from mdrn_cli.training import run_train
 
-    made = resumed_config(ctx) if resume else build_config(settings(ctx, CONFIG_KEYS))
+    made = resumed_config(ctx) if resume else TrainConfig(**settings(ctx, CONFIG_KEYS))
     show_run(run_train, made, output, resume)

@@ -1,0 +1,22 @@
+"""Noise levels that can be meant, on the 0-255 scale."""
+
+from __future__ import annotations
+
+from mdrn_cli.errors import UsageError
+
+LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
+"""Those restored."""
+HIGHEST_TRAINED = 255
+"""A network may be trained for more."""
+
+
+def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA) -> None:
+    """Refuse a noise level that cannot be meant.
+
+    Raises:
+        UsageError: not in [1, highest]; a value below 1 gets a hint on the scale.
+    """
+    if 0 < sigma < 1:
+        raise UsageError(f"sigma {sigma:g} is below 1", f"sigma is on the 0-255 scale: did you mean {sigma * 255:.3g}?")
+    if not LOWEST_SIGMA <= sigma <= highest:
+        raise UsageError(f"sigma must be from {LOWEST_SIGMA} to {highest:g}, not {sigma:g}")
