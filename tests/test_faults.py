@@ -47,7 +47,8 @@ def pictures(tmp_path, photo):
         for k in range(count):
             path = folder / f"{k % 3}" / f"{k:04d}.{('png', 'jpg', 'tif', 'bmp', 'webp')[k % 5]}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photo[k % 400 : k % 400 + 40 + k % 7, 100:150]).save(path)
+            top = k % 100  # where the photograph is colorful: what is nearly gray is for networks for gray
+            Image.fromarray(photo[top : top + 40 + k % 7, 400:450]).save(path)
         return folder
 
     return make
