@@ -14,8 +14,8 @@ from typing import Any
 from mdrn_cli.bench import measure
 from mdrn_cli.cli.speed import to_markdown
 from mdrn_cli.datasets import open_dataset
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.manifest import load_manifest
-from mdrn_cli.restore import Denoisers
 from mdrn_cli.speed import Speed
 
 FIGURES = Path(__file__).resolve().parent

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.pixels import blocks_of, to_unit
+from mdrn_cli.stretch import Function
 
 SIDE = 8
 """Of the blocks looked at, in pixels."""
@@ -43,10 +44,9 @@ class Tone:
 
     def intensity(self, image: NDArray[Any]) -> NDArray[np.float32]:
         """(3, H, W) of any data type -> float32 (1, H, W) in [0, 1]."""
-        unit = to_unit(image)
         if self.rest == 0:
-            return unit[:1]
-        tones: NDArray[np.float32] = np.tensordot(self.weights, unit, axes=1)[None] + np.float32(self.offset)
+            return to_unit(image[:1])
+        tones: NDArray[np.float32] = np.tensordot(self.weights, to_unit(image), axes=1)[None] + np.float32(self.offset)
         return tones
 
     def changed(self, image: NDArray[np.float32], intensity: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -78,3 +78,10 @@ def find_tone(image: NDArray[Any]) -> Tone | None:
     slopes = axis * math.copysign(math.sqrt(3), axis.sum())
     offset = float(mean.mean() - slopes @ mean / 3)
     return Tone(slopes.astype(np.float32), (slopes / 3).astype(np.float32), offset, max(rest, 1e-9))
+
+
+def toned(function: Function, tone: Tone | None) -> Function:
+    """A denoiser of gray images, (1, H, W), made one of color images of a tone; as it is where there is none."""
+    if tone is None:
+        return function
+    return lambda image: tone.changed(image, function(tone.intensity(image)))

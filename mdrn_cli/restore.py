@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.engine import Engine, release_freed_memory
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
-from mdrn_cli.manifest import FAMILIES, Record, choose
-from mdrn_cli.monochrome import Tone, find_tone
+from mdrn_cli.manifest import FAMILIES
+from mdrn_cli.monochrome import Tone, find_tone, toned
 from mdrn_cli.noise import estimate_sigma
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
-from mdrn_cli.stretch import Function, stretched
+from mdrn_cli.stretch import Function
 from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
-from mdrn_cli.weights import all_records, explicit_path, locate
 
 DEFAULT_MEMORY = 2 * 2**30
 OVERLAP = 64
@@ -119,74 +117,6 @@ class Facts:
     precision: str
     tile: int
     tiles: int
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """A network that serves a noise level, maybe not the one it was trained at; callable on (C, H, W) arrays.
-
-    Attributes:
-        engine: the network.
-        trained: noise level it was trained at, 0-255 scale.
-        sigma: noise level it serves.
-        name: of the checkpoint, or its path.
-        sha256: of its file; None for a path.
-    """
-
-    engine: Engine
-    trained: float
-    sigma: float
-    name: str
-    sha256: str | None
-
-    @property
-    def label(self) -> str:
-        """Its name, and how it comes to serve another level than its own."""
-        return self.name + ("" if self.trained == self.sigma else f" (trained at {self.trained:g}, stretched)")
-
-    def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
-        return stretched(self.engine, self.trained, self.sigma)(image)
-
-
-class Denoisers:
-    """The networks of one run, each loaded once.
-
-    Args:
-        model: "auto", a family, the name of a checkpoint, or a path to one.
-        device, precision: see Engine.
-        manifests: paths or URLs of manifests beyond the project's own.
-    """
-
-    def __init__(
-        self, model: str = "auto", device: str = "auto", precision: str = "auto", manifests: Sequence[str] = ()
-    ) -> None:
-        self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
-        self._records: tuple[Record, ...] | None = None
-        self._loaded: dict[str, tuple[Engine, float]] = {}
-
-    def find(self, color: str, sigma: float) -> Denoiser:
-        """The network for a color mode and a noise level.
-
-        Raises:
-            WeightsError: no checkpoint serves the request, or it is corrupt.
-            UsageError: the checkpoint asked for is for another color mode.
-            DeviceError: no such device.
-        """
-        record = None if explicit_path(self.model) else self._choose(color, sigma)
-        name, sha256 = (record.name, record.sha256) if record else (self.model, None)
-        if name not in self._loaded:  # a file is checked once a run, not once a picture
-            checkpoint = load_checkpoint(locate(record) if record else Path(self.model))
-            self._loaded[name] = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
-        engine, trained = self._loaded[name]
-        if engine.config.color != color:
-            raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
-        return Denoiser(engine, trained, sigma, name, sha256)
-
-    def _choose(self, color: str, sigma: float) -> Record:
-        if self._records is None:
-            self._records = all_records(self.manifests)
-        return choose(self._records, self.model, color, sigma)
 
 
 def denoise_pixels(
@@ -333,13 +263,6 @@ class Restorer:
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
         return result
-
-
-def toned(function: Function, tone: Tone | None) -> Function:
-    """A denoiser of gray images, (1, H, W), made one of color images of a tone; as it is where there is none."""
-    if tone is None:
-        return function
-    return lambda image: tone.changed(image, function(tone.intensity(image)))
 
 
 def _estimate(picture: Picture) -> float:

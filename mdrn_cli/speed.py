@@ -21,13 +21,14 @@ from PIL import Image
 
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import Checkpoint
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.peers import SIGMA, peers, run_plainly
-from mdrn_cli.restore import OVERLAP, DenoiseOptions, Denoisers
+from mdrn_cli.restore import OVERLAP, DenoiseOptions
 from mdrn_cli.runtimes import runtimes
 from mdrn_cli.tiling import GRID, plan_axis
 

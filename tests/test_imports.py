@@ -35,6 +35,7 @@ PARTS = {
     "pipes",
     "jobs",
     "noise",
+    "denoisers",
     "monochrome",
     "manifest",
     "checkpoint",

@@ -20,11 +20,11 @@ from PIL import Image
 
 from mdrn_cli.bench import measure
 from mdrn_cli.datasets import Dataset, open_dataset
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.pixels import to_unit
-from mdrn_cli.restore import Denoisers
 
 LEVELS = (5, 10, 20, 35, 40, 60, 75)
 JPEG_SIDE = 256

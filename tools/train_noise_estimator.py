@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.image import find_images, read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import SMALLEST, about_luminance, answer, estimate_sigma, noise_features
-from mdrn_cli.restore import Denoisers
 
 LABELLED_CROPS = 6
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""

@@ -23,7 +23,7 @@ from mdrn_cli.files import exists
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
     from mdrn_cli.datasets import Dataset
-    from mdrn_cli.restore import Denoisers
+    from mdrn_cli.denoisers import Denoisers
 
 SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
@@ -68,7 +68,7 @@ def bench(
 
       mdrn bench --speed
     """
-    from mdrn_cli.restore import Denoisers
+    from mdrn_cli.denoisers import Denoisers
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
