@@ -135,3 +135,10 @@ def test_an_input_without_images_is_a_problem_of_its_own(folder):
     assert jobs[0].problem
     assert "--recursive" in jobs[0].problem.hint
     assert not plan_jobs([Path("empty")], Naming(recursive=True))[0].problem.hint
+
+
+def test_an_output_of_no_name_is_refused(folder):
+    """As of a variable that a script has left unset."""
+    done = run_mdrn("denoise", "a.jpg", "-o", "", cwd=folder)
+    assert (done.returncode, "--output is empty" in done.stderr) == (2, True)
+    assert sorted(path.name for path in folder.iterdir()) == ["B.JPG", "a.jpg"]

@@ -85,7 +85,10 @@ def bench(
     opened = _open(dataset, data, color)
     levels = _levels(opened, sigma)
     targets = _targets(opened, levels, save, overwrite) if save else {}
-    results = _measure(opened, levels, denoisers, ensemble, tile, targets)
+    _show(_measure(opened, levels, denoisers, ensemble, tile, targets), as_json, as_csv, as_markdown)
+
+
+def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
     if as_json:
         typer.echo(json.dumps(to_json(results)))
     elif as_csv:

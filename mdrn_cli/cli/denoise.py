@@ -29,6 +29,86 @@ if TYPE_CHECKING:
 FILES, FORMAT, NOISE, REPORT = "Files", "File format", "Noise", "Reporting"
 AUTO = "auto"
 
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT...", help="Noisy images, folders of them, or - for stdin.")
+]
+Sigma = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|NUMBER",
+        help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image.",
+        rich_help_panel=NOISE,
+    ),
+]
+Strength = Annotated[
+    float,
+    typer.Option(metavar="0..1", help="Blend of the input (0) and the result (1).", rich_help_panel=NOISE),
+]
+Output = Annotated[
+    str | None,  # a Path would lose the / at the end of a folder
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="Output file; a folder for several, or with / at its end; - for stdout. "
+        "By default beside INPUT with _mdrn added.",
+        rich_help_panel=FILES,
+    ),
+]
+Recursive = Annotated[
+    bool, typer.Option("-r", "--recursive", help="Search folders at any depth.", rich_help_panel=FILES)
+]
+InPlace = Annotated[bool, typer.Option("--in-place", help="Replace the inputs.", rich_help_panel=FILES)]
+Format = Annotated[
+    str | None,
+    typer.Option("-f", "--format", metavar="FORMAT", help="png, jpg, tif, webp or bmp.", rich_help_panel=FORMAT),
+]
+Quality = Annotated[
+    int, typer.Option(metavar="1..100", help="Of JPEG; chroma is never subsampled.", rich_help_panel=FORMAT)
+]
+Flatten = Annotated[
+    str | None,
+    typer.Option(metavar="COLOR", help="Lay transparent images on a background.", rich_help_panel=FORMAT),
+]
+StripMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--strip-metadata", help="Drop EXIF, XMP and the like; the result is upright.", rich_help_panel=FORMAT
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)]
+SkipExisting = Annotated[
+    bool,
+    typer.Option("--skip-existing", help="Leave existing outputs; the default for folders.", rich_help_panel=FILES),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)]
+Color = Annotated[str, typer.Option(help="auto (as the file), gray or color.", rich_help_panel=FORMAT)]
+Tile = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|PIXELS",
+        help="Largest side of a tile, a multiple of 8; 0: no tiles; auto: as memory allows.",
+        rich_help_panel=NETWORK,
+    ),
+]
+MaxMemory = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_bytes, metavar="SIZE", help="Memory to stay within, such as 800M.", rich_help_panel=NETWORK
+    ),
+]
+FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)]
+Compare = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.png", help="Also write a picture of before and after; one input.", rich_help_panel=REPORT
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write all results as JSON to a file.", rich_help_panel=REPORT),
+]
+
 
 def _sigma(text: str) -> float | None:
     """A noise level, or None for "auto"."""
@@ -50,97 +130,31 @@ def _tile(text: str) -> int | None:
 
 
 def denoise(
-    inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Noisy images, folders of them, or - for stdin.")
-    ],
-    sigma: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|NUMBER",
-            help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image.",
-            rich_help_panel=NOISE,
-        ),
-    ] = AUTO,
-    strength: Annotated[
-        float,
-        typer.Option(metavar="0..1", help="Blend of the input (0) and the result (1).", rich_help_panel=NOISE),
-    ] = 1.0,
-    output: Annotated[
-        str | None,  # a Path would lose the / at the end of a folder
-        typer.Option(
-            "-o",
-            "--output",
-            metavar="PATH",
-            help="Output file; a folder for several, or with / at its end; - for stdout. "
-            "By default beside INPUT with _mdrn added.",
-            rich_help_panel=FILES,
-        ),
-    ] = None,
-    recursive: Annotated[
-        bool, typer.Option("-r", "--recursive", help="Search folders at any depth.", rich_help_panel=FILES)
-    ] = False,
-    in_place: Annotated[bool, typer.Option("--in-place", help="Replace the inputs.", rich_help_panel=FILES)] = False,
-    format_: Annotated[
-        str | None,
-        typer.Option("-f", "--format", metavar="FORMAT", help="png, jpg, tif, webp or bmp.", rich_help_panel=FORMAT),
-    ] = None,
-    quality: Annotated[
-        int, typer.Option(metavar="1..100", help="Of JPEG; chroma is never subsampled.", rich_help_panel=FORMAT)
-    ] = 95,
-    flatten: Annotated[
-        str | None,
-        typer.Option(metavar="COLOR", help="Lay transparent images on a background.", rich_help_panel=FORMAT),
-    ] = None,
-    strip_metadata: Annotated[
-        bool,
-        typer.Option(
-            "--strip-metadata", help="Drop EXIF, XMP and the like; the result is upright.", rich_help_panel=FORMAT
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)
-    ] = False,
-    skip_existing: Annotated[
-        bool,
-        typer.Option("--skip-existing", help="Leave existing outputs; the default for folders.", rich_help_panel=FILES),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)
-    ] = False,
+    inputs: Inputs,
+    sigma: Sigma = AUTO,
+    strength: Strength = 1.0,
+    output: Output = None,
+    recursive: Recursive = False,
+    in_place: InPlace = False,
+    format_: Format = None,
+    quality: Quality = 95,
+    flatten: Flatten = None,
+    strip_metadata: StripMetadata = False,
+    overwrite: Overwrite = False,
+    skip_existing: SkipExisting = False,
+    dry_run: DryRun = False,
     model: Model = "auto",
-    color: Annotated[str, typer.Option(help="auto (as the file), gray or color.", rich_help_panel=FORMAT)] = "auto",
+    color: Color = "auto",
     ensemble: Ensemble = False,
-    tile: Annotated[
-        str,
-        typer.Option(
-            metavar="auto|PIXELS",
-            help="Largest side of a tile, a multiple of 8; 0: no tiles; auto: as memory allows.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = "auto",
-    max_memory: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_bytes, metavar="SIZE", help="Memory to stay within, such as 800M.", rich_help_panel=NETWORK
-        ),
-    ] = "2G",
+    tile: Tile = "auto",
+    max_memory: MaxMemory = "2G",
     device: Device = "auto",
     precision: Precision = "auto",
     manifest: Manifests = None,
     _offline: Offline = False,
-    fail_fast: Annotated[
-        bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)
-    ] = False,
-    compare: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.png", help="Also write a picture of before and after; one input.", rich_help_panel=REPORT
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write all results as JSON to a file.", rich_help_panel=REPORT),
-    ] = None,
+    fail_fast: FailFast = False,
+    compare: Compare = None,
+    report: Report = None,
     as_json: Json = False,
 ) -> int:
     """Remove noise from images.
@@ -198,6 +212,8 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
 def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
     from mdrn_cli.jobs import Naming
 
+    if output == "":
+        raise UsageError("--output is empty", "an unset variable of the shell?")
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
     path = None if output is None else Path(output)
     is_folder = output is not None and output.endswith(("/", os.sep))
