@@ -16,10 +16,11 @@ from conftest import run_mdrn
 from corpus import ANYTHING, DEEP, PIXELS, READ, REFUSED, Case, corpus, whole, write
 from PIL import Image
 
-from mdrn_cli import batch, image, restore
+from mdrn_cli import batch, image
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
+from mdrn_cli.denoisers import Denoiser, Denoisers
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
@@ -87,9 +88,9 @@ def _identity(monkeypatch):
     """Every picture is restored, level 50 given, by a network that changes nothing."""
 
     def find(self, color, sigma):  # noqa: ARG001
-        return restore.Denoiser(Identity(color), sigma, sigma, "identity", None)
+        return Denoiser(Identity(color), sigma, sigma, "identity", None)
 
-    monkeypatch.setattr(restore.Denoisers, "find", find)
+    monkeypatch.setattr(Denoisers, "find", find)
 
 
 LEVEL = DenoiseOptions(50.0)
