@@ -3,6 +3,10 @@ so that on a CPU, where memory is what one waits for, a block passes over its fe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -80,6 +84,21 @@ def _dense(weight: Tensor) -> Tensor:
     return weight.detach().contiguous(memory_format=torch.channels_last)
 
 
+def _in_any_type(convolve: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """oneDNN refuses bfloat16 on a processor without the instructions it needs (x86 before AVX-512). There, asked for
+    all the same, the values that bfloat16 holds are computed in float32 and rounded again: what other machines give."""
+
+    @wraps(convolve)
+    def run(x: Tensor, *rest: Any, **named: Any) -> Tensor:
+        if x.dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return convolve(x, *rest, **named)
+        exact = (value.float() if isinstance(value, Tensor) else value for value in (x, *rest))
+        return convolve(*exact, **named).to(x.dtype)
+
+    return run
+
+
+@_in_any_type
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = "none", dilation: int = 0) -> Tensor:
     """A convolution that keeps the size, 1x1 without dilation and 3x3 with, then the activation."""
     done: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -88,6 +107,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
     return done
 
 
+@_in_any_type
 def _convolve_and_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -> Tensor:
     """A 1x1 convolution of `x`, added to `other`."""
     done: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(

@@ -77,8 +77,8 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
         naming: where results go.
 
     Returns:
-        A job for each image; and for each input that is missing or cannot be listed, and each folder
-        without images, one that tells of the problem.
+        A job for each image; and for each input that is missing, cannot be listed or is no image by its name among
+        others, and each folder without images, one that tells of the problem.
 
     Raises:
         UsageError: two results would have one name, a result exists already, an output folder is missing,
@@ -118,6 +118,8 @@ def _plan_inputs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
             jobs += _plan_folder(source, naming)
         elif naming.beside and (original := _original_of(source, originals)):
             jobs.append(Job(source, source, f"it is the result of {original}"))
+        elif len(inputs) > 1 and (problem := _foreign(source, naming)):
+            jobs.append(_hopeless(source, problem))
         else:
             jobs.append(_plan_named(source, source.name, naming, into_folder, naming.existing))
     return jobs
@@ -148,6 +150,17 @@ def _is_missing(source: Path) -> bool:
     except (OSError, ValueError):
         return False
     return False
+
+
+def _foreign(source: Path, naming: Naming) -> InputError | None:
+    """What is wrong with a file among others whose result would have its format, if it names none that is handled."""
+    if naming.suffix:
+        return None
+    try:
+        _kind(source, None)
+    except UsageError as error:
+        return InputError(error.message, error.hint)
+    return None
 
 
 def _hopeless(source: Path, problem: MdrnError) -> Job:

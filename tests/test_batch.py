@@ -210,19 +210,23 @@ def test_what_is_replaced_keeps_the_attributes_of_its_user(tree, tiny_weights):
     assert os.getxattr(tree / "a.png", "user.tag") == b"holiday"
 
 
-def test_a_folder_without_images_and_a_missing_file_do_not_stop_the_rest(tree, tmp_path, tiny_weights):
+def test_what_cannot_be_denoised_does_not_stop_the_rest(tree, tmp_path, tiny_weights):
+    """A folder without images, a file that is missing, and one that is no image by its name."""
     (tmp_path / "empty").mkdir()
-    arguments = ["denoise", tmp_path / "empty", tree / "a.png", tmp_path / "none.png", "-o", tmp_path / "out"]
+    (tmp_path / "notes.txt").touch()
+    wrong = [tmp_path / name for name in ("empty", "none.png", "notes.txt")]
+    arguments = ["denoise", *wrong, tree / "a.png", "-o", tmp_path / "out"]
     done = run_mdrn(*arguments, "--sigma", 50, "--model", tiny_weights("color"), "--json")
     assert done.returncode == 3, done.stderr
     *objects, summary = map(json.loads, done.stdout.splitlines())
-    assert (summary["done"], summary["failed"]) == (1, 2)
-    assert {about["error"] for about in objects} == {
+    assert (summary["done"], summary["failed"]) == (1, 3)
+    assert [about["error"] for about in objects] == [
         f"no images in {tmp_path / 'empty'}",
         f"no file or folder {tmp_path / 'none.png'}",
+        "cannot tell the format of 'notes.txt'",
         None,
-    }
-    assert [about["output"] for about in objects if about["error"]] == [None, None]
+    ]
+    assert [about["output"] for about in objects if about["error"]] == [None] * 3
     assert (tmp_path / "out" / "a.png").is_file()
 
 
