@@ -10,7 +10,8 @@ from pathlib import Path
 
 _SERVER = multiprocessing.get_context("forkserver")
 _PLOTS = ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.utils.tensorboard")
-_SERVER.set_forkserver_preload(["mdrn_cli.cli", "mdrn_cli.batch", "mdrn_cli.training", "pyvips", "commands", *_PLOTS])
+_CONSOLE = ("typer", "rich.progress")  # not mdrn_cli.cli, which looks at the environment
+_SERVER.set_forkserver_preload(["mdrn_cli.batch", "mdrn_cli.training", "pyvips", "commands", *_CONSOLE, *_PLOTS])
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,36 @@ class Command:
 
 @dataclass(frozen=True)
 class Finished:
-    code: int
+    returncode: int
     stdout: str
     stderr: str
 
 
-def start(*arguments: object, logs: Path, **environment: str) -> Command:
+def start(*arguments: object, logs: Path, cwd: Path | None = None, **environment: str) -> Command:
     """`mdrn` with arguments, as a user runs it but for how the process comes to be.
 
     Args:
         arguments: of the command line.
         logs: folder for what it prints.
-        environment: variables to set.
+        cwd: folder to run in.
+        environment: variables to set beside those of this process.
     """
     logs.mkdir(exist_ok=True)
     number = len(list(logs.iterdir()))
     stdout, stderr = logs / f"{number}.stdout", logs / f"{number}.stderr"
     stdout.touch()
     stderr.touch()
-    environment = {"MDRN_HOME": os.environ["MDRN_HOME"], "MDRN_OFFLINE": "1", "COLUMNS": "200"} | environment
-    process = _SERVER.Process(target=_run, args=([*map(str, arguments)], str(stdout), str(stderr), environment))
+    environment = {**os.environ, "COLUMNS": "200", **environment}
+    folder = str(cwd or Path.cwd())
+    process = _SERVER.Process(target=_run, args=([*map(str, arguments)], str(stdout), str(stderr), folder, environment))
     process.start()
     return Command(process, stdout, stderr)
 
 
-def _run(arguments: list[str], stdout: str, stderr: str, environment: dict[str, str]) -> None:
+def _run(arguments: list[str], stdout: str, stderr: str, folder: str, environment: dict[str, str]) -> None:
+    os.environ.clear()
     os.environ.update(environment)
+    os.chdir(folder)
     for path, descriptor in ((stdout, 1), (stderr, 2)):
         opened = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(opened, descriptor)

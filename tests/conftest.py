@@ -1,10 +1,9 @@
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 # Small networks on two cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from commands import Finished, start
 from PIL import Image
 
 from mdrn_cli.cache import Item
@@ -135,17 +135,12 @@ def record_json(**changes: object) -> dict[str, object]:
     return {**base, **changes}
 
 
-def run_mdrn(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120):
-    """The command as a user runs it: a process of its own, stdout and stderr as text."""
-    return subprocess.run(
-        [sys.executable, "-m", "mdrn_cli", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200", **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+def run_mdrn(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+) -> Finished:
+    """The command as a user runs it, in a process of its own, but that torch is loaded already."""
+    with TemporaryDirectory() as logs:
+        return start(*arguments, logs=Path(logs), cwd=cwd, **(env or {})).wait(timeout)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -76,7 +76,7 @@ def test_a_folder_run_killed_again_and_again_ends_as_if_undisturbed(tmp_path, pi
     kills, rng = 100 if full_size else 3, random.Random(0)
     folder, out = pictures(60 if full_size else 24), tmp_path / "out"
     how = ["denoise", "-r", folder, "--sigma", 50, "--model", tiny_weights("color"), "-o"]
-    assert start(*how, tmp_path / "whole", logs=logs).wait().code == 0
+    assert start(*how, tmp_path / "whole", logs=logs).wait().returncode == 0
     expected = visible(tmp_path / "whole")
     killed = found = trees = 0
     while killed < kills:
@@ -92,7 +92,7 @@ def test_a_folder_run_killed_again_and_again_ends_as_if_undisturbed(tmp_path, pi
             found += len(leftovers(out))
             shutil.rmtree(out)
             trees += 1
-    assert start(*how, out, logs=logs).wait().code == 0
+    assert start(*how, out, logs=logs).wait().returncode == 0
     assert visible(out) == expected
     found += len(leftovers(out))
     print(f"\n{killed} kills over {trees + 1} trees of {len(expected)} images left {found} hidden partial files")
@@ -139,7 +139,7 @@ def test_a_training_run_killed_again_and_again_ends_with_the_same_weights(tmp_pa
     options = ["--data", photo_folder, "--blocks", 1, "--iterations", 60, "--batch-size", 1, "--patch-size", 16]
     options += ["--precision", "float32", "--save-every", "0s", "--device", "cpu"]
     began = time.monotonic()
-    assert start("train", *options, "-o", tmp_path / "whole", logs=logs).wait().code == 0
+    assert start("train", *options, "-o", tmp_path / "whole", logs=logs).wait().returncode == 0
     length, expected = time.monotonic() - began, load_file(tmp_path / "whole" / "last.safetensors")
     killed = finished = 0
     while killed < kills or not finished:
@@ -154,7 +154,7 @@ def test_a_training_run_killed_again_and_again_ends_with_the_same_weights(tmp_pa
                 assert saved_config(run)["iterations"] == 60
                 load_checkpoint(run / "last.safetensors")
             continue
-        assert command.wait().code == 0, command.stderr.read_text()
+        assert command.wait().returncode == 0, command.stderr.read_text()
         weights = load_file(run / "last.safetensors")
         assert all(weights[name].equal(expected[name]) for name in expected)
         reported = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()]
@@ -187,10 +187,10 @@ def disk(tmp_path):
 def test_a_full_disk_costs_what_does_not_fit_and_the_rerun_does_the_rest(tmp_path, pictures, tiny_weights, logs, disk):
     folder, out = pictures(30), disk("size=64k") / "out"
     how = ["denoise", "-r", folder, "--sigma", 50, "--model", tiny_weights("color"), "-o"]
-    assert start(*how, tmp_path / "whole", logs=logs).wait().code == 0
+    assert start(*how, tmp_path / "whole", logs=logs).wait().returncode == 0
     expected = visible(tmp_path / "whole")
     full = start(*how, out, logs=logs).wait()
-    assert full.code == 3
+    assert full.returncode == 3
     done = visible(out)
     assert 0 < len(done) < 30
     assert done.items() <= expected.items()
@@ -199,25 +199,25 @@ def test_a_full_disk_costs_what_does_not_fit_and_the_rerun_does_the_rest(tmp_pat
     assert "hint: free some space" in full.stderr
     assert "Traceback" not in full.stderr
     disk("size=10m")
-    assert start(*how, out, logs=logs).wait().code == 0
+    assert start(*how, out, logs=logs).wait().returncode == 0
     assert visible(out) == expected
 
 
 def test_a_full_disk_ends_a_training_run_that_can_be_resumed(tmp_path, photo_folder, logs, disk):
     options = ["--data", photo_folder, "--blocks", 1, "--iterations", 6, "--batch-size", 1, "--patch-size", 16]
     options += ["--precision", "float32", "--save-every", "0s", "--device", "cpu", "--output"]
-    assert start("train", *options, tmp_path / "whole", logs=logs).wait().code == 0
+    assert start("train", *options, tmp_path / "whole", logs=logs).wait().returncode == 0
     state = (tmp_path / "whole" / "state.safetensors").stat().st_size
     run = (
         disk(f"size={int(state * 2.2)}") / "run"
     )  # the first state and weights fit, a second state beside them does not
     full = start("train", *options, run, logs=logs).wait()
-    assert full.code == 1, full.stderr
+    assert full.returncode == 1, full.stderr
     assert full.stderr.count("error: cannot write") == 1
     assert "No space left on device" in full.stderr
     assert "Traceback" not in full.stderr
     disk(f"size={state * 10}")
-    assert start("train", "--resume", "-o", run, logs=logs).wait().code == 0
+    assert start("train", "--resume", "-o", run, logs=logs).wait().returncode == 0
     weights, expected = load_file(run / "last.safetensors"), load_file(tmp_path / "whole" / "last.safetensors")
     assert all(weights[name].equal(expected[name]) for name in expected)
 
@@ -229,14 +229,14 @@ def test_an_output_that_cannot_be_written_to(pictures, tiny_weights, logs, disk)
     disk("ro")
     how = ["--sigma", 50, "--model", tiny_weights("color"), "-o"]
     done = start("denoise", "-r", folder, *how, out, logs=logs).wait()
-    assert done.code == 1
+    assert done.returncode == 1
     assert done.stderr.count("error: cannot write") == done.stderr.count("Read-only file system") == 3
     assert "hint: choose a folder that can be written to" in done.stderr
     assert "Traceback" not in done.stderr
     assert visible(out) == {"0/kept.png": b"kept"}
     train = ["train", "--data", folder, "--iterations", 1, "--blocks", 1, "--patch-size", 16, "-o", out / "run"]
     trained = start(*train, logs=logs).wait()
-    assert (trained.code, trained.stderr.count("error: cannot write")) == (1, 1), trained.stderr
+    assert (trained.returncode, trained.stderr.count("error: cannot write")) == (1, 1), trained.stderr
 
 
 def run_with_faults(jobs, options, fault):
@@ -415,7 +415,7 @@ def test_overwriting_a_run_by_a_request_that_makes_no_sense_leaves_it(tmp_path, 
     run_train(tiny_config(photo_folder, iterations=1), run, False, lambda _progress: None)
     before = visible(run)
     for wrong in (["--iterations", 1], ["--data", tmp_path / "none", "--iterations", 1], ["--data", photo_folder]):
-        assert start("train", *wrong, "--overwrite", "-o", run, logs=logs).wait().code != 0
+        assert start("train", *wrong, "--overwrite", "-o", run, logs=logs).wait().returncode != 0
     assert visible(run) == before
 
 

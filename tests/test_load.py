@@ -117,11 +117,11 @@ def test_eight_processes_at_once_on_one_cache_and_one_output_tree(tmp_path, phot
     folder = small_images(tmp_path / "small", photo, 1000 if full_size else 40)
     how = ["denoise", folder, "--sigma", 50, "--manifest", tmp_path / "m.json", "--model", "tiny-color", "--json"]
     one = start(*how, "-o", tmp_path / "one", logs=tmp_path / "logs", MDRN_HOME=str(tmp_path / "own")).wait()
-    assert one.code == 0, one.stderr
+    assert one.returncode == 0, one.stderr
     expected = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     commands = [start(*how, "-o", out, logs=tmp_path / "logs") for _ in range(8)]
     finished = [command.wait() for command in commands]
-    assert [done.code for done in finished] == [0] * 8, [done.stderr for done in finished]
+    assert [done.returncode for done in finished] == [0] * 8, [done.stderr for done in finished]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
     summaries = [json.loads(done.stdout.splitlines()[-1]) for done in finished]
     assert all(summary["done"] + summary["skipped"] == len(expected) for summary in summaries)
