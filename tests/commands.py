@@ -30,7 +30,9 @@ class Command:
 
     def wait(self, timeout: float = 600) -> "Finished":
         self.process.join(timeout)
-        assert self.process.exitcode is not None, "it hangs"
+        hangs = self.process.exitcode is None and self.kill()  # else the tests would wait for it at their end
+        assert not hangs, "it hangs"
+        assert self.process.exitcode is not None
         return Finished(self.process.exitcode, self.stdout.read_text(), self.stderr.read_text())
 
 
