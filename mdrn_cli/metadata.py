@@ -12,12 +12,16 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from mdrn_cli.errors import InputError
 
 # Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
-_STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297, 301)).union(
-    range(316, 327), (330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
+_STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297)).union(
+    (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
 )
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-_PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION = 262, 338, (282, 283)
+_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION = 258, 262, 338, (282, 283)
 _UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
+_TRANSFER_FUNCTION = 301
+"""A table with a value for each intensity, or three of them."""
+_SAME_INTENSITIES = (1, 2, 6)
+"""Photometric interpretations whose intensities are not turned round or looked up in a palette."""
 _SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _LARGEST_SEGMENT = 65_500
 """Bytes that a JPEG segment can hold, less its heading."""
@@ -43,7 +47,7 @@ class Metadata:
         exif: "Exif\\0\\0" and a TIFF directory, as in JPEG. Orientation is part of it, and not applied to pixels.
         xmp: XML packet.
         dpi: resolution across and down, in pixels an inch; None where there is none or none that can be meant.
-        text: keys and values of a PNG's text chunks.
+        text: keys and values of a PNG's text chunks, those of an iTXt with its language as Pillow has them.
         comment: of a JPEG.
         segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
         trailer: what lies behind the picture of a JPEG, such as the film of a motion photo.
@@ -103,7 +107,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     if not _is_readable(exif):
         exif = b""
         warnings.append("the EXIF is damaged and left out")
-    text = [(key, str(value)) for key, value in getattr(file, "text", {}).items() if key != _PNG_XMP]
+    text = [(key, value) for key, value in getattr(file, "text", {}).items() if key != _PNG_XMP]
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
@@ -144,6 +148,9 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
     values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC)))
+    bits = {directory.get(_BITS, 1)} if isinstance(directory.get(_BITS, 1), int) else set(directory[_BITS])
+    if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not bits <= {8, 16}:
+        values.pop(_TRANSFER_FUNCTION, None)
     metadata = Metadata(
         icc_profile=_bytes(directory.get(_ICC, b"")),
         exif=_written(values, directory.endian) if values else b"",
@@ -261,7 +268,7 @@ def _segment(name: str, content: bytes) -> bytes:
 def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     for key, value in text:
-        chunks.add_itxt(key, value) if not value.isascii() else chunks.add_text(key, value)
+        chunks.add_text(key, value)
     if xmp:
         chunks.add_itxt(_PNG_XMP, xmp.decode("utf-8", "replace"))
     return chunks
@@ -325,6 +332,8 @@ def _fits_tiff(tag: int, value: Any) -> bool:
     """Whether a directory with the value can be written, and read by others: EXIF may have any type anywhere."""
     if tag == ExifTags.Base.Orientation:
         return isinstance(value, int) and 1 <= value <= 8
+    if tag == _TRANSFER_FUNCTION:
+        return isinstance(value, tuple) and len(value) in (1 << 8, 3 << 8, 1 << 16, 3 << 16)
     directory = ImageFileDirectory_v2()
     try:
         directory[tag] = value

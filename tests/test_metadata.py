@@ -91,6 +91,33 @@ def test_everything_the_format_holds_is_kept(tmp_path, jpeg, suffix):
             assert ("APP13", IPTC) in file.applist
 
 
+WHITE = (IFDRational(3127, 10000), IFDRational(3290, 10000))
+PRIMARIES = tuple(IFDRational(value, 100) for value in (64, 33, 30, 60, 15, 6))
+CURVE = tuple(range(0, 65536, 257))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
+@pytest.mark.parametrize("source", [".jpg", ".tif"])
+def test_what_a_directory_says_of_colors_and_of_the_computer_is_kept(tmp_path, source, suffix):
+    block = Image.Exif()
+    block.update({301: CURVE, 316: "a phone", 318: WHITE, 319: PRIMARIES})
+    Image.fromarray(GRADIENT).save(tmp_path / f"a{source}", exif=block)
+    target = tmp_path / f"b{suffix}"
+    written(read_picture(tmp_path / f"a{source}"), target)
+    kept = exif_of(target)
+    assert (kept[301], kept[316], kept[318], kept[319]) == (CURVE, "a phone", WHITE, PRIMARIES)
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L"])
+def test_a_curve_for_other_intensities_than_those_written_is_left_out(tmp_path, mode):
+    image = Image.fromarray(GRADIENT).convert(mode)
+    image.save(tmp_path / "a.tif", tiffinfo={301: CURVE, 316: "a phone"})
+    written(read_picture(tmp_path / "a.tif"), tmp_path / "b.tif")
+    kept = exif_of(tmp_path / "b.tif")
+    assert kept[316] == "a phone"
+    assert (301 in kept) == (mode == "L")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_sixteen_bits_carry_the_same(tmp_path, jpeg, suffix):
     deep = tmp_path / f"deep{suffix}"
@@ -121,11 +148,13 @@ def test_a_tiff_keeps_its_iptc_and_text_beyond_ascii(tmp_path, jpeg):
 def test_text_of_a_png_is_kept(tmp_path):
     info = PngInfo()
     info.add_text("Title", "a cat")
-    info.add_itxt("Author", "Zoë")
+    info.add_itxt("Author", "Zoë", lang="nl", tkey="Auteur")
+    info.add_text("Comment", "déjà vu")
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
     written(read_picture(tmp_path / "a.png"), tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as file:
-        assert file.text == {"Title": "a cat", "Author": "Zoë"}
+        assert file.text == {"Title": "a cat", "Author": "Zoë", "Comment": "déjà vu"}
+        assert (file.text["Author"].lang, file.text["Author"].tkey) == ("nl", "Auteur")
 
 
 def test_what_a_format_cannot_hold_is_told(tmp_path, jpeg):
