@@ -1,7 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
+# What is imported is compiled then; compiling all of torch would take as long as the rest.
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
 
 .PHONY: demo test stress golden lint speed audit lock clean
 
@@ -37,18 +38,20 @@ lock: $(VENV)/.installed-tools
 	$(BIN)/uv pip compile pyproject.toml --extra test -c constraints.txt --universal --python-version 3.10 \
 	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
 
-$(VENV)/.installed-tools: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet pip-audit uv
-	touch $@
-
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP_INSTALL) -e .
+
+$(VENV)/.installed-tools: | $(BIN)/pip
+	$(PIP_INSTALL) pip-audit uv
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP_INSTALL) -e '.[test]'
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) -c constraints.txt -e .
 	touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
+	$(PIP_INSTALL) -c constraints.txt -e '.[test]'
+	touch $(VENV)/.installed $@
 
 clean:
 	rm -rf $(VENV) build dist

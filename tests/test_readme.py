@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ def command_lines() -> list[str]:
     return lines
 
 
+@cache
 def options_of(command: tuple[str, ...]) -> str:
     return run_mdrn(*command, "--help").stdout
 

@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import start
 from conftest import run_mdrn, tiny_config
 from PIL import Image
 from safetensors import safe_open
@@ -132,20 +131,17 @@ def run_photos(folder: Path) -> PhotoFolder:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path, optimizer):
     """SIGKILL in the middle of the run, at whatever moment that hits."""
-    arguments = ["train", "--data", photo_folder, "--blocks", 1, "--iterations", 40, "--batch-size", 2]
+    arguments = ["train", "--data", photo_folder, "--blocks", 1, "--iterations", 40, "--batch-size", 1]
     arguments += ["--patch-size", 32, "--precision", "float32", "--save-every", "0s", "--device", "cpu"]
     arguments += ["--optimizer", optimizer]
     assert run_mdrn(*arguments, "-o", tmp_path / "whole").returncode == 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "mdrn_cli", *map(str, arguments), "-o", str(killed)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    command = start(*arguments, "-o", killed, logs=tmp_path / "logs")
     deadline = time.monotonic() + 60
     while not (killed / "metrics.csv").is_file() or len(rows(killed)) < 1:
-        assert process.poll() is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert command.kill(), "the run ended before it could be killed"
     resumed = run_mdrn("train", "--resume", "-o", killed)
     assert resumed.returncode == 0, resumed.stderr
     assert same_weights(tmp_path / "whole" / "last.safetensors", killed / "last.safetensors")
@@ -461,7 +457,7 @@ def test_the_run_folder_tells_what_was_run(photo_folder, tmp_path):
 def test_halving_goes_down_in_steps(photo_folder, tmp_path):
     run = tmp_path / "run"
     config = tiny_config(photo_folder, iterations=100, schedule="halving", halvings=4, warmup=0.0, learning_rate=1e-3)
-    run_train(replace(config, optimizer="adam"), run, False, silent)
+    run_train(replace(config, optimizer="adam", save_every=60), run, False, silent)
     with (run / "metrics.csv").open() as file:
         rates = [float(row["learning_rate"]) for row in csv.DictReader(file)]
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4, 6.25e-5])
