@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss
+from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, compiles, network_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
@@ -41,7 +41,12 @@ def run_distill(
     teacher = load_checkpoint(Path(distillation.teacher))
     check_teacher(config, distillation, teacher)
     return run_with(
-        lambda device: distilled_loss(config.sigma, config.loss, distillation, frozen(teacher.build(), device)),
+        lambda device: distilled_loss(
+            config.sigma,
+            config.loss,
+            distillation,
+            network_of(frozen(teacher.build(), device), compiles(config, device)),
+        ),
         config,
         output,
         resume,
@@ -115,7 +120,7 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
     return moved.eval().requires_grad_(False)
 
 
-def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: MDRN) -> StepLoss:
+def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: Network) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
     network gives both its image and its features.
 
@@ -134,7 +139,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
             theirs = noise if distillation.shared_noise else draw_noise(clean)
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
-            wanted = teacher.forward_features(noisy)[1]
+            wanted = teacher(noisy)[1]
         weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
         return reconstruction_loss(denoised, clean, kind) + weight * distillation_loss(features, wanted)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -94,7 +97,8 @@ def native_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; emulation would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not by torch before 2.5
+    return device.type == "cpu" and told is not None and bool(told())
 
 
 def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
@@ -132,6 +136,7 @@ class Engine:
     Raises:
         DeviceError: no such device.
         UsageError: unknown precision.
+        OutOfMemoryError: the device has no room for the weights.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "auto", precision: str = "auto") -> None:
@@ -142,7 +147,8 @@ class Engine:
         self.dtype = compute_type(self.device, precision)
         self._checkpoint = checkpoint
         self._exact: MDRN | None = None
-        self.model = self._build(self.dtype)
+        with telling_out_of_memory(f"{self.device} has too little memory left for the network", "use --device cpu"):
+            self.model = self._build(self.dtype)
 
     def _build(self, dtype: torch.dtype) -> MDRN:
         model = self._checkpoint.build().requires_grad_(False)
@@ -157,12 +163,12 @@ class Engine:
         """Name of the type computed in."""
         return str(self.dtype).removeprefix("torch.")
 
-    def tile_memory(self, limit: int) -> float:
+    def tile_memory(self, limit: int, pictures: int) -> float:
         """Bytes that the features of a tile may take: on CUDA most of what is free there, elsewhere what is left of
-        `limit` beside the libraries and the weights."""
+        `limit` beside the libraries, the weights and `pictures`."""
         if self.device.type == "cuda":
-            return 0.8 * torch.cuda.mem_get_info(self.device)[0]
-        return limit - _LIBRARIES
+            return 0.8 * free_memory(self.device)
+        return limit - _LIBRARIES - pictures
 
     @property
     def bytes_per_pixel(self) -> int:
@@ -193,7 +199,8 @@ class Engine:
         )
 
     def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode():
+        # On CUDA, convolutions of float32 would by default round to the 10 bits of TF32.
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=torch.channels_last)
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
             return denoised
@@ -201,5 +208,26 @@ class Engine:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error is that of memory running out, on whatever device."""
-    # On the CPU torch raises a bare RuntimeError from its allocator.
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    # On the CPU torch raises a bare RuntimeError from its allocator, on CUDA others from the driver and its libraries.
+    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(text in str(error) for text in told)
+
+
+@contextmanager
+def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
+    """Whatever runs out of memory within is told as an OutOfMemoryError of this message and hint."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise OutOfMemoryError(message, hint) from error
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a device that works in
+    the machine's own memory, no bound."""
+    if device.type != "cuda":
+        return math.inf
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return float(torch.cuda.mem_get_info(device)[0] + kept)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._triton import has_triton
 
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.engine import compute_type
@@ -103,6 +104,8 @@ def fit(
     run = _Run(config, model, step_loss, sampler, validator, folder, group)
     if resume:
         load_state(folder, run.state)
+    if run.compiled and run.fraction() < 1:
+        run.compile()
     with (
         group.ending_together(),
         closing(RunLog(folder, run.counters.iteration)) if group.first else nullcontext() as log,
@@ -135,6 +138,17 @@ def fit(
     return run.counters
 
 
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a run compiles its networks: unless it says, on CUDA where there is Triton, which that needs."""
+    return config.compile if config.compile is not None else device.type == "cuda" and has_triton()
+
+
+def network_of(model: MDRN, compiled: bool) -> Network:
+    """A model as losses call it."""
+    features: Network = model.forward_features
+    return torch.compile(features) if compiled else features
+
+
 class _Run:
     """The moving parts of one `fit()`, in one process of its group. Whatever decides how the run goes on is the same
     in all of them."""
@@ -155,9 +169,8 @@ class _Run:
         self.step_loss, self.sampler, self.validator = step_loss, sampler, validator
         self.dtype = compute_type(device, config.precision)
         self.model = model
-        compiled = config.compile if config.compile is not None else device.type == "cuda"
-        features: Network = model.forward_features
-        self.network: Network = torch.compile(features) if compiled else features
+        self.compiled = compiles(config, device)
+        self.network = network_of(model, self.compiled)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
         generator = torch.Generator(device).manual_seed(config.seed)
@@ -179,6 +192,25 @@ class _Run:
     def groups(self) -> list[dict[str, Any]]:
         # Asked for anew each time: resuming replaces an optimizer's groups.
         return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
+
+    def compile(self) -> None:
+        """Have the networks compiled, which takes a minute and happens in a first step; here one of other random
+        numbers that leaves no trace, so that it takes nothing from the budget and the schedule.
+
+        Raises:
+            MdrnError: they cannot be.
+        """
+        other = torch.Generator(self.device).manual_seed(self.config.seed)
+        clean = self.sampler.sample(self.config.batch_size, other, self.part)
+        try:
+            with autocast(self.device, self.dtype):
+                self.step_loss(self.network, clean, torch.randn_like, self.fraction()).backward()  # type: ignore[no-untyped-call]
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MdrnError(f"the network cannot be compiled here ({reason})", "use --no-compile") from error
+        self.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def start_clock(self, stop_requested: Callable[[], bool]) -> None:
         self.stop_requested = stop_requested

@@ -89,7 +89,7 @@ class Group:
 
         on_gpu = device.startswith("cuda")
         if on_gpu:
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(torch.device(device).index or 0)
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
         # Not left after an error: the others may be in the midst of an exchange, and torchrun ends them.
         yield

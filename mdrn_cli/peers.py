@@ -16,9 +16,13 @@ SIGMA = 25.0
 """Noise level told to those that want one, 0-255 scale."""
 
 
-def peers() -> dict[str, Callable[[], Callable[[Pixels], Pixels]]]:
-    """Name -> what makes a callable on color (3, H, W) float32 arrays, for each peer that can run here."""
-    found: dict[str, Callable[[], Callable[[Pixels], Pixels]]] = {"DnCNN": _dncnn, "FFDNet": _ffdnet}
+def peers(device: str = "cpu") -> dict[str, Callable[[], Callable[[Pixels], Pixels]]]:
+    """Name -> what makes a callable on color (3, H, W) float32 arrays, for each peer that can run here; networks run on
+    the torch device."""
+    found: dict[str, Callable[[], Callable[[Pixels], Pixels]]] = {
+        "DnCNN": partial(_dncnn, device),
+        "FFDNet": partial(_ffdnet, device),
+    }
     if find_spec("skimage"):
         found["NLM (scikit-image)"] = _nlm
     if find_spec("skimage") and find_spec("pywt"):
@@ -28,24 +32,26 @@ def peers() -> dict[str, Callable[[], Callable[[Pixels], Pixels]]]:
     return found
 
 
-def _dncnn() -> Callable[[Pixels], Pixels]:
+def _dncnn(device: str) -> Callable[[Pixels], Pixels]:
     """CDnCNN-B: 20 layers of 64 features at full size (Zhang et al., 2017)."""
     from torch import nn
 
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(inplace=True)]
     for _ in range(18):
         layers += [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(inplace=True)]
-    return partial(run_plainly, nn.Sequential(*layers, nn.Conv2d(64, 3, 3, padding=1)))
+    network = nn.Sequential(*layers, nn.Conv2d(64, 3, 3, padding=1))
+    return partial(run_plainly, network.to(device), device=device)
 
 
-def _ffdnet() -> Callable[[Pixels], Pixels]:
+def _ffdnet(device: str) -> Callable[[Pixels], Pixels]:
     """FFDNet for color: 12 layers of 96 features at half size, with a map of the noise level (Zhang et al., 2018)."""
     from torch import nn
 
     layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, 96, 3, padding=1), nn.ReLU(inplace=True)]
     for _ in range(10):
         layers += [nn.Conv2d(96, 96, 3, padding=1), nn.ReLU(inplace=True)]
-    return partial(run_plainly, nn.Sequential(*layers, nn.Conv2d(96, 12, 3, padding=1), nn.PixelShuffle(2)))
+    network = nn.Sequential(*layers, nn.Conv2d(96, 12, 3, padding=1), nn.PixelShuffle(2))
+    return partial(run_plainly, network.to(device), device=device)
 
 
 def run_plainly(network: Callable[..., Any], image: Pixels, device: str = "cpu") -> Pixels:

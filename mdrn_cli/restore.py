@@ -244,7 +244,7 @@ class Restorer:
         """The tile asked for, or the largest that memory allows."""
         if self.options.tile is not None:
             return self.options.tile
-        memory = engine.tile_memory(self.options.memory) - PICTURES * picture.channels.nbytes
+        memory = engine.tile_memory(self.options.memory, PICTURES * picture.channels.nbytes)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
     def _restored(self, picture: Picture, denoiser: Function, tile: int, on_tile: OnTile | None) -> NDArray[Any]:

@@ -153,12 +153,21 @@ def load_state(folder: Path, state: RunState) -> None:
             state.ema[name].copy_(tensor)
         for k, optimizer in enumerate(state.optimizers):
             _load_optimizer(optimizer, _under(f"optimizer.{k}.", tensors))
-        state.generator.set_state(tensors["rng"])
+        _load_generator(state.generator, tensors["rng"], counters["iteration"])
         state.counters = Counters(**{f.name: counters[f.name] for f in fields(Counters)})
         # A kill after a validation, before the next save, leaves a best that the state does not know of.
         state.counters.best_psnr = best_psnr(folder)
     except (SafetensorError, LookupError, TypeError, RuntimeError, ValueError, OSError) as error:
         raise MdrnError(f"{path} does not fit this run ({error})", "resume with the options it began with") from error
+
+
+def _load_generator(generator: torch.Generator, saved: Tensor, iteration: int) -> None:
+    """Go on with the random numbers of the save. On a device of another kind, whose generators are others, the run goes
+    on with new ones: not with those it began with once more."""
+    if saved.numel() == generator.get_state().numel():
+        generator.set_state(saved)
+    else:
+        generator.manual_seed(generator.initial_seed() + iteration)
 
 
 def best_psnr(folder: Path) -> float | None:

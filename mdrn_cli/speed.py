@@ -121,7 +121,7 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         for name in runtimes() if pick_device(device).type == "cpu" else ():
             yield _alone(_runtime_case, family, blocks, name, size, repeats)
     for name in peers():
-        yield _alone(_peer_case, name, size, repeats)
+        yield _alone(_peer_case, name, size, device, repeats)
     yield _alone(_start_case, device)
     if megapixels:
         yield from _alone(_file_case, megapixels, device)
@@ -173,9 +173,9 @@ def untrained(blocks: int) -> Checkpoint:
     return Checkpoint(config, SIGMA, MDRN(config).state_dict())
 
 
-def _peer_case(name: str, size: int, repeats: int) -> Speed:
+def _peer_case(name: str, size: int, device: str, repeats: int) -> Speed:
     limit_threads()
-    return _timed("peer", name, "as published", peers()[name](), size, size, repeats)
+    return _timed("peer", name, "as published", peers(str(pick_device(device)))[name](), size, size, repeats)
 
 
 def _timed(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,15 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import adapt, load_checkpoint
 from mdrn_cli.configfile import format_config
-from mdrn_cli.engine import compute_type, keep_freed_memory, limit_threads, out_of_memory, pick_device
-from mdrn_cli.errors import OutOfMemoryError, UsageError
+from mdrn_cli.engine import (
+    compute_type,
+    free_memory,
+    keep_freed_memory,
+    limit_threads,
+    pick_device,
+    telling_out_of_memory,
+)
+from mdrn_cli.errors import UsageError
 from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, fit
 from mdrn_cli.losses import reconstruction_loss
@@ -87,7 +93,9 @@ def run_with(
     keep_freed_memory()
     group.share(config.batch_size)
     device = pick_device(group.device(config.device))
-    with group.connected(str(device)), telling_out_of_memory(device):
+    torch.backends.cudnn.benchmark = True  # on CUDA: patches are all of one shape
+    exhausted = f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
+    with group.connected(str(device)), telling_out_of_memory(*exhausted):
         photos, sampler = open_data(config, device, group, reading)
         validator = None
         if config.val and group.first:
@@ -102,19 +110,6 @@ def run_with(
         except OSError as error:
             raise write_error(output, error) from error
     return counters, photos
-
-
-@contextmanager
-def telling_out_of_memory(device: torch.device) -> Iterator[None]:
-    """Whatever runs out of memory on the way to or in training is told as such."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
-        ) from error
 
 
 def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:
@@ -136,7 +131,8 @@ def open_data(
     memory = half_of_memory() if config.cache_memory is None else config.cache_memory
     with group.first_goes_first():
         photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
-    sampler = PatchSampler(photos, config.patch_size, device, resident=photos.pixels.nbytes <= memory)
+    resident = photos.pixels.nbytes <= min(memory, free_memory(device) / 2)
+    sampler = PatchSampler(photos, config.patch_size, device, resident)
     for file, reason in photos.unreadable:
         reading.unreadable(file, reason)
     reading.too_small(sampler.too_small)

@@ -73,7 +73,7 @@ def resume(folder: Path, group: Group) -> int:
     saved = TrainConfig.from_dict(saved_config(folder))
     config = saved.extended(2 * saved.iterations, None)
     teacher = frozen(load_checkpoint(Path(config.distillation.teacher)).build(), CPU)
-    loss = distilled_loss(config.sigma, config.loss, config.distillation, teacher)
+    loss = distilled_loss(config.sigma, config.loss, config.distillation, teacher.forward_features)
     sampler = PatchSampler(read_photographs(Path(config.data), config.color), config.patch_size, CPU)
     return fit(config, initial_model(config), loss, sampler, None, folder, True, lambda _p: None, group).iteration
 

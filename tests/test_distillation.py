@@ -41,7 +41,7 @@ def asked(distillation, sigma, done=0.0):
     """Inputs of student and teacher in one step, and its loss with the parts it should be made of."""
     student, teacher = Recorder(tiny_checkpoint(seed=1).build()), Recorder(tiny_checkpoint(seed=2).build())
     clean = torch.rand(2, 1, 16, 16)
-    step = distilled_loss(sigma, "l1", distillation, teacher)
+    step = distilled_loss(sigma, "l1", distillation, teacher.forward_features)
     loss = step(student.forward_features, clean, torch.randn_like, done)
     (ours,), (theirs,) = student.inputs, teacher.inputs
     denoised, features = student.model.forward_features(ours)
@@ -79,7 +79,7 @@ def test_one_forward_pass_each_and_the_teacher_is_frozen():
     heads = []
     for network in (student, teacher):
         network.head.register_forward_hook(lambda module, _a, _o: heads.append(module))
-    step = distilled_loss(50.0, "l1", Distillation("hads", "", 50.0), teacher)
+    step = distilled_loss(50.0, "l1", Distillation("hads", "", 50.0), teacher.forward_features)
     step(student.forward_features, torch.rand(1, 1, 16, 16), torch.randn_like, 0.0).backward()
     assert heads == [student.head, teacher.head]
     assert not teacher.training

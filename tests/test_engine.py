@@ -1,12 +1,14 @@
 """Precision and devices."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from conftest import tiny_checkpoint
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.engine import Engine, compute_type, limit_threads, native_bfloat16, pick_device
+from mdrn_cli.engine import Engine, compute_type, free_memory, limit_threads, native_bfloat16, pick_device
 from mdrn_cli.errors import DeviceError, UsageError
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
@@ -52,6 +54,8 @@ def test_unknown_precision_and_device_are_refused():
         MemoryError(),
         torch.cuda.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
 )
 def test_running_out_of_memory_is_a_device_error_with_a_hint(monkeypatch, error):
@@ -64,6 +68,37 @@ def test_running_out_of_memory_is_a_device_error_with_a_hint(monkeypatch, error)
     with pytest.raises(DeviceError, match="16x8") as caught:
         engine(np.zeros((1, 8, 16), np.float32))
     assert "--tile" in caught.value.hint
+
+
+def test_no_room_for_the_weights_is_a_device_error(monkeypatch):
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Engine, "_build", fail)
+    with pytest.raises(DeviceError, match="cpu has too little memory"):
+        Engine(tiny_checkpoint(), "cpu")
+
+
+def test_a_tile_takes_what_a_gpu_has_left_whatever_torch_keeps_of_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (10_000, 99_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 5_000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _device: 2_000)
+    assert free_memory(torch.device("cuda")) == 13_000
+    assert free_memory(torch.device("cpu")) == math.inf
+    engine = Engine(tiny_checkpoint(), "cpu")
+    assert engine.tile_memory(2**31, 10**9) == 2**31 - 300e6 - 10**9
+    engine.device = torch.device("cuda")
+    assert engine.tile_memory(2**31, 10**9) == 0.8 * 13_000, "pictures are elsewhere"
+
+
+def test_float32_is_float32_on_cuda_too():
+    """By default cuDNN rounds it to ten bits."""
+    engine, seen = Engine(tiny_checkpoint(), "cpu", "float32"), []
+    engine.model.head.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    engine(np.zeros((1, 8, 8), np.float32))
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_what_reduced_precision_cannot_hold_is_computed_again():

@@ -35,7 +35,7 @@ def test_the_golden_file_has_no_more_than_the_bundled_checkpoints():
         assert {*golden.files} == {key(record, name) for record in RECORDS for name in ("waves", "shapes")}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU and MDRN_TEST_CUDA=1")
 @pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
 def test_cuda_agrees_with_the_cpu(record, photo, gray_photo):
     clean = (photo if record.color == "color" else gray_photo)[64:320, 128:384]

@@ -76,8 +76,8 @@ class Identity:
     def __init__(self, color: str) -> None:
         self.config = MDRNConfig(color, 1, 2)
 
-    def tile_memory(self, limit: int) -> float:
-        return limit
+    def tile_memory(self, limit: int, pictures: int) -> float:
+        return limit - pictures
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         return pixels

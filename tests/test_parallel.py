@@ -137,3 +137,14 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setenv("RANK", "1")
     assert launched() == Group()
+
+
+def test_each_process_takes_its_gpu_the_only_one_of_a_machine_too(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for device in ("cuda", "cuda:1"):
+        with Group(1, 2, 0, 1).connected(device):
+            pass
+    assert taken == [0, 1]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.configfile import format_config, read_config, tomllib
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError
-from mdrn_cli.fit import fit
+from mdrn_cli.fit import compiles, fit
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
@@ -122,6 +122,61 @@ def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
         fit(config, model, interrupted, sampler, None, tmp_path / "halves", False, silent)
     run_train(config, tmp_path / "halves", True, silent)
     assert same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "halves" / "last.safetensors")
+
+
+def test_a_run_goes_on_on_a_device_with_other_random_numbers(photo_folder, tmp_path):
+    config, run = tiny_config(photo_folder, iterations=5), tmp_path / "run"
+    run_train(config, run, False, silent)
+    with safe_open(run / "state.safetensors", framework="pt") as file:
+        about = file.metadata()
+    of_cuda = torch.zeros(16, dtype=torch.uint8)  # as long as the state of a generator there
+    (run / "state.safetensors").write_bytes(save(load_file(run / "state.safetensors") | {"rng": of_cuda}, about))
+    counters, _ = run_train(replace(config, iterations=10), run, True, silent)
+    assert counters.iteration == 10
+    run_train(replace(config, iterations=10), tmp_path / "whole", False, silent)
+    assert not same_weights(run / "last.safetensors", tmp_path / "whole" / "last.safetensors")
+
+
+def test_compiling_takes_nothing_from_the_budget_and_changes_nothing(photo_folder, tmp_path, monkeypatch):
+    calls = []
+
+    def compiled(function):
+        def run(noisy):
+            if not calls:
+                time.sleep(1.5)
+            calls.append(noisy.shape)
+            return function(noisy)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config = tiny_config(photo_folder, iterations=3)
+    run_train(config, tmp_path / "plain", False, silent)
+    assert not calls
+    counters, _ = run_train(replace(config, compile=True), tmp_path / "compiled", False, silent)
+    assert len(set(calls)) == 1
+    assert len(calls) == 4
+    assert counters.elapsed < 1.5
+    assert same_weights(tmp_path / "plain" / "last.safetensors", tmp_path / "compiled" / "last.safetensors")
+
+
+def test_where_nothing_can_be_compiled_that_is_told(photo_folder, tmp_path, monkeypatch):
+    def fail(_noisy):
+        raise torch._dynamo.exc.TorchDynamoException("no C compiler\nat all")
+
+    monkeypatch.setattr(torch, "compile", lambda _function: fail)
+    with pytest.raises(MdrnError, match=r"cannot be compiled here \(no C compiler\)") as caught:
+        run_train(replace(tiny_config(photo_folder), compile=True), tmp_path / "run", False, silent)
+    assert "--no-compile" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("asked", "triton", "expected"), [(None, True, True), (None, False, False), (True, False, True)]
+)
+def test_networks_are_compiled_on_cuda_where_that_works(monkeypatch, asked, triton, expected):
+    monkeypatch.setattr("mdrn_cli.fit.has_triton", lambda: triton)
+    assert compiles(tiny_config("photos", compile=asked), torch.device("cuda")) == expected
+    assert compiles(tiny_config("photos", compile=asked), torch.device("cpu")) == bool(asked)
 
 
 def run_photos(folder: Path) -> PhotoFolder:
