@@ -165,7 +165,7 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
-    config = TrainConfig.from_dict(saved_config(ctx.params["output"]) | here)
+    config = TrainConfig.from_dict(saved_config(Path(ctx.params["output"])) | here)
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
 
@@ -185,10 +185,11 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
-    output, preset = ctx.params["output"], ctx.params["preset"] or "fast"
+    # Typer before 0.29 leaves strings there.
+    output, preset = Path(ctx.params["output"]), ctx.params["preset"] or "fast"
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
-    file = read_config(ctx.params["config"], known) if ctx.params["config"] else {}
+    file = read_config(Path(ctx.params["config"]), known) if ctx.params["config"] else {}
     if launched().first and not ctx.params["overwrite"] and not is_empty(output):
         raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
     given = {_field(name) for name in _given(ctx)}
