@@ -148,8 +148,9 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
     values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC)))
-    bits = {directory.get(_BITS, 1)} if isinstance(directory.get(_BITS, 1), int) else set(directory[_BITS])
-    if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not bits <= {8, 16}:
+    bits = directory.get(_BITS, 1)  # one number, or one for each channel
+    whole = {bits} if isinstance(bits, int) else {*bits}
+    if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not whole <= {8, 16}:
         values.pop(_TRANSFER_FUNCTION, None)
     metadata = Metadata(
         icc_profile=_bytes(directory.get(_ICC, b"")),

@@ -185,7 +185,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
-    # Typer before 0.29 leaves strings there.
+    # Older versions of Typer leave paths as strings there.
     output, preset = Path(ctx.params["output"]), ctx.params["preset"] or "fast"
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
