@@ -1,8 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# What is imported is compiled then; compiling all of torch would take as long as the rest.
-PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 .PHONY: demo test stress golden lint speed audit lock clean
 

@@ -72,7 +72,7 @@ def test_peers_give_an_image_of_the_same_size():
 
 
 def test_a_case_runs_in_a_process_of_its_own():
-    measured = speed._alone(speed._peer_case, "FFDNet", 16, 1)
+    measured = speed._alone(speed._peer_case, "FFDNet", 16, "cpu", 1)
     assert (measured.name, measured.width) == ("FFDNet", 16)
     with pytest.raises(MdrnError, match="failed"):
         speed._alone(crash)
