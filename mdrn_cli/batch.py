@@ -48,7 +48,7 @@ class Outcome:
         error: why it failed.
         facts: what was done.
         warnings: what could not be kept as it was.
-        seconds: from reading begun to result written, time spent on other jobs not counted.
+        seconds: from reading begun to result written, not counting time spent on other jobs and on loading networks.
     """
 
     job: Job
@@ -209,9 +209,9 @@ def _restore(
     try:
         given = reading.result()
         refuse_unwritable(given.picture, job.kind, finish.save)
-        began = time.perf_counter()
+        began = time.perf_counter() - restore.loading
         restored, facts = restore(given.picture, on_tile)
-        spent = given.seconds + time.perf_counter() - began
+        spent = given.seconds + time.perf_counter() - restore.loading - began
     except Exception as error:
         return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
     result = _Result(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
 from mdrn_cli.manifest import Record, choose
 from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate
+
+if TYPE_CHECKING:
+    from mdrn_cli.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,16 @@ class Denoisers:
         model: "auto", a family, the name of a checkpoint, or a path to one.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
+
+    Attributes:
+        seconds: spent on loading so far.
     """
 
     def __init__(
         self, model: str = "auto", device: str = "auto", precision: str = "auto", manifests: Sequence[str] = ()
     ) -> None:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
+        self.seconds = 0.0
         self._records: tuple[Record, ...] | None = None
         self._loaded: dict[str, tuple[Engine, float]] = {}
 
@@ -72,12 +79,22 @@ class Denoisers:
         record = None if explicit_path(self.model) else self._choose(color, sigma)
         name, sha256 = (record.name, record.sha256) if record else (self.model, None)
         if name not in self._loaded:  # a file is checked once a run, not once a picture
-            checkpoint = load_checkpoint(locate(record) if record else Path(self.model))
-            self._loaded[name] = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
+            self._loaded[name] = self._load(locate(record) if record else Path(self.model))
         engine, trained = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
         return Denoiser(engine, trained, sigma, name, sha256)
+
+    def _load(self, path: Path) -> tuple[Engine, float]:
+        began = time.perf_counter()
+        # torch takes seconds to import, which whoever is told of a mistake should not wait for.
+        from mdrn_cli.checkpoint import load_checkpoint
+        from mdrn_cli.engine import Engine
+
+        checkpoint = load_checkpoint(path)
+        loaded = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
+        self.seconds += time.perf_counter() - began
+        return loaded
 
     def _choose(self, color: str, sigma: float) -> Record:
         if self._records is None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.errors import DeviceError, OutOfMemoryError, UsageError
+from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.model import MDRN
 
@@ -25,8 +24,6 @@ MOST_THREADS = 1024
 # and bytes of the process without any.
 _LIVE_FEATURES = 22
 _LIBRARIES = 300e6
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -68,29 +65,6 @@ def limit_threads(processes: int = 1) -> None:
 def _cores() -> int:
     """CPU cores this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor. By default it hands blocks of megabytes back to the system,
-    and every convolution then waits for fresh, zeroed pages: with tiles of 512x512, a third of the time. No other
-    system needs this."""
-    if libc := _glibc():
-        # Whole pictures, which are larger than features of a tile, are still handed back.
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**28)
-        libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
-
-
-def release_freed_memory() -> None:
-    """Hand back to the system what `keep_freed_memory` has kept, before something else needs the room."""
-    if libc := _glibc():
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return libc if hasattr(libc, "gnu_get_libc_version") else None
 
 
 def native_bfloat16(device: torch.device) -> bool:

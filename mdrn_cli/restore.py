@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.engine import Engine, release_freed_memory
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.freedmemory import release_freed_memory
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone, toned
@@ -22,6 +22,9 @@ from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.stretch import Function
 from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
+
+if TYPE_CHECKING:
+    from mdrn_cli.engine import Engine
 
 DEFAULT_MEMORY = 2 * 2**30
 OVERLAP = 64
@@ -189,6 +192,11 @@ class Restorer:
     def __init__(self, options: DenoiseOptions) -> None:
         self.options = options
         self._denoisers = Denoisers(options.model, options.device, options.precision, options.manifests)
+
+    @property
+    def loading(self) -> float:
+        """Seconds spent on loading networks so far."""
+        return self._denoisers.seconds
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
         """Restore one picture; the result has the alpha and metadata of the input. Where no noise is found it has the

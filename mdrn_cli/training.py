@@ -14,7 +14,6 @@ from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import (
     compute_type,
     free_memory,
-    keep_freed_memory,
     limit_threads,
     pick_device,
     telling_out_of_memory,
@@ -22,6 +21,7 @@ from mdrn_cli.engine import (
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, fit
+from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group, launched

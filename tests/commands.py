@@ -11,7 +11,8 @@ from pathlib import Path
 _SERVER = multiprocessing.get_context("forkserver")
 _PLOTS = ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.utils.tensorboard")
 _CONSOLE = ("typer", "rich.progress")  # not mdrn_cli.cli, which looks at the environment
-_SERVER.set_forkserver_preload(["mdrn_cli.batch", "mdrn_cli.training", "pyvips", "commands", *_CONSOLE, *_PLOTS])
+_NETWORK = ("mdrn_cli.training", "mdrn_cli.engine", "torch._dynamo")  # the last is what torch's optimizers load
+_SERVER.set_forkserver_preload(["mdrn_cli.batch", "pyvips", "commands", *_NETWORK, *_CONSOLE, *_PLOTS])
 
 
 @dataclass(frozen=True)

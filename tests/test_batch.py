@@ -16,6 +16,7 @@ from PIL import Image
 
 from mdrn_cli import batch
 from mdrn_cli.batch import exit_code, run_jobs
+from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.restore import DenoiseOptions
@@ -335,6 +336,43 @@ def test_pipes_that_cannot_work(arguments, data, code, message, tiny_weights):
     done = pipe([*arguments, "--sigma", "50", "--model", tiny_weights("color")], data)
     assert (done.returncode, done.stdout) == (code, b"")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["photos/a.png", "--dry-run"], 0),
+        (["-r", "photos", "-o", "photos"], 2),
+        (["photos/a.png", "-o", "photos/b.jpg"], 2),
+        (["photos/a.png", "-o", "photos/b.jpg", "--skip-existing"], 0),
+        (["photos/notes.png"], 4),
+        (["photos/a.png", "--model", "none"], 5),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_where_no_network_runs_nobody_waits_for_torch(arguments, code, tree):
+    (tree / "notes.txt").rename(tree / "notes.png")
+    script = (
+        "import sys; from mdrn_cli.cli import main\n"
+        f"sys.argv = ['mdrn', 'denoise', *{arguments}]\n"
+        "code = main()\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.exit(code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tree.parent)
+    assert done.returncode == code, done.stderr
+
+
+def test_loading_a_network_is_not_part_of_a_picture_s_seconds(tree, monkeypatch, tiny_weights):
+    checkpoint = load_checkpoint(tiny_weights("color"))
+
+    def slow(_path):
+        time.sleep(3)
+        return checkpoint
+
+    monkeypatch.setattr("mdrn_cli.checkpoint.load_checkpoint", slow)
+    (outcome,) = run_jobs(plan_jobs([tree / "a.png"], Naming()), DenoiseOptions(50, str(tiny_weights("color"))))
+    assert 0 < outcome.seconds < 3
 
 
 def test_an_image_is_not_written_to_a_terminal(tree, tiny_weights):

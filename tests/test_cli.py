@@ -1,5 +1,6 @@
 """The command as a whole: quick to answer, one error boundary."""
 
+import os
 import subprocess
 import sys
 import time
@@ -22,14 +23,18 @@ def test_help_answers_without_torch(arguments):
     assert "Usage" in done.stdout
 
 
-def test_help_takes_less_than_half_a_second(monkeypatch):
-    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # which takes a time of its own
-    times = []
-    for _ in range(5):
+def test_help_costs_little_beside_the_library_that_prints_it():
+    """In processes as users start them; a number of seconds would be the machine's, not ours."""
+    environment = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+
+    def seconds(*arguments):
         began = time.perf_counter()
-        assert run_mdrn("--help").returncode == 0
-        times.append(time.perf_counter() - began)
-    assert min(times) < 0.5
+        subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    pairs = [(seconds("-c", "import typer.rich_utils"), seconds("-m", "mdrn_cli", "--help")) for _ in range(5)]
+    library, ours = map(min, zip(*pairs, strict=True))
+    assert ours < 2.5 * library
 
 
 def test_version():

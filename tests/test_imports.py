@@ -25,6 +25,7 @@ LEAVES = {
     "optim",
     "parallel",
     "interrupts",
+    "freedmemory",
 }
 PARTS = {
     "deep",

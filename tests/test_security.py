@@ -29,7 +29,7 @@ FORBIDDEN_IMPORTS = {
     *("subprocess", "pty", "popen2", "commands", "ctypes", "xmlrpc", "xml", "runpy"),
 }
 # glibc's mallopt has no other way in; `mdrn bench --speed` times fresh processes of this very command.
-NEEDED = {("engine.py", "ctypes"), ("speed.py", "subprocess")}
+NEEDED = {("freedmemory.py", "ctypes"), ("speed.py", "subprocess")}
 FORBIDDEN_CALLS = {
     *("eval", "exec", "compile", "__import__"),
     *("os.system", "os.popen", "os.execv", "os.execve", "os.execvp", "os.spawnv", "os.posix_spawn", "os.startfile"),

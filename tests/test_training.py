@@ -187,7 +187,7 @@ def run_photos(folder: Path) -> PhotoFolder:
 def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path, optimizer):
     """SIGKILL in the middle of the run, at whatever moment that hits."""
     arguments = ["train", "--data", photo_folder, "--blocks", 1, "--iterations", 40, "--batch-size", 1]
-    arguments += ["--patch-size", 32, "--precision", "float32", "--save-every", "0s", "--device", "cpu"]
+    arguments += ["--patch-size", 16, "--precision", "float32", "--save-every", "0s", "--device", "cpu"]
     arguments += ["--optimizer", optimizer]
     assert run_mdrn(*arguments, "-o", tmp_path / "whole").returncode == 0
     killed = tmp_path / "killed"
