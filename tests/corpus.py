@@ -565,13 +565,14 @@ def _colors() -> Iterator[Case]:
         for name, data in (
             ("none", b""),
             ("short", b"\1" * (length - 1)),
-            ("long", b"\1" * (length + 9)),
+            ("odd", b"\1" * (length + 9)),
+            ("long", b"\1" * (length + 8)),
             ("zeros", bytes(length)),
             ("ones", b"\xff" * length),
         ):
-            # Pillow opens nothing where one that it knows is too short.
+            # Pillow opens nothing where one that it knows is too short, before 13 a cHRM not of whole numbers neither.
             short = len(data) < length and kind in (b"gAMA", b"cHRM", b"sRGB")
-            verdict = READ_OR_REFUSED if short else READ
+            verdict = READ_OR_REFUSED if short or (name, kind) == ("odd", b"cHRM") else READ
             yield Case(f"color-{kind.decode()}-{name}.png", _png_with((kind, data)), verdict, PIXELS)
             chunk = png((kind, data))[8:]
             yield Case(f"color-{kind.decode()}-{name}-deep.png", deep[:33] + chunk + deep[33:], verdict, DEEP)

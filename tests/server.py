@@ -23,20 +23,31 @@ class Site:
             bytes), "corrupt", "short" (declares and sends less), "long" (sends more than it should),
             "ignore-range", "redirect:URL", or "slow:SECONDS" (before the body).
         requests: (path, value of the Range header) of every request, in order.
+        most_at_once: slow requests under way at the same time, at most.
         base: URL of the server.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[object]] = field(default_factory=dict)
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    most_at_once: int = 0
     base: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _slow: int = 0
 
     def next_fault(self, path: str, range_header: str | None) -> str:
         with self.lock:
             self.requests.append((path, range_header))
             queue = self.faults.get(path, [])
             return str(queue.pop(0)) if queue else ""
+
+    def dawdle(self, seconds: float) -> None:
+        with self.lock:
+            self._slow += 1
+            self.most_at_once = max(self.most_at_once, self._slow)
+        time.sleep(seconds)
+        with self.lock:
+            self._slow -= 1
 
 
 @contextmanager
@@ -81,7 +92,7 @@ def serving(site: Site) -> Iterator[Site]:
                 content += b"more"
             self._head(status, {**headers, "Content-Length": str(len(content))})
             if kind == "slow":
-                time.sleep(float(argument))
+                site.dawdle(float(argument))
             sent = content[: int(argument)] if kind in ("drop", "stall") else content
             self.wfile.write(sent)
             self.wfile.flush()

@@ -245,9 +245,8 @@ def test_many_files_come_in_parallel_and_in_order(site, cache):
         site.files[f"/{k}"] = content
         site.faults[f"/{k}"] = ["slow:0.1"]
         items.append(item_at(f"{site.base}/{k}", content=content, name=str(k)))
-    began = time.monotonic()
     paths = cache.fetch_all(items)
-    assert time.monotonic() - began < 12 * 0.1
+    assert site.most_at_once > 1
     assert [path.read_bytes() for path in paths] == contents
 
 

@@ -317,7 +317,8 @@ def test_beside_a_profile_there_is_no_srgb_chunk(bits):
 @pytest.mark.parametrize("bits", [8, 16])
 def test_color_chunks_out_of_order_are_passed_over(bits):
     for kind, data in COLORS.items():
-        content = encode_picture(read_picture(colored(bits, (kind, data + b"x"))), "PNG")[0]
+        # Pillow before 13 opens nothing with a cHRM that is not of whole numbers.
+        content = encode_picture(read_picture(colored(bits, (kind, data + b"more"))), "PNG")[0]
         assert carried(content) == [], kind
     for kind in (b"cICP", b"mDCV", b"cLLI"):
         assert carried(encode_picture(read_picture(colored(bits, (kind, b""))), "PNG")[0]) == []

@@ -7,7 +7,6 @@ import resource
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -171,9 +170,7 @@ def test_whatever_a_file_carries_can_be_written_to_any_format(cases):
 def test_a_real_run_over_all_of_it(tmp_path, folder, cases, tiny_weights):
     out = tmp_path / "out"
     arguments = ["denoise", "-r", folder, "-o", out, "--sigma", 50, "--color", "color", "--flatten", "white", "--json"]
-    began = time.monotonic()
     done = run_mdrn(*arguments, "--model", tiny_weights("color"))
-    assert time.monotonic() - began < 100
     assert done.returncode == 3, done.stderr[-2000:]
     assert [line for line in done.stderr.splitlines() if not line.startswith(LINES)] == []
     *objects, summary = map(json.loads, done.stdout.splitlines())
