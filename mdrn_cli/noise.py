@@ -22,6 +22,10 @@ AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level."""
 LEAST_AMPLITUDE = 0.05
 """Told from none, on the 0-255 scale: JPEG leaves nothing of many frequencies; 8 bits have rounding noise of 0.3."""
+LEAST_COARSE = 2.0
+"""Level that both differences of colors must have for noise to be seen in an image of half the size."""
+QUIET, COARSE_EXCESS = 0.1, 2.5
+"""Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
@@ -63,19 +67,44 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
     if len(image) == 3 and (tone := find_tone(image)):
-        sigma = _estimate(tone.intensity(image))
+        sigma = _estimate(_blocks(tone.intensity(image)))
         if tone.explains(sigma):
             return sigma
-    return _estimate(image)
+    return _estimate(_blocks(image))
 
 
-def _estimate(image: NDArray[Any]) -> float:
-    features, log_reference = noise_features(image)
+def _blocks(image: NDArray[Any]) -> NDArray[np.float32]:
+    return to_unit(blocks_of(image, SIDE)) * np.float32(255)
+
+
+def estimate_coarse_sigma(half: NDArray[Any]) -> float:
+    """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
+
+    So far from the pixel, texture is as sharp as noise, but seldom colored: what is noise is told by the differences of
+    colors. Noise that all channels have in common is not found.
+
+    Args:
+        half: (3, H, W), as for `estimate_sigma`.
+    """
+    blocks = _blocks(half)
+    planes = np.einsum("kc,ncij->nkij", _OPPONENT[1:], blocks) + np.float32(127.5)
+    if min(_estimate(planes[:, k : k + 1]) for k in range(2)) < LEAST_COARSE:
+        return 0.0
+    energy = _energies(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
+    quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
+    sigma = min(_estimate(blocks), COARSE_EXCESS * quiet)
+    return sigma if sigma >= LEAST_COARSE else 0.0
+
+
+def _estimate(blocks: NDArray[np.float32]) -> float:
+    """The level of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
+    channels = blocks.shape[1]
+    features, log_reference = _features(blocks)
     if log_reference + features[:-2].max() < math.log(2 * LEAST_AMPLITUDE):  # an even image
         return 0.0
-    white = log_reference + answer(features, _network(image.shape[0], "white"))
+    white = log_reference + answer(features, _network(channels, "white"))
     features, log_reference = about_luminance(features, log_reference)
-    camera = log_reference + answer(features, _network(image.shape[0], "camera"))
+    camera = log_reference + answer(features, _network(channels, "camera"))
     # Where they agree, noise is white, which the first knows more closely.
     return math.exp(white if abs(white - camera) < AGREEMENT else camera)
 
@@ -100,18 +129,28 @@ def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
         reference; the share of clipped blocks; the reference, scaled. And the reference itself: a logarithm of a
         level on the 0-255 scale.
     """
-    blocks = to_unit(blocks_of(image, SIDE)) * np.float32(255)
+    return _features(_blocks(image))
+
+
+def _features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
     if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
         blocks = blocks[whole]
-    if image.shape[0] == 3:
+    if blocks.shape[1] == 3:
         blocks = np.einsum("kc,ncij->nkij", _OPPONENT, blocks)
-    transform, bands = _cosines(), _bands()
-    energy = (transform @ blocks @ transform.T).reshape(*blocks.shape[:2], -1) ** 2 @ bands.T  # (n, C, bands)
+    energy = _energies(blocks) @ _bands().T  # (n, C, bands)
     logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
     return np.concatenate([spread, [1 - whole.mean(), reference / 3]]).astype(np.float32), reference
+
+
+def _energies(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(N, C, SIDE, SIDE) -> the energy of each frequency, (N, C, SIDE * SIDE)."""
+    transform = _cosines()
+    frequencies: NDArray[Any] = transform @ blocks @ transform.T
+    energies: NDArray[np.float32] = np.square(frequencies.reshape(*blocks.shape[:2], -1))
+    return energies
 
 
 def about_luminance(features: NDArray[np.float32], reference: float) -> tuple[NDArray[np.float32], float]:

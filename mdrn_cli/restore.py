@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.coarse import without_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import InputError, MdrnError, UsageError
@@ -37,6 +38,9 @@ PICTURES = 3
 LARGE_PICTURE = 2**26
 """Bytes from which on a picture being written should not have the features of the last tile beside it;
 fetching these pages again is nothing beside the time its tiles take."""
+
+BLENDED_ROWS = 256
+"""Rows of a picture blended at once, as floats."""
 
 FLOAT_LIMIT = 4.0
 """Intensity that floats stay below, noise and all, if white is 1 in them."""
@@ -100,6 +104,7 @@ class Facts:
         bit_depth: bits a channel of the file.
         sigma: noise level assumed, 0-255 scale.
         sigma_source: "option" or "estimate".
+        coarse_sigmas: levels found in what was denoised, halved and quartered (0: none), where they were looked for.
         model: name or path of the checkpoint.
         sha256: of its file; None for a path.
         trained_sigma: noise level it was trained at.
@@ -113,6 +118,7 @@ class Facts:
     bit_depth: int
     sigma: float
     sigma_source: str
+    coarse_sigmas: tuple[float, ...]
     model: str
     sha256: str | None
     trained_sigma: float
@@ -218,10 +224,15 @@ class Restorer:
         tone = self._tone(picture, sigma)
         denoiser = self._denoisers.find("gray" if tone else picture.color, sigma)
         tile = self._tile(picture, denoiser.engine)
-        if estimated is not None and estimated < NOISELESS:
+        channels, coarse = picture.channels, tuple[float, ...]()
+        if estimated is None or estimated >= NOISELESS:
+            channels = self._restored(channels, picture.depth, toned(denoiser, tone), tile, on_tile)
+        if estimated is not None and picture.color == "color" and not tone:
+            channels, coarse = self._without_coarse_noise(picture, channels, tile, on_tile)
+        if channels is picture.channels:
             restored = picture.warned(NO_NOISE)
         else:
-            restored = replace(picture, channels=self._restored(picture, toned(denoiser, tone), tile, on_tile))
+            restored = replace(picture, channels=self._blended(picture.channels, channels))
         _, height, width = picture.channels.shape
         facts = Facts(
             width=width,
@@ -230,6 +241,7 @@ class Restorer:
             bit_depth=picture.bit_depth,
             sigma=sigma if estimated is None else estimated,
             sigma_source="option" if estimated is None else "estimate",
+            coarse_sigmas=coarse,
             model=denoiser.name,
             sha256=denoiser.sha256,
             trained_sigma=denoiser.trained,
@@ -255,22 +267,41 @@ class Restorer:
         memory = engine.tile_memory(self.options.memory, PICTURES * picture.channels.nbytes)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
-    def _restored(self, picture: Picture, denoiser: Function, tile: int, on_tile: OnTile | None) -> NDArray[Any]:
-        """The channels restored, (C, H, W) of the picture's depth; only a row of tiles is held as floats."""
-        options, noisy = self.options, picture.channels
+    def _restored(
+        self, noisy: NDArray[Any], depth: str, denoiser: Function, tile: int, on_tile: OnTile | None
+    ) -> NDArray[Any]:
+        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats."""
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
-        result = np.empty((*noisy.shape[1:], len(noisy)), picture.depth).transpose(2, 0, 1)
-        for top, rows in _denoised_rows(noisy, denoiser, tile, options.ensemble, on_tile):
+        result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
+        for top, rows in _denoised_rows(noisy, denoiser, tile, self.options.ensemble, on_tile):
             if not np.isfinite(rows).all():
                 raise MdrnError("the network gave values that are not finite", "try --precision float32")
-            place = slice(top, top + rows.shape[1])
-            if options.strength != 1:
-                before = to_unit(noisy[:, place])
-                rows = before + np.float32(options.strength) * (rows - before)
-            result[:, place] = from_unit(rows, picture.depth)
+            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
         return result
+
+    def _without_coarse_noise(
+        self, picture: Picture, channels: NDArray[Any], tile: int, on_tile: OnTile | None
+    ) -> tuple[NDArray[Any], tuple[float, ...]]:
+        """See `without_coarse_noise`, of channels that may be the picture's own."""
+
+        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
+            level = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
+            return self._restored(half, str(half.dtype), self._denoisers.find("color", level), tile, on_tile)
+
+        return without_coarse_noise(channels, denoise, channels is not picture.channels)
+
+    def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
+        """`restored`, changed into a blend of the two where not all of it is asked for."""
+        strength = np.float32(self.options.strength)
+        if strength != 1:
+            for top in range(0, noisy.shape[1], BLENDED_ROWS):
+                place = slice(top, top + BLENDED_ROWS)
+                before = to_unit(noisy[:, place])
+                blend = before + strength * (to_unit(restored[:, place]) - before)
+                restored[:, place] = from_unit(blend, str(restored.dtype))
+        return restored
 
 
 def _estimate(picture: Picture) -> float:

@@ -36,6 +36,7 @@ PARTS = {
     "pipes",
     "jobs",
     "noise",
+    "coarse",
     "denoisers",
     "monochrome",
     "manifest",

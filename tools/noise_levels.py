@@ -2,6 +2,7 @@
 
     python tools/noise_levels.py peers ../shared/data/test    # hours; needs `pip install bm3d` (not for commercial use)
     python tools/noise_levels.py table ../shared/data/test > docs/noise-levels.md    # needs `pip install PyWavelets`
+    python tools/noise_levels.py grain ../shared/data/test    # its last section alone
 
 BM3D's figures are kept in tools/peers.json, image by image, and gone on with where they were left.
 """
@@ -17,18 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.bench import measure
 from mdrn_cli.datasets import Dataset, open_dataset
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.image import read_uint8
+from mdrn_cli.image import picture_of, read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.pixels import to_unit
+from mdrn_cli.restore import DenoiseOptions, Restorer
 
 LEVELS = (5, 10, 20, 35, 40, 60, 75)
-JPEG_SIDE = 256
+CROP_SIDE = 256
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
+GRAINS = ((0.5, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
 PEERS = Path(__file__).parent / "peers.json"
 # FFDNet's own weights, measured under the same protocol.
 FFDNET = {
@@ -119,9 +123,7 @@ def jpeg_table(dataset: Dataset) -> list[str]:
         for quality, subsampling, name in ((95, 0, "4:4:4"), (95, 2, "4:2:0"), (80, 2, "4:2:0")):
             estimates, reached, best = [], [], []
             for file in dataset.files:
-                photo = read_uint8(file, "color")
-                top, left = ((side - JPEG_SIDE) // 2 for side in photo.shape[:2])
-                clean = photo[top : top + JPEG_SIDE, left : left + JPEG_SIDE]
+                clean = _middle(read_uint8(file, "color"))
                 noisy = to_uint8(add_noise(clean, level))
                 stored = jpeg_round_trip(noisy, quality, subsampling).transpose(2, 0, 1)
                 pixels = to_unit(stored)
@@ -138,16 +140,65 @@ def jpeg_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def smeared_noise(shape: tuple[int, ...], level: float, blur: float, seed: int) -> NDArray[np.float64]:
+    """Gaussian noise (H, W, C) of a standard deviation, smeared by a Gaussian of `blur` pixels."""
+    noise = np.random.RandomState(seed).normal(size=shape)
+    if blur:
+        noise = gaussian_filter(noise, (blur, blur, 0), mode="wrap")
+    scaled: NDArray[np.float64] = level / noise.std() * noise
+    return scaled
+
+
+def grain_table(dataset: Dataset) -> list[str]:
+    """Rows by level and grain of noise: PSNR as the network alone restores it, and as `mdrn denoise` does."""
+    rows = [
+        "| noise | smeared by | noisy | at full size alone | `mdrn denoise` | coarse noise found |",
+        "|---|---|---|---|---|---|",
+    ]
+    for level, blur in GRAINS:
+        figures, found = [], 0
+        for k, file in enumerate(dataset.files):
+            clean = _middle(read_uint8(file, "color"))
+            noisy = np.clip(np.rint(clean + smeared_noise(clean.shape, level, blur, k)), 0, 255).astype(np.uint8)
+            restored, facts = Restorer(DenoiseOptions())(picture_of(noisy, False))
+            alone, _ = Restorer(DenoiseOptions(max(facts.sigma, 1)))(picture_of(noisy, False))
+            pictures = (noisy, *(picture.channels.transpose(1, 2, 0) for picture in (alone, restored)))
+            figures.append([psnr(picture, clean) for picture in pictures])
+            found += any(facts.coarse_sigmas)
+        means = " | ".join(f"{mean:.2f}" for mean in np.mean(figures, axis=0))
+        rows.append(f"| {level} | {f'{blur:g} pixels' if blur else '-'} | {means} | {found} of {len(figures)} |")
+    return rows
+
+
+def print_grain(data: Path) -> None:
+    """The last section."""
+    print(
+        "\n## Noise of coarse grain\n\n"
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with Gaussian noise, smeared by a Gaussian, in 8 bits; the\n"
+        "level is estimated. At full size alone, and with what is found at half the size and at a quarter removed\n"
+        "there."
+    )
+    print("\n" + "\n".join(grain_table(open_dataset("Kodak24", data))))
+
+
+def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    top, left = ((side - CROP_SIDE) // 2 for side in photo.shape[:2])
+    return photo[top : top + CROP_SIDE, left : left + CROP_SIDE]
+
+
 def main() -> None:
-    """Run one of the two halves."""
+    """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("peers", "table"))
+    parser.add_argument("what", choices=("peers", "table", "grain"))
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--every", type=int, default=1, help="peers on every n-th image only")
     parser.add_argument("--set", action="append", choices=tuple(FFDNET), help="peers on this set only")
     arguments = parser.parse_args()
     if arguments.what == "peers":
         measure_peers(arguments.data, arguments.set or list(FFDNET), arguments.every)
+        return
+    if arguments.what == "grain":
+        print_grain(arguments.data)
         return
     print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
     for name in FFDNET:
@@ -157,11 +208,12 @@ def main() -> None:
         print(f"\n{name}:\n\n" + "\n".join(estimate_table(open_dataset(name, arguments.data))))
     print(
         "\n## White noise in a JPEG\n\n"
-        f"Crops of {JPEG_SIDE}x{JPEG_SIDE} of Kodak24 with white noise, stored as JPEG, restored at the estimate\n"
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise, stored as JPEG, restored at the estimate\n"
         "and at the best of five about the true one, chosen image by image. JPEG takes noise from the colors and\n"
         "smears what it leaves; the level that restores best is then above the noise that is left."
     )
     print("\n" + "\n".join(jpeg_table(open_dataset("Kodak24", arguments.data))))
+    print_grain(arguments.data)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,9 @@ def _print(line: str) -> None:
 def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> None:
     """A line on what was done, and one for each warning."""
     how = "estimated" if done.sigma_source == "estimate" else "given"
+    if any(done.coarse_sigmas):
+        sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
+        how += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
     trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
     _print(
         printable(
@@ -95,7 +98,11 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
             "height": done.height,
             "mode": done.mode,
             "bit_depth": done.bit_depth,
-            "sigma": {"value": round(done.sigma, 3), "source": done.sigma_source},
+            "sigma": {
+                "value": round(done.sigma, 3),
+                "source": done.sigma_source,
+                "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
+            },
             "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
             "device": done.device,
             "precision": done.precision,

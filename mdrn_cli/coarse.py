@@ -1,0 +1,103 @@
+"""Noise of coarse grain, which a network for white noise leaves: found and removed in images of half the size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.noise import estimate_coarse_sigma
+from mdrn_cli.pixels import from_unit, to_unit
+
+SCALES = 2
+"""Half the size, and a quarter."""
+SMALLEST = 64
+"""Shortest side in pixels of an image of half the size whose noise is looked for."""
+_STRIP = 256
+"""Rows of an image of half the size worked on at once."""
+
+Denoise = Callable[[NDArray[Any], float], NDArray[Any]]
+"""(channels, level on the 0-255 scale) -> channels of the same data type, denoised."""
+
+
+def without_coarse_noise(
+    channels: NDArray[Any], denoise: Denoise, own: bool, scales: int = SCALES
+) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Denoise an image once more at half its size and at a quarter, where there is noise; what that changes is put back
+    into the image.
+
+    Args:
+        channels: (3, H, W), denoised already: uint8, uint16, or floats with intensities in [0, 1].
+        denoise: for an image of half the size, which is of uint16 or floats.
+        own: whether `channels` may be changed.
+        scales: how often to halve.
+
+    Returns:
+        The image, `channels` itself where there is no such noise, and the level found at each size (0: none), on the
+        0-255 scale; fewer levels where the image is too small.
+    """
+    if not scales or min(channels.shape[1:]) < 2 * SMALLEST:
+        return channels, ()
+    half = halved(channels)
+    sigma = estimate_coarse_sigma(half)
+    restored = denoise(half, sigma) if sigma else half
+    restored, deeper = without_coarse_noise(restored, denoise, restored is not half, scales - 1)
+    if restored is not half:
+        channels = channels if own else channels.copy()
+        _put_back(channels, half, restored)
+    return channels, (sigma, *deeper)
+
+
+def halved(channels: NDArray[Any]) -> NDArray[Any]:
+    """Means of 2x2 pixels, the last row or column repeated where their number is odd.
+
+    Args:
+        channels: (C, H, W): uint8, uint16 or float32.
+
+    Returns:
+        (C, H / 2, W / 2), rounded up: uint16 of integers, else float32.
+    """
+    kind = channels.dtype.kind
+    rows = _pairs(channels, 1, np.uint16 if channels.dtype == np.uint8 else np.uint32 if kind == "u" else np.float32)
+    total = _pairs(rows, 2, rows.dtype.type)
+    means: NDArray[Any]
+    if channels.dtype == np.uint8:
+        means = total * np.uint16(64) + total // np.uint16(4)  # 65535 is 64.25 times 4 * 255
+    else:
+        means = (total // np.uint32(4)).astype(np.uint16) if kind == "u" else total / np.float32(4)
+    return means
+
+
+def _pairs(image: NDArray[Any], axis: int, dtype: type[np.generic]) -> NDArray[Any]:
+    """Sums of pairs along an axis."""
+    size = image.shape[axis]
+    if size % 2:
+        image = np.concatenate([image, np.take(image, [size - 1], axis)], axis)
+    even, odd = (tuple(slice(k, None, 2) if a == axis else slice(None) for a in range(3)) for k in (0, 1))
+    total: NDArray[Any] = np.add(image[even], image[odd], dtype=dtype)
+    return total
+
+
+def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:
+    """Change an image by what has changed in that of half its size, enlarged linearly."""
+    height, width = channels.shape[1:]
+    for top in range(0, before.shape[1], _STRIP):
+        stop = min(top + _STRIP, before.shape[1])
+        near = slice(max(top - 1, 0), stop + 1)
+        change = to_unit(after[:, near]) - to_unit(before[:, near])
+        pads = (top == 0, stop == before.shape[1])
+        larger = _doubled(_doubled(np.pad(change, ((0, 0), pads, (1, 1)), "edge"), 1), 2)
+        place = slice(2 * top, min(2 * stop, height))
+        changed = to_unit(channels[:, place]) + larger[:, : place.stop - place.start, :width]
+        channels[:, place] = from_unit(changed, str(channels.dtype))
+
+
+def _doubled(change: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    """Twice as many values along an axis, less the two beyond each end, between which they are interpolated."""
+    values = np.moveaxis(change, axis, 0)
+    doubled = np.empty((2 * (len(values) - 2), *values.shape[1:]), np.float32)
+    doubled[::2] = 0.25 * values[:-2] + 0.75 * values[1:-1]
+    doubled[1::2] = 0.75 * values[1:-1] + 0.25 * values[2:]
+    return np.moveaxis(doubled, 0, axis)

@@ -1,0 +1,108 @@
+"""Noise of coarse grain is found in images of half the size, and removed there."""
+
+import numpy as np
+import pytest
+import skimage.data
+from scipy.ndimage import gaussian_filter
+
+from mdrn_cli.coarse import halved, without_coarse_noise
+from mdrn_cli.image import picture_of
+from mdrn_cli.metrics import psnr
+from mdrn_cli.noise import add_noise, estimate_coarse_sigma
+from mdrn_cli.pixels import from_unit
+from mdrn_cli.restore import DenoiseOptions, Restorer
+
+
+def with_grain(clean, blur=2.0, level=10.0, common=False):
+    """A photograph (H, W, 3) with noise smeared over neighbours, uint8."""
+    shape = (*clean.shape[:2], 1 if common else 3)
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=shape), (blur, blur, 0), mode="wrap")
+    return np.clip(np.rint(clean + level * noise / noise.std()), 0, 255).astype(np.uint8)
+
+
+def channels_of(pixels):
+    return pixels.transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(3, 6, 8), (3, 7, 5), (1, 1, 9)])
+def test_half_the_size_has_means_of_four(dtype, shape):
+    image = np.random.default_rng(0).random(shape, np.float32)
+    image = from_unit(image, dtype)
+    half = halved(image)
+    assert half.dtype == ("float32" if dtype == "float32" else "uint16")
+    even = np.pad(image, ((0, 0), (0, shape[1] % 2), (0, shape[2] % 2)), "edge").astype(np.float64)
+    expected = even.reshape(shape[0], half.shape[1], 2, half.shape[2], 2).mean(axis=(2, 4))
+    scale = 257 if dtype == "uint8" else 1
+    assert np.abs(half - scale * expected).max() <= (1e-6 if dtype == "float32" else 1)
+    assert halved(np.full(shape, 255, np.uint8)).min() == 65535
+
+
+def test_grain_is_told_from_none(photo):
+    clean = photo[:384, :384]
+    assert estimate_coarse_sigma(halved(channels_of(clean))) == 0
+    found = [estimate_coarse_sigma(halved(channels_of(with_grain(clean, level=level)))) for level in (5, 10, 20)]
+    assert 3 < found[0] < found[1] < found[2]
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
+def test_photographs_as_they_are_have_none(name):
+    """Nor do hair, fur and grain of wood pass for it."""
+    image = channels_of(getattr(skimage.data, name)())
+    assert estimate_coarse_sigma(halved(image)) == 0
+    assert without_coarse_noise(image, pytest.fail, False)[0] is image
+
+
+@pytest.mark.parametrize("size", [(128, 160), (131, 257)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_what_changes_in_halves_is_put_back(dtype, size, monkeypatch):
+    """A step in brightness at half the size is one of the whole: everywhere, at every border of the strips."""
+    monkeypatch.setattr("mdrn_cli.coarse._STRIP", 17)
+    monkeypatch.setattr("mdrn_cli.coarse.estimate_coarse_sigma", lambda half: 9.0 * (min(half.shape[1:]) > 40))
+    image = from_unit(np.full((3, *size), 0.5, np.float32), dtype)
+    before = image.copy()
+
+    def brighter(half, sigma):
+        assert sigma == 9
+        return from_unit(
+            half / (1 if half.dtype == np.float32 else np.float32(65535)) + np.float32(0.1), str(half.dtype)
+        )
+
+    result, levels = without_coarse_noise(image, brighter, False, scales=1)
+    assert levels == (9.0,)
+    assert np.array_equal(image, before)
+    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    assert np.abs(result / top - 0.6).max() <= 1.01 / 255
+    own, _ = without_coarse_noise(image, brighter, True, scales=1)
+    assert own is image
+    assert np.array_equal(own, result)
+
+
+def test_images_too_small_to_tell_are_left(photo):
+    image = channels_of(with_grain(photo[:120, :300]))
+    assert without_coarse_noise(image, pytest.fail, False) == (image, ())
+
+
+def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
+    """With the bundled weights; a level that is given is taken at its word."""
+    clean = photo[:256, :256]
+    noisy = picture_of(with_grain(clean), False)
+    restored, facts = Restorer(DenoiseOptions())(noisy)
+    assert facts.coarse_sigmas[0] > 4
+    given, told = Restorer(DenoiseOptions(facts.sigma))(noisy)
+    assert told.coarse_sigmas == ()
+    finely, coarsely = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (given, restored))
+    assert coarsely > finely + 1
+
+
+def test_white_noise_is_left_to_the_network_alone(photo):
+    noisy = from_unit(add_noise(photo[:256, :256], 15), "uint8").transpose(1, 2, 0)
+    _, facts = Restorer(DenoiseOptions())(picture_of(noisy, False))
+    assert not any(facts.coarse_sigmas)
+
+
+def test_strength_blends_what_was_done_at_every_size(photo):
+    noisy = picture_of(with_grain(photo[:256, :256]), False)
+    results = [Restorer(DenoiseOptions(strength=s))(noisy)[0].channels.astype(float) for s in (0.0, 0.5, 1.0)]
+    assert np.array_equal(results[0], noisy.channels)
+    assert np.abs(results[1] - (results[0] + results[2]) / 2).max() <= 1
