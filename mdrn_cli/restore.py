@@ -223,12 +223,12 @@ class Restorer:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         tone = self._tone(picture, sigma)
         denoiser = self._denoisers.find("gray" if tone else picture.color, sigma)
-        tile = self._tile(picture, denoiser.engine)
+        tile = self._tile(picture, denoiser.engine, PICTURES)
         channels, coarse = picture.channels, tuple[float, ...]()
         if estimated is None or estimated >= NOISELESS:
             channels = self._restored(channels, picture.depth, toned(denoiser, tone), tile, on_tile)
         if estimated is not None and picture.color == "color" and not tone:
-            channels, coarse = self._without_coarse_noise(picture, channels, tile, on_tile)
+            channels, coarse = self._without_coarse_noise(picture, channels, on_tile)
         if channels is picture.channels:
             restored = picture.warned(NO_NOISE)
         else:
@@ -260,11 +260,11 @@ class Restorer:
         tone = find_tone(picture.channels)
         return tone if tone and tone.explains(sigma) else None
 
-    def _tile(self, picture: Picture, engine: Engine) -> int:
-        """The tile asked for, or the largest that memory allows."""
+    def _tile(self, picture: Picture, engine: Engine, pictures: int) -> int:
+        """The tile asked for, or the largest that memory allows beside so many such pictures."""
         if self.options.tile is not None:
             return self.options.tile
-        memory = engine.tile_memory(self.options.memory, PICTURES * picture.channels.nbytes)
+        memory = engine.tile_memory(self.options.memory, pictures * picture.channels.nbytes)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
     def _restored(
@@ -282,13 +282,14 @@ class Restorer:
         return result
 
     def _without_coarse_noise(
-        self, picture: Picture, channels: NDArray[Any], tile: int, on_tile: OnTile | None
+        self, picture: Picture, channels: NDArray[Any], on_tile: OnTile | None
     ) -> tuple[NDArray[Any], tuple[float, ...]]:
         """See `without_coarse_noise`, of channels that may be the picture's own."""
 
         def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
-            level = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
-            return self._restored(half, str(half.dtype), self._denoisers.find("color", level), tile, on_tile)
+            denoiser = self._denoisers.find("color", min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA))
+            tile = self._tile(picture, denoiser.engine, PICTURES + 1)  # these halves are as large as one
+            return self._restored(half, str(half.dtype), denoiser, tile, on_tile)
 
         return without_coarse_noise(channels, denoise, channels is not picture.channels)
 
