@@ -365,6 +365,18 @@ def test_where_no_network_runs_nobody_waits_for_torch(arguments, code, tree):
     assert done.returncode == code, done.stderr
 
 
+@pytest.mark.parametrize("command", [["--version"], ["denoise", "photos/a.png", "--sigma", "50", "--model"]])
+def test_garbage_is_collected_until_the_end_and_not_sought_when_the_process_ends(command, tree, tiny_weights):
+    if command[-1] == "--model":
+        command = [*command, str(tiny_weights("color"))]
+    script = (
+        "import gc, sys; from mdrn_cli.cli import main\n"
+        f"sys.argv = ['mdrn', *{command}]\n"
+        "assert main() == 0 and gc.isenabled() and gc.get_freeze_count() > 10_000\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=tree.parent)
+
+
 def test_loading_a_network_is_not_part_of_a_picture_s_seconds(tree, monkeypatch, tiny_weights):
     checkpoint = load_checkpoint(tiny_weights("color"))
 
