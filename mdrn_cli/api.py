@@ -68,7 +68,10 @@ def denoise(
 
 
 def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:
-    picture, _ = restore(_picture(data))
+    given = _picture(data)
+    picture, _ = restore(given)
+    if picture.channels is given.channels:
+        return data.copy()  # in which there is no noise
     channels = picture.channels.transpose(1, 2, 0)
     result = data.copy()  # which has the alpha
     result.reshape(*data.shape[:2], -1)[:, :, : channels.shape[2]] = channels

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
-from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
+from mdrn_cli.errors import DeviceError, InputError, MdrnError, OutOfMemoryError, UsageError
 from mdrn_cli.files import (
     behind_link,
     exists,
@@ -25,7 +25,7 @@ from mdrn_cli.image import kind_of, read_picture
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
-from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Facts, OnTile, Restorer
+from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
 
 LOOKAHEAD = 1
 """Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""
@@ -91,6 +91,8 @@ def run_jobs(
 
     Raises:
         BrokenPipeError: nobody reads standard output.
+        DeviceError: there is no such device.
+        UsageError, WeightsError: nothing can be denoised as asked, whatever the picture: see `Denoisers`.
     """
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
@@ -115,6 +117,8 @@ def run_jobs(
                     outcome = _released(writing.popleft().result())
                     yield outcome
                     if fail_fast and outcome.status == FAILED:
+                        # What is being written already can no longer be held back.
+                        yield from [_released(write.result()) for write in writing if not write.cancel()]
                         return
             while writing:
                 yield _released(writing.popleft().result())
@@ -212,6 +216,10 @@ def _restore(
         began = time.perf_counter() - restore.loading
         restored, facts = restore(given.picture, on_tile)
         spent = given.seconds + time.perf_counter() - restore.loading - began
+    except OutOfMemoryError as error:
+        return _known(Outcome(job, FAILED, error))
+    except DeviceError:
+        raise  # there is no such device for the other pictures either
     except Exception as error:
         return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
     result = _Result(
@@ -221,6 +229,7 @@ def _restore(
         # The picture as read is let go where nobody wants it any more: encoding takes its room.
         before=given.picture if finish.on_restored else None,
         same_as=given.source if restored.channels is given.picture.channels else None,
+        told=restored.warnings[len(given.picture.warnings) :],
         seconds=spent,
     )
     return writer.submit(finish, job, result)
@@ -229,13 +238,14 @@ def _restore(
 @dataclass(frozen=True)
 class _Result:
     """A picture restored and what was done, the stamp of its file, the picture before where it is still wanted, where
-    nothing was done what it came from, and the seconds it took."""
+    nothing was done what it came from, warnings of restoring, and the seconds it took."""
 
     picture: Picture
     facts: Facts
     stamp: tuple[int, ...]
     before: Picture | None
     same_as: Path | bytes | None
+    told: tuple[str, ...]
     seconds: float
 
 
@@ -252,8 +262,8 @@ class _Finish:
             content, warnings = self._content(job, result)
             if outcome := _appeared(job):
                 return outcome
-            if job.target == job.source != PIPE and _stamp(job.source) != result.stamp:
-                raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
+            if job.target == job.source:
+                _refuse_changed(job, result.stamp)
             _write(job.target, content)
         except BrokenPipeError:
             raise
@@ -267,11 +277,30 @@ class _Finish:
         """What to write, and warnings. A file to which nothing was done is taken as it is: decoded and encoded again it
         would lose, if it is a JPEG."""
         if result.same_as and self.save == SaveOptions():
-            same = result.same_as if isinstance(result.same_as, bytes) else result.same_as.read_bytes()
+            same = result.same_as if isinstance(result.same_as, bytes) else _read_again(job, result.stamp)
             if kind_of(same) == job.kind:
-                return same, (NO_NOISE,)
+                return same, result.told
         content, lost = encode_picture(result.picture, job.kind, self.save)
         return content, result.picture.warnings + lost
+
+
+def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
+    """The content of a job's file, which is what it was.
+
+    Raises:
+        InputError: it is not, or cannot be read any more.
+    """
+    try:
+        content = job.source.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {job.source} ({error.strerror or error})") from error
+    _refuse_changed(job, stamp)
+    return content
+
+
+def _refuse_changed(job: Job, stamp: tuple[int, ...]) -> None:
+    if job.source != PIPE and _stamp(job.source) != stamp:
+        raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
 
 
 def _write(target: Path, content: bytes) -> None:

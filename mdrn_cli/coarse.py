@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,31 +23,34 @@ Denoise = Callable[[NDArray[Any], float], NDArray[Any]]
 
 
 def without_coarse_noise(
-    channels: NDArray[Any], denoise: Denoise, own: bool, scales: int = SCALES
+    channels: NDArray[Any], denoise: Denoise, own: bool, levels: Sequence[float | None] = (None,) * SCALES
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image once more at half its size and at a quarter, where there is noise; what that changes is put back
     into the image.
 
     Args:
-        channels: (3, H, W), denoised already: uint8, uint16, or floats with intensities in [0, 1].
-        denoise: for an image of half the size, which is of uint16 or floats.
+        channels: (C, H, W), denoised already: uint8, uint16, or floats with intensities in [0, 1].
+        denoise: for an image of half the size, which is of uint16 or floats; may give back what it was given.
         own: whether `channels` may be changed.
-        scales: how often to halve.
+        levels: of the noise at half the size, at a quarter and so on, 0-255 scale, 0 for none; None: as estimated,
+            for which there must be three channels.
 
     Returns:
-        The image, `channels` itself where there is no such noise, and the level found at each size (0: none), on the
-        0-255 scale; fewer levels where the image is too small.
+        The image, `channels` itself where nothing was done, and the level denoised at each size, 0-255 scale, 0 where
+        nothing was; fewer levels where the image is too small.
     """
-    if not scales or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
     half = halved(channels)
-    sigma = estimate_coarse_sigma(half)
+    level, *deeper = levels
+    sigma = estimate_coarse_sigma(half) if level is None else level
     restored = denoise(half, sigma) if sigma else half
-    restored, deeper = without_coarse_noise(restored, denoise, restored is not half, scales - 1)
+    changed = restored is not half
+    restored, others = without_coarse_noise(restored, denoise, changed, deeper)
     if restored is not half:
         channels = channels if own else channels.copy()
         _put_back(channels, half, restored)
-    return channels, (sigma, *deeper)
+    return channels, (sigma if changed else 0.0, *others)
 
 
 def halved(channels: NDArray[Any]) -> NDArray[Any]:

@@ -91,7 +91,8 @@ def _column(label: str, image: Image.Image, boxes: Sequence[tuple[int, int, int,
         crop = image.crop(box).resize((side, side), Image.Resampling.NEAREST)
         column.paste(crop, (k * (side + MARGIN), LABEL + whole.height + MARGIN))
         left, top, right, bottom = (round(edge * scale) for edge in box)
-        draw.rectangle((left, LABEL + top, right - 1, LABEL + bottom - 1), outline=_FRAME)
+        right, bottom = max(left, right - 1), max(top, bottom - 1)  # of a long panorama a line is left
+        draw.rectangle((left, LABEL + top, right, LABEL + bottom), outline=_FRAME)
     return column
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.errors import UsageError
-from mdrn_cli.manifest import Record, choose
+from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.hardware import threads_asked_for
+from mdrn_cli.manifest import FAMILIES, Record, choose
 from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate
 
@@ -60,6 +61,10 @@ class Denoisers:
 
     Attributes:
         seconds: spent on loading so far.
+
+    Raises:
+        UsageError: `MDRN_THREADS` makes no sense.
+        WeightsError: no file and no checkpoint is called as the model asked for, or a manifest cannot be had.
     """
 
     def __init__(
@@ -67,8 +72,17 @@ class Denoisers:
     ) -> None:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
         self.seconds = 0.0
-        self._records: tuple[Record, ...] | None = None
+        threads_asked_for()
         self._loaded: dict[str, tuple[Engine, float]] = {}
+        self._records: tuple[Record, ...] = ()
+        if path := explicit_path(model):
+            if not path.is_file():
+                raise WeightsError(f"no checkpoint file {path}")
+        else:
+            self._records = all_records(manifests)
+            if model not in ("auto", *FAMILIES, *(record.name for record in self._records)):
+                there_are = ", ".join(record.name for record in self._records)
+                raise WeightsError(f"no checkpoint {model!r}", f"there are: {there_are}")
 
     def find(self, color: str, sigma: float) -> Denoiser:
         """The network for a color mode and a noise level.
@@ -78,7 +92,7 @@ class Denoisers:
             UsageError: the checkpoint asked for is for another color mode.
             DeviceError: no such device.
         """
-        record = None if explicit_path(self.model) else self._choose(color, sigma)
+        record = None if explicit_path(self.model) else choose(self._records, self.model, color, sigma)
         name, sha256 = (record.name, record.sha256) if record else (self.model, None)
         if name not in self._loaded:  # a file is checked once a run, not once a picture
             self._loaded[name] = self._load(locate(record) if record else Path(self.model))
@@ -98,11 +112,6 @@ class Denoisers:
         loaded = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
         self.seconds += time.perf_counter() - began
         return loaded
-
-    def _choose(self, color: str, sigma: float) -> Record:
-        if self._records is None:
-            self._records = all_records(self.manifests)
-        return choose(self._records, self.model, color, sigma)
 
 
 @contextmanager

@@ -12,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import Checkpoint
-from mdrn_cli.errors import DeviceError, OutOfMemoryError, UsageError
+from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
+from mdrn_cli.hardware import check_precision, threads_asked_for
 from mdrn_cli.model import MDRN
-
-PRECISIONS = ("auto", "bfloat16", "float32")
-MOST_THREADS = 1024
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels: features of full size that live at once at most,
 # and bytes of the process without any.
@@ -51,15 +49,11 @@ def limit_threads(processes: int = 1) -> None:
         processes: of this machine that share the threads, or else all cores.
 
     Raises:
-        UsageError: it is not a whole number from 1 to MOST_THREADS.
+        UsageError: see `threads_asked_for`.
     """
-    threads = os.environ.get("MDRN_THREADS", "").strip()
-    # So many that the system cannot start them would end the process.
-    if threads and (not threads.isdecimal() or len(threads) > 9 or not 1 <= int(threads) <= MOST_THREADS):
-        raise UsageError(f"MDRN_THREADS must be a whole number from 1 to {MOST_THREADS}, not {threads[:40]!r}")
+    threads = threads_asked_for()
     if threads or processes > 1:
-        available = int(threads) if threads else _cores()
-        torch.set_num_threads(max(available // processes, 1))
+        torch.set_num_threads(max((threads or _cores()) // processes, 1))
 
 
 def _cores() -> int:
@@ -85,8 +79,7 @@ def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
     Raises:
         UsageError: unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_precision(precision)
     reduced = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
     return torch.bfloat16 if reduced else torch.float32
 

@@ -39,6 +39,8 @@ class Naming:
     def __post_init__(self) -> None:
         if self.in_place and (self.output or self.suffix):
             raise UsageError("--in-place excludes --output and --format")
+        if self.in_place and self.existing == "skip":
+            raise UsageError("--in-place replaces what --skip-existing would leave", "leave one of them out")
         if self.suffix and self.suffix not in FORMATS:
             raise UsageError(f"no format {self.suffix[1:]!r}", f"formats are: {', '.join(sorted(FORMATS))}")
 
@@ -86,7 +88,7 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
     """
     piped = PIPE in inputs or naming.output == PIPE
     jobs = [_plan_pipe(inputs, naming)] if piped else _plan_inputs(inputs, naming)
-    _refuse_collisions(jobs)
+    _refuse_collisions(jobs, naming.in_place)
     return jobs
 
 
@@ -246,7 +248,7 @@ def _kind(target: Path, suffix: str | None) -> str:
     return FORMATS[suffix]
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
+def _refuse_collisions(jobs: Sequence[Job], in_place: bool) -> None:
     # Not of results that earlier runs have left: these are to be replaced by those of this one, if asked for.
     live = [job for job in jobs if not job.problem and not (job.skip and job.target == job.source)]
     sources: dict[Path, Path] = {}
@@ -257,8 +259,9 @@ def _refuse_collisions(jobs: Sequence[Job]) -> None:
             raise UsageError(
                 f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
             )
-        if target in inputs and job.target != job.source and not job.skip:
-            raise UsageError(f"the result of {job.source} would replace the input {job.target}")
+        if target in inputs and not (in_place or job.skip or job.target == PIPE):
+            hint = "use --in-place, or another name" if target == real_path(job.source) else ""
+            raise UsageError(f"the result of {job.source} would replace the input {job.target}", hint)
         sources[target] = job.source
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.image import read_content
 
 PIPE = Path("-")
@@ -14,8 +15,10 @@ def readable(path: Path) -> Path | bytes:
     """What `read_picture` takes for a path of the command line: for `-` the content of standard input.
 
     Raises:
-        InputError: standard input is no image.
+        InputError: standard input is closed, or no image.
     """
+    if path == PIPE and sys.stdin is None:  # as a shell's <&- leaves it
+        raise InputError("standard input is closed")
     return read_content(sys.stdin.buffer, "the input") if path == PIPE else path
 
 
@@ -24,6 +27,9 @@ def write_stdout(content: bytes) -> None:
 
     Raises:
         BrokenPipeError: nobody reads it.
+        MdrnError: it is closed.
     """
+    if sys.stdout is None:
+        raise MdrnError("standard output is closed")
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

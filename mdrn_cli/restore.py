@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.coarse import without_coarse_noise
+from mdrn_cli.coarse import SCALES, without_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.ensemble import self_ensemble
-from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
 from mdrn_cli.freedmemory import release_freed_memory
+from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone, toned
@@ -42,12 +43,15 @@ fetching these pages again is nothing beside the time its tiles take."""
 BLENDED_ROWS = 256
 """Rows of a picture blended at once, as floats."""
 
-FLOAT_LIMIT = 4.0
-"""Intensity that floats stay below, noise and all, if white is 1 in them."""
+WHITE_SIDE = 8
+"""Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
+BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
+"""Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
 NOISELESS = 0.5
 """Estimated noise level below which a picture is left alone: half a step of 8 bits."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
+CONVERTED = "no noise was found; only the color mode is another"
 
 OnTile = Callable[[int, int], None]
 """Called with (tiles done, tiles in all), first with 0 done."""
@@ -59,6 +63,8 @@ class DenoiseOptions:
 
     Args:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
+        coarse: noise levels of what has been denoised, at half the size and at a quarter, 0-255 scale, 0 for none;
+            None estimates them, too, where sigma is estimated (color only).
         model: "auto", a family, the name of a checkpoint, or a path to one.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
@@ -82,16 +88,45 @@ class DenoiseOptions:
     device: str = "auto"
     precision: str = "auto"
     manifests: tuple[str, ...] = ()
+    coarse: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
             check_sigma(self.sigma)
+        for level in filter(None, self.coarse or ()):
+            check_sigma(level)
+        if self.coarse and len(self.coarse) > SCALES:
+            raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
+        check_precision(self.precision)
         if not 0 <= self.strength <= 1:
             raise UsageError(f"strength must be from 0 to 1, not {self.strength:g}")
         if self.color not in ("auto", "gray", "color"):
             raise UsageError(f"color must be auto, gray or color, not {self.color!r}")
         if self.tile and (self.tile < 2 * OVERLAP or self.tile % 8):
             raise UsageError(f"tile must be a multiple of 8, at least {2 * OVERLAP}, or 0, not {self.tile}")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a network did to a picture, or to a smaller one made of it.
+
+    Attributes:
+        sigma: noise level removed, 0-255 scale.
+        model: name or path of the checkpoint.
+        sha256: of its file; None for a path.
+        trained_sigma: noise level it was trained at.
+        device, precision: what it ran on and in.
+        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+    """
+
+    sigma: float
+    model: str
+    sha256: str | None
+    trained_sigma: float
+    device: str
+    precision: str
+    tile: int
+    tiles: int
 
 
 @dataclass(frozen=True)
@@ -104,12 +139,9 @@ class Facts:
         bit_depth: bits a channel of the file.
         sigma: noise level assumed, 0-255 scale.
         sigma_source: "option" or "estimate".
-        coarse_sigmas: levels found in what was denoised, halved and quartered (0: none), where they were looked for.
-        model: name or path of the checkpoint.
-        sha256: of its file; None for a path.
-        trained_sigma: noise level it was trained at.
-        device, precision: what it ran on and in.
-        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+        network: what was done at full size; None where no noise was found.
+        coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
+            where noise was not looked for.
     """
 
     width: int
@@ -118,14 +150,18 @@ class Facts:
     bit_depth: int
     sigma: float
     sigma_source: str
-    coarse_sigmas: tuple[float, ...]
-    model: str
-    sha256: str | None
-    trained_sigma: float
-    device: str
-    precision: str
-    tile: int
-    tiles: int
+    network: Pass | None
+    coarse: tuple[Pass | None, ...]
+
+    @property
+    def coarse_sigmas(self) -> tuple[float, ...]:
+        """Noise level removed at each smaller size, 0 where none was."""
+        return tuple(done.sigma if done else 0.0 for done in self.coarse)
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """All that networks did."""
+        return tuple(done for done in (self.network, *self.coarse) if done)
 
 
 def denoise_pixels(
@@ -193,6 +229,9 @@ class Restorer:
 
     Args:
         options: how.
+
+    Raises:
+        UsageError, WeightsError: see `Denoisers`.
     """
 
     def __init__(self, options: DenoiseOptions) -> None:
@@ -209,28 +248,29 @@ class Restorer:
         very channels of the input, and the warning NO_NOISE.
 
         Raises:
-            InputError: its noise level cannot be estimated.
+            InputError: its noise level cannot be estimated, or its intensities go far beyond 1.
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
-        options = self.options
+        options, read = self.options, picture.channels
         if options.color != "auto":
             picture = picture.to_color(options.color)
+        white = _white(picture)
         estimated = _estimate(picture) if options.sigma is None else None
         sigma = options.sigma if estimated is None else min(max(estimated, LOWEST_SIGMA), HIGHEST_SIGMA)
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
-        tone = self._tone(picture, sigma)
-        denoiser = self._denoisers.find("gray" if tone else picture.color, sigma)
-        tile = self._tile(picture, denoiser.engine, PICTURES)
-        channels, coarse = picture.channels, tuple[float, ...]()
+        run = _Passes(options, self._denoisers, picture, self._tone(picture, sigma), white, on_tile)
+        channels = picture.channels
         if estimated is None or estimated >= NOISELESS:
-            channels = self._restored(channels, picture.depth, toned(denoiser, tone), tile, on_tile)
-        if estimated is not None and picture.color == "color" and not tone:
-            channels, coarse = self._without_coarse_noise(picture, channels, on_tile)
+            channels = run(channels, picture.depth, sigma)
+        network = run.last
+        channels, coarse, left = run.without_coarse_noise(channels)
+        for warning in left:
+            picture = picture.warned(warning)
         if channels is picture.channels:
-            restored = picture.warned(NO_NOISE)
+            restored = picture if left else picture.warned(NO_NOISE if channels is read else CONVERTED)
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
         _, height, width = picture.channels.shape
@@ -241,14 +281,8 @@ class Restorer:
             bit_depth=picture.bit_depth,
             sigma=sigma if estimated is None else estimated,
             sigma_source="option" if estimated is None else "estimate",
-            coarse_sigmas=coarse,
-            model=denoiser.name,
-            sha256=denoiser.sha256,
-            trained_sigma=denoiser.trained,
-            device=str(denoiser.engine.device),
-            precision=denoiser.engine.precision,
-            tile=tile,
-            tiles=count_tiles(height, width, tile, OVERLAP) if tile else 1,
+            network=network,
+            coarse=coarse,
         )
         return restored, facts
 
@@ -259,39 +293,6 @@ class Restorer:
             return None
         tone = find_tone(picture.channels)
         return tone if tone and tone.explains(sigma) else None
-
-    def _tile(self, picture: Picture, engine: Engine, pictures: int) -> int:
-        """The tile asked for, or the largest that memory allows beside so many such pictures."""
-        if self.options.tile is not None:
-            return self.options.tile
-        memory = engine.tile_memory(self.options.memory, pictures * picture.channels.nbytes)
-        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
-
-    def _restored(
-        self, noisy: NDArray[Any], depth: str, denoiser: Function, tile: int, on_tile: OnTile | None
-    ) -> NDArray[Any]:
-        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats."""
-        # Laid out as files have it, channels last, so that nothing need be moved for writing.
-        result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
-        for top, rows in _denoised_rows(noisy, denoiser, tile, self.options.ensemble, on_tile):
-            if not np.isfinite(rows).all():
-                raise MdrnError("the network gave values that are not finite", "try --precision float32")
-            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
-        if result.nbytes >= LARGE_PICTURE:
-            release_freed_memory()
-        return result
-
-    def _without_coarse_noise(
-        self, picture: Picture, channels: NDArray[Any], on_tile: OnTile | None
-    ) -> tuple[NDArray[Any], tuple[float, ...]]:
-        """See `without_coarse_noise`, of channels that may be the picture's own."""
-
-        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
-            denoiser = self._denoisers.find("color", min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA))
-            tile = self._tile(picture, denoiser.engine, PICTURES + 1)  # these halves are as large as one
-            return self._restored(half, str(half.dtype), denoiser, tile, on_tile)
-
-        return without_coarse_noise(channels, denoise, channels is not picture.channels)
 
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
         """`restored`, changed into a blend of the two where not all of it is asked for."""
@@ -305,11 +306,135 @@ class Restorer:
         return restored
 
 
+class _Passes:
+    """The passes of networks over one picture, at full size and at smaller ones.
+
+    Args:
+        options: how.
+        denoisers: the networks.
+        picture: in memory meanwhile.
+        tone: of a picture that a network for gray restores.
+        white: intensity that the networks are to see as 1.
+        on_tile: told of the tiles of all passes together.
+
+    Attributes:
+        last: what the last pass did, None before the first.
+    """
+
+    def __init__(
+        self,
+        options: DenoiseOptions,
+        denoisers: Denoisers,
+        picture: Picture,
+        tone: Tone | None,
+        white: float,
+        on_tile: OnTile | None,
+    ) -> None:
+        self.options, self.denoisers, self.picture = options, denoisers, picture
+        self.tone, self.white, self.on_tile = tone, white, on_tile
+        self.tiles = 0
+        self.last: Pass | None = None
+
+    def __call__(self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0) -> NDArray[Any]:
+        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats.
+
+        Args:
+            noisy: of any data type.
+            depth: data type of the result.
+            sigma: noise level, 0-255 scale.
+            beside: bytes in memory beside the pictures.
+
+        Raises:
+            OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
+            Others: see `Restorer`.
+        """
+        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white)
+        tile = self._tile(denoiser.engine, beside)
+        # Laid out as files have it, channels last, so that nothing need be moved for writing.
+        result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
+        function = toned(whitened(denoiser, self.white), self.tone)
+        _, height, width = noisy.shape
+        before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
+        self.tiles += total
+
+        def on_tile(done: int, _total: int) -> None:
+            _tell(self.on_tile, before + done, self.tiles)
+
+        for top, rows in _denoised_rows(noisy, function, tile, self.options.ensemble, on_tile):
+            if not np.isfinite(rows).all():
+                raise MdrnError("the network gave values that are not finite", "try --precision float32")
+            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
+        if result.nbytes >= LARGE_PICTURE:
+            release_freed_memory()
+        engine = denoiser.engine
+        about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
+        self.last = Pass(sigma, *about, tile, total)
+        return result
+
+    def _tile(self, engine: Engine, beside: int) -> int:
+        """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
+        if self.options.tile is not None:
+            return self.options.tile
+        memory = engine.tile_memory(self.options.memory, PICTURES * self.picture.channels.nbytes + beside)
+        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
+
+    def without_coarse_noise(
+        self, channels: NDArray[Any]
+    ) -> tuple[NDArray[Any], tuple[Pass | None, ...], tuple[str, ...]]:
+        """See `without_coarse_noise`, of channels that may be the picture's own; what was done at each size, and what
+        could not be."""
+        levels: tuple[float | None, ...] | None = self.options.coarse
+        if levels is None:
+            sought = self.options.sigma is None and self.picture.color == "color" and not self.tone
+            levels = (None,) * SCALES if sought else ()
+        done: list[Pass | None] = []
+        left: list[str] = []
+        beside = 0
+
+        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
+            nonlocal beside
+            beside += 2 * half.nbytes  # this one, and the same restored
+            served = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
+            try:
+                restored = self(half, str(half.dtype), served, beside)
+            except OutOfMemoryError as error:
+                left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
+                return half
+            done.append(self.last)
+            return restored
+
+        channels, found = without_coarse_noise(channels, denoise, channels is not self.picture.channels, levels)
+        return channels, tuple(done.pop(0) if sigma else None for sigma in found), tuple(left)
+
+
+def whitened(function: Function, white: float) -> Function:
+    """A denoiser for intensities up to 1, for those up to `white`."""
+    if white == 1:
+        return function
+    scale = np.float32(white)
+    return lambda image: function(image / scale) * scale
+
+
+def _white(picture: Picture) -> float:
+    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart.
+
+    Raises:
+        InputError: it goes so far that its values must mean something else.
+    """
+    if picture.depth != "float32":
+        return 1.0
+    _, height, width = picture.channels.shape
+    rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
+    whole = picture.channels[:, : height // rows * rows, : width // columns * columns]
+    means = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
+    white = float(means.max())
+    if white > FLOAT_LIMIT:
+        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "scale them")
+    return white if white > BEYOND_WHITE else 1.0
+
+
 def _estimate(picture: Picture) -> float:
     sigma = estimate_sigma(picture.channels)
     if math.isnan(sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
-    largest = float(picture.channels.max())
-    if picture.depth == "float32" and sigma > HIGHEST_SIGMA and largest > FLOAT_LIMIT:
-        raise InputError(f"floats should be from 0 to 1, and these reach {largest:.4g}", "scale them, or give --sigma")
     return sigma

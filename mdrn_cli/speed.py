@@ -202,11 +202,13 @@ def _file_case(megapixels: float, device: str) -> tuple[Speed, Speed]:
         raise outcome.error
     facts = outcome.facts
     assert facts is not None
-    whole = Speed("file", "mdrn-2b", facts.precision, facts.width, facts.height, seconds, seconds, _peak_memory())
+    done = facts.network
+    assert done is not None
+    whole = Speed("file", "mdrn-2b", done.precision, facts.width, facts.height, seconds, seconds, _peak_memory())
     denoiser = Denoisers("mdrn-2b", device).find("color", SIGMA)
-    height, width = (plan_axis(side, facts.tile, OVERLAP)[0].stop for side in (facts.height, facts.width))
-    tile = _timed("tiles", "mdrn-2b", facts.precision, denoiser, height, width, repeats=2)
-    network = replace(tile, width=facts.width, height=facts.height, seconds=tile.seconds * facts.tiles)
+    height, width = (plan_axis(side, done.tile, OVERLAP)[0].stop for side in (facts.height, facts.width))
+    tile = _timed("tiles", "mdrn-2b", done.precision, denoiser, height, width, repeats=2)
+    network = replace(tile, width=facts.width, height=facts.height, seconds=tile.seconds * done.tiles)
     return whole, network
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mdrn_cli.engine import PRECISIONS
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
+from mdrn_cli.hardware import PRECISIONS
 from mdrn_cli.levels import HIGHEST_TRAINED, check_sigma
 from mdrn_cli.losses import LOSSES
 from mdrn_cli.model import MDRNConfig

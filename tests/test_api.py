@@ -83,3 +83,10 @@ def test_importing_is_light():
     assert done.returncode == 0, done.stderr
     with pytest.raises(AttributeError):
         _ = mdrn_cli.nonsense
+
+
+def test_an_array_without_noise_comes_back_as_it_was():
+    flat = np.full((64, 64), 0.3)
+    result = mdrn_cli.denoise(flat)
+    assert result is not flat
+    assert np.array_equal(result, flat)

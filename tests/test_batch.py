@@ -19,9 +19,9 @@ from PIL import Image
 from mdrn_cli import batch
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
-from mdrn_cli.restore import DenoiseOptions
+from mdrn_cli.restore import DenoiseOptions, Restorer
 
 
 @pytest.fixture
@@ -164,6 +164,101 @@ def test_all_failed_and_fail_fast(tmp_path, tiny_weights):
     first = run_mdrn(*arguments, "--fail-fast")
     assert first.returncode == 4
     assert json.loads(first.stdout.splitlines()[-1])["not_tried"] == 2
+
+
+def test_fail_fast_tells_of_what_is_being_written_already(tmp_path, photo, monkeypatch, tiny_weights):
+    """The first result fails when the second is restored; the second is being written when the run is to stop."""
+    files = [tmp_path / f"{k}.png" for k in range(4)]
+    for path in files:
+        Image.fromarray(photo[:16, :16]).save(path)
+    restored, writing, resumed = (threading.Event() for _ in range(3))
+    restores, encodes = itertools.count(), itertools.count()
+    restore, encode = Restorer.__call__, batch.encode_picture
+
+    def restoring(*arguments):
+        result = restore(*arguments)
+        if next(restores):
+            restored.set()
+        return result
+
+    def encoding(*arguments):
+        if next(encodes) == 0:
+            assert restored.wait(60)
+            raise MdrnError("no room")
+        writing.set()
+        assert resumed.wait(60)
+        return encode(*arguments)
+
+    monkeypatch.setattr(Restorer, "__call__", restoring)
+    monkeypatch.setattr(batch, "encode_picture", encoding)
+    jobs = plan_jobs(files, Naming(tmp_path / "out"))
+    outcomes = []
+    for outcome in run_jobs(jobs, DenoiseOptions(50, str(tiny_weights("color"))), fail_fast=True):
+        outcomes.append(outcome)
+        assert writing.wait(60)
+        resumed.set()
+    assert [outcome.status for outcome in outcomes] == ["failed", "done"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--precision", "half"], 2, "precision must be one of"),
+        (["--model", "none"], 5, "no checkpoint 'none'"),
+        (["--model", "./none.safetensors"], 5, "no checkpoint file"),
+        (["--device", "none"], 6, "no device 'none'"),
+        (["--coarse-sigma", "5;5"], 2, "neither auto nor levels"),
+        (["--in-place", "--skip-existing"], 2, "--skip-existing"),
+    ],
+)
+def test_what_no_picture_can_be_denoised_with_is_told_once_and_before_any_work(arguments, code, message, tree):
+    target = () if "--in-place" in arguments else ("-o", tree / "out")
+    done = run_mdrn("denoise", tree, "--sigma", 50, *target, *arguments)
+    assert done.returncode == code
+    assert done.stderr.count("error:") == 1
+    assert message in done.stderr
+    assert not (tree / "out").exists()
+
+
+def test_threads_that_make_no_sense_are_told_before_any_work(tree, monkeypatch):
+    monkeypatch.setenv("MDRN_THREADS", "x")
+    with pytest.raises(UsageError, match="MDRN_THREADS"):
+        list(run_jobs(plan_jobs([tree], Naming(tree / "out")), DenoiseOptions(50)))
+
+
+@pytest.mark.parametrize(
+    "names", [("tree", "-o", "tree", "-f", "png"), ("tree/a.png", "-o", "tree"), ("tree/a.png", "-o", "tree/a.png")]
+)
+def test_an_input_is_not_overwritten_unless_in_place(names, tree, monkeypatch):
+    """However the two are spelled."""
+    monkeypatch.chdir(tree.parent)
+    before = content(tree)
+    source, *rest = (name.replace("tree", tree.name) for name in names)
+    for spelled in (source, tree.parent / source):
+        done = run_mdrn("denoise", spelled, *rest, "--sigma", 50, "--overwrite")
+        assert done.returncode == 2, done.stderr
+        assert "would replace the input" in done.stderr
+    assert content(tree) == before
+
+
+@pytest.mark.parametrize(("arguments", "closed"), [("photos/a.png -o - -f png", ">&-"), ("- -o out.png", "<&-")])
+def test_a_closed_standard_stream_is_told_of(arguments, closed, tree, tiny_weights):
+    command = f"{sys.executable} -m mdrn_cli denoise {arguments} --sigma 50 --model {tiny_weights('color')} {closed}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, cwd=tree.parent)
+    assert done.returncode in (1, 4)
+    assert "is closed" in done.stderr
+    assert "unexpected" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_json_that_cannot_be_written_is_an_error_of_its_own(tree, tiny_weights):
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(tree / "a.png"), "--sigma", "50", "--json"]
+    with Path("/dev/full").open("w") as full:
+        command += ["--model", str(tiny_weights("color"))]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert "cannot write stdout" in done.stderr
 
 
 def test_in_place_keeps_the_file_when_it_fails(tree, tiny_weights):
@@ -418,6 +513,7 @@ def test_ctrl_c_keeps_finished_files_removes_partial_ones_and_exits_130(tmp_path
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert b"Traceback" not in stderr
+    assert b"interrupted" in stderr
     finished = list((tmp_path / "out").iterdir())
     assert 5 <= len(finished) < 300
     for path in finished:

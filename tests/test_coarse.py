@@ -6,6 +6,7 @@ import skimage.data
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.coarse import halved, without_coarse_noise
+from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise, estimate_coarse_sigma
@@ -58,7 +59,6 @@ def test_photographs_as_they_are_have_none(name):
 def test_what_changes_in_halves_is_put_back(dtype, size, monkeypatch):
     """A step in brightness at half the size is one of the whole: everywhere, at every border of the strips."""
     monkeypatch.setattr("mdrn_cli.coarse._STRIP", 17)
-    monkeypatch.setattr("mdrn_cli.coarse.estimate_coarse_sigma", lambda half: 9.0 * (min(half.shape[1:]) > 40))
     image = from_unit(np.full((3, *size), 0.5, np.float32), dtype)
     before = image.copy()
 
@@ -68,12 +68,12 @@ def test_what_changes_in_halves_is_put_back(dtype, size, monkeypatch):
             half / (1 if half.dtype == np.float32 else np.float32(65535)) + np.float32(0.1), str(half.dtype)
         )
 
-    result, levels = without_coarse_noise(image, brighter, False, scales=1)
+    result, levels = without_coarse_noise(image, brighter, False, [9.0])
     assert levels == (9.0,)
     assert np.array_equal(image, before)
     top = 1 if dtype == "float32" else np.iinfo(dtype).max
     assert np.abs(result / top - 0.6).max() <= 1.01 / 255
-    own, _ = without_coarse_noise(image, brighter, True, scales=1)
+    own, _ = without_coarse_noise(image, brighter, True, [9.0])
     assert own is image
     assert np.array_equal(own, result)
 
@@ -106,3 +106,63 @@ def test_strength_blends_what_was_done_at_every_size(photo):
     results = [Restorer(DenoiseOptions(strength=s))(noisy)[0].channels.astype(float) for s in (0.0, 0.5, 1.0)]
     assert np.array_equal(results[0], noisy.channels)
     assert np.abs(results[1] - (results[0] + results[2]) / 2).max() <= 1
+
+
+def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_too(photo):
+    """And each network that did something is told of."""
+    clean = photo[:256, :256, :1].repeat(3, 2)
+    noisy = with_grain(clean, common=True)
+    found = Restorer(DenoiseOptions())(picture_of(noisy, False))[1]
+    assert not any(found.coarse_sigmas)
+    for pixels in (noisy, noisy[:, :, :1]):
+        restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 4.0)))(picture_of(pixels, False))
+        assert facts.coarse_sigmas == (10.0, 4.0)
+        assert [one.model for one in facts.passes[-2:]] == ["mdrn-2b-gray-10", "mdrn-2b-gray-5"]
+        result = restored.channels.transpose(1, 2, 0)
+        assert psnr(result, clean[:, :, : result.shape[2]]) > psnr(noisy, clean) + 2
+
+
+@pytest.mark.parametrize("levels", [(0.0,), (0.0, 0.0), ()])
+def test_none_is_sought_where_none_is_wanted(levels, photo):
+    _, facts = Restorer(DenoiseOptions(coarse=levels))(picture_of(with_grain(photo[:256, :256]), False))
+    assert facts.coarse == (None,) * len(levels)
+
+
+@pytest.mark.parametrize("levels", [(5.0, 5.0, 5.0), (0.5,), (float("nan"),), (101.0,)])
+def test_levels_that_make_no_sense_are_a_usage_error(levels):
+    with pytest.raises(UsageError):
+        DenoiseOptions(coarse=levels)
+
+
+def test_tiles_of_all_passes_are_counted_together(photo):
+    """So that what is done never falls back, and ends at what there was to do."""
+    told = []
+    noisy = picture_of(with_grain(photo[:256, :256]), False)
+    _, facts = Restorer(DenoiseOptions(tile=128))(noisy, lambda *tiles: told.append(tiles))
+    done, totals = zip(*told, strict=True)
+    assert len(facts.passes) > 1
+    assert list(done) == sorted(done)
+    assert told[-1] == (totals[-1],) * 2 == (sum(one.tiles for one in facts.passes),) * 2
+
+
+def test_no_network_is_named_or_loaded_where_none_is_needed():
+    areas = np.array([[90, 20, 60], [10, 200, 120], [70, 60, 230], [200, 190, 20]], np.uint8)
+    clean = picture_of(np.tile(areas.repeat(64, 0)[:, None], (1, 256, 1)), False)
+    restored, facts = Restorer(DenoiseOptions(device="none", memory=1))(clean)
+    assert restored.channels is clean.channels
+    assert (facts.network, facts.coarse, facts.passes) == (None, (None, None), ())
+
+
+def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(photo, monkeypatch):
+    noisy = picture_of(with_grain(photo[:256, :256]), False)
+    whole = noisy.channels.nbytes
+
+    def tile_memory(_engine, limit, pictures):
+        return limit - (pictures - 3 * whole) * 1e9
+
+    monkeypatch.setattr("mdrn_cli.engine.Engine.tile_memory", tile_memory)
+    restored, facts = Restorer(DenoiseOptions())(noisy)
+    assert facts.network
+    assert not any(facts.coarse)
+    assert restored.warnings
+    assert all("too little memory" in warning for warning in restored.warnings)

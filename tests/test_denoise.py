@@ -20,11 +20,11 @@ from mdrn_cli.cli.console import parse_bytes
 from mdrn_cli.encoding import SaveOptions
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
-from mdrn_cli.image import read_picture, read_uint8
+from mdrn_cli.image import picture_of, read_picture, read_uint8
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise
-from mdrn_cli.restore import DenoiseOptions, denoise_pixels
+from mdrn_cli.restore import DenoiseOptions, Restorer, denoise_pixels
 
 
 def denoise_file(source, target, options, on_tile=None, existing="error"):
@@ -58,7 +58,7 @@ def test_every_format_in_gray_and_color(tmp_path, photo, tiny_weights, suffix, m
             expected = Engine(load_checkpoint(weights), "cpu", "float32")(read_picture(source).pixels)
             expected = np.rint(np.clip(expected, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0).squeeze()
             assert np.array_equal(np.asarray(out), expected)
-    assert (result.width, result.height, result.tiles) == (50, 40, 1)
+    assert (result.width, result.height, result.network.tiles) == (50, 40, 1)
 
 
 def test_alpha_is_copied_untouched(tmp_path, photo, tiny_weights):
@@ -79,7 +79,7 @@ def test_tiles_are_counted_and_reported(noisy, tmp_path, tiny_weights):
     ticks = []
     options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=128)
     result = denoise_file(noisy, tmp_path / "out.png", options, lambda done, total: ticks.append((done, total)))
-    assert result.tiles == 6
+    assert result.network.tiles == 6
     assert ticks == [(k, 6) for k in range(7)]
 
 
@@ -95,8 +95,8 @@ def test_the_tile_is_as_large_as_memory_allows(noisy, tmp_path, tiny_weights):
         options = DenoiseOptions(50.0, str(tiny_weights("color")), memory=memory, precision="float32")
         done[memory] = denoise_file(noisy, tmp_path / f"{memory}.png", options)
     small, large = done.values()
-    assert 128 <= small.tile < 200 < large.tile
-    assert small.tiles > large.tiles == 1
+    assert 128 <= small.network.tile < 200 < large.network.tile
+    assert small.network.tiles > large.network.tiles == 1
     pixels = [np.asarray(Image.open(tmp_path / f"{memory}.png")).astype(int) for memory in done]
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
@@ -246,7 +246,7 @@ def test_a_level_between_stretches_the_intensities(tmp_path, noisy, tiny_weights
     weights = tiny_weights("color")
     options = DenoiseOptions(40.0, str(weights), device="cpu", precision="float32")
     facts = denoise_file(noisy, tmp_path / "out.png", options)
-    assert (facts.sigma, facts.sigma_source, facts.trained_sigma) == (40, "option", 50)
+    assert (facts.sigma, facts.sigma_source, facts.network.trained_sigma) == (40, "option", 50)
     network = Engine(load_checkpoint(weights), "cpu", "float32")
     pixels = read_picture(noisy).pixels
     expected = (network((pixels - 0.5) * 1.25 + 0.5) - 0.5) / 1.25 + 0.5
@@ -312,6 +312,25 @@ def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
     (outcome,) = run_jobs(jobs, DenoiseOptions(None, str(tiny_weights("color"))))
     assert "no noise" in outcome.warnings[0]
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), ramp)
+
+
+def test_gray_made_of_a_color_picture_without_noise_is_not_called_left_as_it_is():
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3)) // np.array([1, 2, 3], np.uint8)
+    restored, _ = Restorer(DenoiseOptions(color="gray"))(picture_of(ramp, has_alpha=False))
+    assert restored.mode == "L"
+    assert restored.warnings == ("no noise was found; only the color mode is another",)
+
+
+@pytest.mark.parametrize("gain", [1.5, 3.0])
+def test_floats_beyond_white_are_restored_as_well_as_those_within(photo, gain):
+    """The network, which knows intensities up to 1, is shown them so."""
+    clean = photo[:128, :128].astype(np.float32) / 255 * np.float32(gain)
+    noisy = clean + np.random.default_rng(0).normal(0, 15 / 255, clean.shape).astype(np.float32)
+    errors = []
+    for options in (DenoiseOptions(), DenoiseOptions(15)):
+        restored, _ = Restorer(options)(picture_of(noisy, has_alpha=False))
+        errors.append(255 * np.sqrt(np.mean((restored.channels.transpose(1, 2, 0) - clean) ** 2)))
+    assert max(errors) < 10
 
 
 def test_a_picture_too_small_to_estimate_says_so(tmp_path, tiny_weights):

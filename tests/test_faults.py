@@ -425,3 +425,26 @@ def test_a_folder_without_leftovers_or_none_at_all(tmp_path):
     with pytest.raises(MdrnError, match="cannot write") as caught:
         write_atomically(tmp_path / "none" / "x", b"")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("change", ["cut", "edited", "gone"])
+def test_a_file_without_noise_is_not_copied_as_what_it_has_become_meanwhile(tmp_path, photo, monkeypatch, change):
+    path, out = tmp_path / "a.png", tmp_path / "out"
+    Image.new("RGB", (64, 64), (90, 90, 90)).save(path)
+    restore = batch.Restorer.__call__
+
+    def meddling(*arguments):
+        result = restore(*arguments)
+        if change == "gone":
+            path.unlink()
+        elif change == "cut":
+            os.truncate(path, 60)
+        else:
+            Image.fromarray(photo[:40, :50]).save(path)
+        return result
+
+    monkeypatch.setattr(batch.Restorer, "__call__", meddling)
+    (outcome,) = run_jobs(plan_jobs([path], Naming(out, folder=True)), DenoiseOptions())
+    assert (outcome.status, outcome.error.exit_code) == (FAILED, 4)
+    assert str(path) in outcome.error.message
+    assert not visible(out)

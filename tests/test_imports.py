@@ -26,6 +26,7 @@ LEAVES = {
     "parallel",
     "interrupts",
     "freedmemory",
+    "hardware",
 }
 PARTS = {
     "deep",

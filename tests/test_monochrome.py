@@ -62,7 +62,7 @@ def test_black_and_white_in_rgb_comes_out_as_the_gray_file_does(noisy, restorer)
     gray, gray_facts = restorer(plain(rounded(noisy)))
     color, facts = restorer(plain(black_and_white(noisy)))
     assert facts.sigma == gray_facts.sigma == pytest.approx(SIGMA, rel=0.1)
-    assert facts.model == gray_facts.model
+    assert facts.network.model == gray_facts.network.model
     assert facts.mode == "RGB"
     assert np.abs(color.channels.astype(int) - gray.channels).max() <= 1
 
@@ -78,7 +78,7 @@ def test_noise_of_a_toned_photograph_is_found_and_removed(clean, noisy, restorer
 def test_a_given_level_needs_no_estimate_and_deep_files_keep_their_depth(clean, noisy):
     deep = np.clip(np.repeat(noisy, 3, axis=2) * 257, 0, 65535).astype(np.uint16)
     restored, facts = Restorer(DenoiseOptions(sigma=SIGMA))(plain(deep))
-    assert (restored.depth, facts.mode, facts.model) == ("uint16", "RGB", "mdrn-2b-gray-15")
+    assert (restored.depth, facts.mode, facts.network.model) == ("uint16", "RGB", "mdrn-2b-gray-15")
     assert psnr(rounded(restored.channels.transpose(1, 2, 0) / 257), black_and_white(clean)) > 30
 
 
@@ -88,7 +88,7 @@ def test_a_network_for_color_is_used_where_it_is_asked_for(noisy):
         DenoiseOptions(sigma=SIGMA, color="color"),
         DenoiseOptions(sigma=SIGMA, model="mdrn-2b-color-15"),
     ):
-        assert Restorer(options)(picture)[1].model == "mdrn-2b-color-15"
+        assert Restorer(options)(picture)[1].network.model == "mdrn-2b-color-15"
 
 
 def test_noise_of_its_own_in_each_channel_is_for_the_color_network(clean, photo, restorer):
@@ -96,7 +96,7 @@ def test_noise_of_its_own_in_each_channel_is_for_the_color_network(clean, photo,
     for pixels in (np.repeat(clean, 3, axis=2), photo[100:292, 100:292].astype(float)):
         for sigma in (3, SIGMA):
             shown = rounded(pixels + rng.normal(0, sigma, pixels.shape))
-            assert "color" in restorer(plain(shown))[1].model
+            assert "color" in restorer(plain(shown))[1].network.model
 
 
 def test_a_tone_takes_and_gives_intensities(noisy):
@@ -121,6 +121,8 @@ def test_photographs_of_several_colors_and_what_is_too_small_have_no_tone(photo)
 def test_floats_on_another_scale_are_refused_and_noise_beyond_all_is_told(noisy, restorer):
     with pytest.raises(InputError, match="floats should be from 0 to 1, and these reach"):
         restorer(plain(10 * noisy.astype(np.float32)))
+    with pytest.raises(InputError, match="floats should be from 0 to 1"):
+        Restorer(DenoiseOptions(25.0))(plain(10 * noisy.astype(np.float32)))
     coarse = np.random.default_rng(0).normal(128, 200, (64, 64, 1)) / 255
     restored, facts = restorer(plain(coarse.astype(np.float32)))
     assert facts.sigma > 100

@@ -1,5 +1,6 @@
 """`mdrn estimate`, `mdrn compare`, `mdrn doctor`."""
 
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from PIL import ExifTags, Image
 
 from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
+from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import add_noise
 from mdrn_cli.picture import Picture
@@ -160,3 +162,10 @@ def test_the_shell_is_offered_names():
     command = Path(sys.executable).with_name("mdrn")
     done = subprocess.run([command], env={**os.environ, **env}, capture_output=True, text=True, check=False)
     assert "mdrn-2b-gray-50" in done.stdout
+
+
+def test_a_panorama_that_is_a_thread_on_the_sheet_can_be_compared():
+    noise = np.random.default_rng(0).integers(0, 255, (100, 60000, 1), np.uint8)
+    picture = picture_of(noise, has_alpha=False)
+    sheet = compare_pictures((("a", picture), ("b", picture)))
+    assert Image.open(io.BytesIO(sheet)).width > 900

@@ -41,7 +41,7 @@ def main() -> None:
         for file in open_dataset(name, arguments.data).files:
             picture = read_picture(file)
             restored, facts = restore(picture)
-            print(f"{name} {file.name}: sigma {facts.sigma:.1f}, {facts.model} trained at {facts.trained_sigma:g}")
+            print(f"{name} {file.name}: sigma {facts.sigma:.1f}, {' and '.join(one.model for one in facts.passes)}")
             levels = " + ".join(f"{sigma:.1f}" for sigma in (facts.sigma, *filter(None, facts.coarse_sigmas)))
             pairs.append((f"{name} {file.stem}, estimated sigma {levels}", crop(picture), crop(restored)))
     rows = -(-len(pairs) // PAIRS_A_ROW)

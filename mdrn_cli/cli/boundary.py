@@ -52,6 +52,8 @@ def run(app: typer.Typer) -> int:
             raise
         _show(f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback", debug)
         return 1
+    if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
+        stderr.print("interrupted")
     return code if isinstance(code, int) else 0
 
 

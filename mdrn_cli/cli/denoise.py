@@ -40,6 +40,15 @@ Sigma = Annotated[
         rich_help_panel=NOISE,
     ),
 ]
+CoarseSigma = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|NUMBER[,NUMBER]",
+        help="Noise of coarse grain, as its level at half the size and at a quarter; 0 for none; auto looks for it "
+        "where --sigma is auto.",
+        rich_help_panel=NOISE,
+    ),
+]
 Strength = Annotated[
     float,
     typer.Option(metavar="0..1", help="Blend of the input (0) and the result (1).", rich_help_panel=NOISE),
@@ -120,6 +129,16 @@ def _sigma(text: str) -> float | None:
         raise UsageError(f"--sigma {text!r} is neither auto nor a number such as 25") from None
 
 
+def _coarse(text: str) -> tuple[float, ...] | None:
+    """Noise levels at half the size and at a quarter, or None for "auto"."""
+    if text == AUTO:
+        return None
+    try:
+        return tuple(float(level) for level in text.split(","))
+    except ValueError:
+        raise UsageError(f"--coarse-sigma {text!r} is neither auto nor levels such as 10 or 10,5") from None
+
+
 def _tile(text: str) -> int | None:
     """A side in pixels, or None for "auto"."""
     if text == AUTO:
@@ -132,6 +151,7 @@ def _tile(text: str) -> int | None:
 def denoise(
     inputs: Inputs,
     sigma: Sigma = AUTO,
+    coarse_sigma: CoarseSigma = AUTO,
     strength: Strength = 1.0,
     output: Output = None,
     recursive: Recursive = False,
@@ -187,6 +207,7 @@ def denoise(
         device,
         precision,
         tuple(manifest or ()),
+        _coarse(coarse_sigma),
     )
     save = SaveOptions(quality, flatten, strip_metadata)
     naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)
@@ -198,7 +219,7 @@ def denoise(
     run = _Run(options, save, fail_fast, report, compare, as_json)
     if dry_run:
         return run.foresee(jobs)
-    if to_stdout and sys.stdout.isatty():
+    if to_stdout and sys.stdout and sys.stdout.isatty():
         raise UsageError("refusing to write an image to a terminal", "redirect stdout to a file or a pipe")
     return run(jobs)
 

@@ -16,7 +16,7 @@ from mdrn_cli.cli.console import print_error, print_warning, printable, stderr
 if TYPE_CHECKING:
     from mdrn_cli.batch import Outcome
     from mdrn_cli.jobs import Job
-    from mdrn_cli.restore import Facts
+    from mdrn_cli.restore import Facts, Pass
 
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
@@ -26,7 +26,7 @@ def show(outcome: Outcome, as_json: bool, alone: bool) -> None:
     """An outcome as it arrives: JSON on stdout, or lines on stderr; the error of an only job is left to the caller."""
     job = outcome.job
     if as_json:
-        typer.echo(json.dumps(to_json(outcome)))
+        _echo(to_json(outcome))
     if outcome.error and not alone:
         print_error(outcome.error.message, outcome.error.hint)
     if outcome.facts and not as_json:
@@ -45,11 +45,28 @@ def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool) -> dict[
     """How many of the jobs were done: JSON on stdout, or for several a line on stderr; returned as JSON has it."""
     summary = _summary(outcomes, jobs)
     if as_json:
-        typer.echo(json.dumps(summary))
+        _echo(summary)
     elif jobs > 1:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
         _print(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
     return summary
+
+
+def _echo(about: dict[str, Any]) -> None:
+    """A line of JSON on stdout.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+        MdrnError: it cannot be written, on a full disk for one.
+    """
+    from mdrn_cli.files import write_error
+
+    try:
+        typer.echo(json.dumps(about))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise write_error(Path("stdout"), error) from error
 
 
 def _shown(target: Path) -> str:
@@ -68,21 +85,21 @@ def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> 
     if any(done.coarse_sigmas):
         sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
         how += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
-    trained = "" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)"
-    _print(
-        printable(
-            f"{target}: {done.width}x{done.height} {done.mode} {done.bit_depth} bits, sigma {done.sigma:.3g} {how}, "
-            f"{done.model}{trained}, {done.device} {done.precision}, {seconds:.1f} s"
-        )
-    )
+    about = [f"{done.width}x{done.height} {done.mode} {done.bit_depth} bits", f"sigma {done.sigma:.3g} {how}"]
+    about += dict.fromkeys(map(_named, done.passes))
+    about += [f"{one.device} {one.precision}" for one in done.passes[:1]]
+    _print(printable(f"{target}: {', '.join(about)}, {seconds:.1f} s"))
     for warning in warnings:
         print_warning(f"{target}: {warning}")
 
 
+def _named(done: Pass) -> str:
+    """A network, and how it came to serve another level than its own."""
+    return done.model + ("" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)")
+
+
 def to_json(outcome: Outcome) -> dict[str, Any]:
     """The object of `--json` for one input (DESIGN section 5)."""
-    from mdrn_cli.restore import OVERLAP
-
     about: dict[str, Any] = {
         "schema": SCHEMA,
         "input": str(outcome.job.source),
@@ -103,14 +120,26 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
                 "source": done.sigma_source,
                 "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
             },
-            "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
-            "device": done.device,
-            "precision": done.precision,
-            "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
+            **_pass_to_json(done.network),
+            "coarse": [_pass_to_json(one) for one in done.coarse],
             "seconds": round(outcome.seconds, 3),
             "warnings": list(outcome.warnings),
         }
     return about
+
+
+def _pass_to_json(done: Pass | None) -> dict[str, Any]:
+    """The network that was used, on what and how; nulls where none was."""
+    from mdrn_cli.restore import OVERLAP
+
+    if not done:
+        return dict.fromkeys(("model", "device", "precision", "tile"))
+    return {
+        "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
+        "device": done.device,
+        "precision": done.precision,
+        "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
+    }
 
 
 def _summary(outcomes: Sequence[Outcome], count: int) -> dict[str, Any]:
