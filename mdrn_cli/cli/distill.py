@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.runs import (
-    Output,
     Resume,
     resumed_config,
+    run_folder,
     settings,
     show_run,
     with_run_options,
@@ -26,7 +26,6 @@ DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 @with_run_options
 def distill(
     ctx: typer.Context,
-    output: Output,
     mode: Annotated[
         str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
     ] = None,
@@ -57,6 +56,8 @@ def distill(
       mdrn distill --mode hmds --teacher-sigma 25 --sigma 50 --data photos --time-budget 60m --output run
 
       mdrn distill --mode hads --teacher run8/best.safetensors --sigma 50 --data photos --time-budget 60m --output run
+
+      mdrn distill --resume run
     """
     from mdrn_cli.distillation import run_distill
     from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, MODES, TrainConfig
@@ -71,7 +72,7 @@ def distill(
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
         made = _with_teacher(TrainConfig(**values), ours)
-    show_run(run_distill, made, output, resume)
+    show_run(run_distill, made, run_folder(ctx), resume)
 
 
 def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:

@@ -27,7 +27,8 @@ Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tupl
 
 RUN = "Run"
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
+RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run folder; the same as --output.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]
 Photographs = Annotated[Path | None, typer.Option(help="Folder tree of photographs to train on.")]
 Val = Annotated[Path | None, typer.Option(help="Folder of photographs to validate on.")]
 Color = Annotated[str, typer.Option(help="gray or color.")]
@@ -87,6 +88,8 @@ Smoke = Annotated[
 
 
 def _shared(
+    run: RunFolder = None,
+    output: Output = None,
     data: Photographs = None,
     val: Val = None,
     color: Color = "gray",
@@ -145,10 +148,25 @@ _PARSED = {
     "cache_memory": parse_bytes,
 }
 # Options that are no part of a run's configuration.
-_CONTROLS = ("output", "resume", "overwrite", "preset", "config", "smoke")
+_CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke")
 # What may differ each time a run is resumed, besides a larger budget.
 _OF_THE_MACHINE = ("device", "cache_memory")
-_ON_RESUME = ("output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
+_ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
+
+
+def run_folder(ctx: typer.Context) -> Path:
+    """The run folder, which may be given in two ways.
+
+    Raises:
+        UsageError: it is given in neither, or two are given.
+    """
+    # Older versions of Typer leave paths as strings there.
+    given = {Path(ctx.params[name]) for name in ("run", "output") if ctx.params[name] is not None}
+    if not given:
+        raise UsageError("no run folder", "give --output RUN")
+    if len(given) > 1:
+        raise UsageError(f"two run folders, {ctx.params['run']} and --output {ctx.params['output']}", "give one")
+    return given.pop()
 
 
 def resumed_config(ctx: typer.Context) -> TrainConfig:
@@ -165,7 +183,7 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
-    config = TrainConfig.from_dict(saved_config(Path(ctx.params["output"])) | here)
+    config = TrainConfig.from_dict(saved_config(run_folder(ctx)) | here)
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
 
@@ -185,8 +203,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
-    # Older versions of Typer leave paths as strings there.
-    output, preset = Path(ctx.params["output"]), ctx.params["preset"] or "fast"
+    output, preset = run_folder(ctx), ctx.params["preset"] or "fast"
     if preset not in PRESETS:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
     file = read_config(Path(ctx.params["config"]), known) if ctx.params["config"] else {}
