@@ -97,19 +97,28 @@ def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Chec
         raise UsageError(f"the teacher is for {theirs.color} images, the student for {ours.color}")
     if teacher.sigma != distillation.teacher_sigma:
         raise UsageError(f"the teacher is for sigma {teacher.sigma:g}, not {distillation.teacher_sigma:g}")
-    if distillation.mode == "hads" and teacher.sigma != config.sigma:
-        raise UsageError(
-            f"hads needs one noise level: the teacher has {teacher.sigma:g}, the student {config.sigma:g}",
-            "hmds is for a teacher at a lower level",
-        )
+    check_levels(distillation.mode, teacher.sigma, config.sigma)
     if distillation.mode == "hads" and theirs.blocks <= ours.blocks:
         raise UsageError(
             f"hads needs a teacher larger than the student: {theirs.blocks} blocks are not more than {ours.blocks}",
             "give a larger --teacher, or fewer --blocks",
         )
-    if distillation.mode == "hmds" and teacher.sigma >= config.sigma:
+
+
+def check_levels(mode: str, teacher: float, student: float) -> None:
+    """Refuse noise levels, on the 0-255 scale, that a mode of distillation is not for.
+
+    Raises:
+        UsageError: they differ for hads, or the teacher's is not the lower one for hmds.
+    """
+    if mode == "hads" and teacher != student:
         raise UsageError(
-            f"hmds needs a teacher below the student: {teacher.sigma:g} is not below {config.sigma:g}",
+            f"hads needs one noise level: the teacher has {teacher:g}, the student {student:g}",
+            "hmds is for a teacher at a lower level",
+        )
+    if mode == "hmds" and teacher >= student:
+        raise UsageError(
+            f"hmds needs a teacher below the student: {teacher:g} is not below {student:g}",
             "hads is for one noise level",
         )
 

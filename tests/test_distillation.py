@@ -177,7 +177,9 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
     done = run_mdrn(*arguments, "-o", run)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(run / "last.safetensors").record["iteration"] == 2
-    assert run_mdrn("distill", "--resume", "-o", run).returncode == 0
+    assert f"teacher {teacher}: 1 blocks, sigma 25" in done.stderr
+    again = run_mdrn("distill", "--resume", run)
+    assert (again.returncode, f"teacher {teacher}: 1 blocks" in again.stderr) == (0, True)
     refused = run_mdrn("train", "--resume", "-o", run)
     assert refused.returncode == 2
     assert "mdrn distill --resume" in refused.stderr
@@ -190,6 +192,10 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
         ([], 2, "hads or hmds"),
         (["--mode", "hmds"], 2, "--teacher-sigma"),
         (["--mode", "hads", "--sigma", "99"], 5, "sigma 99"),
+        (["--mode", "hmds", "--teacher-sigma", "50"], 2, "50 is not below 50"),
+        (["--mode", "hmds", "--teacher-sigma", "99"], 2, "99 is not below 50"),
+        (["--mode", "hads", "--teacher-sigma", "99"], 2, "hads needs one noise level"),
+        (["--mode", "hads", "--teacher-sigma", "25", "--teacher", "none.safetensors"], 2, "hads needs one noise level"),
         (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
         (["--mode", "hads"], 5, "--teacher FILE"),
         (["--mode", "hads", "--teacher", "mdrn-2b-gray-25"], 2, "leave --teacher out"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdrn_cli.cli.console import printable, stderr
 from mdrn_cli.cli.runs import (
     Resume,
     resumed_config,
@@ -16,6 +18,7 @@ from mdrn_cli.cli.runs import (
     with_run_options,
 )
 from mdrn_cli.errors import UsageError
+from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
     from mdrn_cli.trainconfig import TrainConfig
@@ -72,12 +75,31 @@ def distill(
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
         made = _with_teacher(TrainConfig(**values), ours)
-    show_run(run_distill, made, run_folder(ctx), resume)
+    output = run_folder(ctx)
+    _show_teacher(made)
+    show_run(run_distill, made, output, resume)
+
+
+def _show_teacher(config: TrainConfig) -> None:
+    """Say who teaches; of several processes the first."""
+    from mdrn_cli.checkpoint import load_checkpoint
+
+    if not config.distillation or not launched().first:
+        return
+    path = Path(config.distillation.teacher)
+    teacher = load_checkpoint(path)
+    name, blocks = teacher.record.get("name", path), teacher.config.blocks
+    stderr.print(
+        printable(f"teacher {name}: {blocks} blocks, sigma {teacher.sigma:g}"),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     """Finds the teacher's file; whether it goes with the student is checked when the run starts."""
-    from mdrn_cli.distillation import find_teacher
+    from mdrn_cli.distillation import check_levels, find_teacher
     from mdrn_cli.trainconfig import Distillation
 
     name, mode = values["teacher"], values["mode"]
@@ -87,5 +109,6 @@ def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
         values["teacher_sigma"] = student.sigma
     # Checked before its teacher is looked for.
     distillation = Distillation(**{**values, "teacher": "" if name is None else name})
+    check_levels(mode, distillation.teacher_sigma, student.sigma)
     path = find_teacher(name, mode, student.color, distillation.teacher_sigma, student.blocks)
     return replace(student, distillation=replace(distillation, teacher=str(path)))
