@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, compiles, network_of
+from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, Terms, compiles, network_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
@@ -131,7 +131,7 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
 
 def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: Network) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
-    network gives both its image and its features.
+    network gives both its image and its features. The reconstruction loss is told apart.
 
     Args:
         sigma: noise level of the student, 0-255 scale.
@@ -140,7 +140,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         teacher: frozen, on the training device.
     """
 
-    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Tensor:
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Terms:
         noise = draw_noise(clean)
         noisy = noisy_version(clean, noise, sigma)
         denoised, features = network(noisy)
@@ -150,6 +150,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         with torch.no_grad():
             wanted = teacher(noisy)[1]
         weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
-        return reconstruction_loss(denoised, clean, kind) + weight * distillation_loss(features, wanted)
+        reconstruction = reconstruction_loss(denoised, clean, kind)
+        return Terms(reconstruction + weight * distillation_loss(features, wanted), reconstruction)
 
     return step_loss

@@ -13,8 +13,14 @@ from typing import Any
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
 
-COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
-_EVENT_TAGS = {"loss": "loss", "learning_rate": "learning rate", "psnr": "validation PSNR (dB)"}
+COLUMNS = ("iteration", "elapsed", "loss", "reconstruction", "learning_rate", "psnr", "skipped")
+_EVENT_TAGS = {
+    "loss": "loss",
+    "reconstruction": "reconstruction loss",
+    "learning_rate": "learning rate",
+    "psnr": "validation PSNR (dB)",
+}
+_CURVES = (("loss", "reconstruction"), ("psnr",))
 
 
 class RunLog:
@@ -63,9 +69,13 @@ def draw_curves(metrics: Path, output: Path) -> None:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
-    for axis, column, label in zip(axes, ("loss", "psnr"), ("training loss", "validation PSNR (dB)"), strict=True):
-        points = [(int(row["iteration"]), float(row[column])) for row in rows if row[column]]
-        axis.plot([x for x, _ in points], [y for _, y in points], marker="." if column == "psnr" else "")
+    for axis, columns, label in zip(axes, _CURVES, ("training loss", "validation PSNR (dB)"), strict=True):
+        for column in columns:
+            points = [(int(row["iteration"]), float(row[column])) for row in rows if row[column]]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="." if column == "psnr" else "", label=column)
+        if len(axis.lines) > 1:
+            axis.legend()
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("iteration")

@@ -1,12 +1,19 @@
 """Command lines of `mdrn train` and `mdrn distill`: run folders, teachers, what is said and what is refused."""
 
+import csv
+import signal
+import time
+
 import pytest
+from commands import start
 from conftest import run_mdrn, tiny_config
 from rich.progress import Progress
 
+from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import runs
 from mdrn_cli.configfile import tomllib
 from mdrn_cli.fit import Progress as Moment
+from mdrn_cli.interrupts import TerminatedError, stop_requests
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.training import run_train
 
@@ -107,3 +114,35 @@ def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, 
         report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, None, None, 0))
     told = capsys.readouterr().err.splitlines()
     assert told == [f"iteration {n}: loss 0.25000, 2.00 it/s, ETA 0:01:30" for n in (61, 122)]
+
+
+def test_the_loss_of_the_last_steps_is_logged(photo_folder, tmp_path):
+    run_train(tiny_config(photo_folder, iterations=23), tmp_path / "run", False, silent)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["20", "23"]
+    assert float(rows[1]["loss"]) > 0
+
+
+def test_sigterm_ends_a_run_after_a_save(photo_folder, tmp_path):
+    shape = ["--blocks", 1, "--patch-size", 16, "--batch-size", 1, "--precision", "float32", "--iterations", 100000]
+    run = tmp_path / "run"
+    command = start("train", "--data", photo_folder, *shape, "--save-every", "1h", run, logs=tmp_path / "logs")
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.csv").is_file() or len((run / "metrics.csv").read_text().splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    command.process.terminate()
+    done = command.wait()
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "terminated")
+    assert load_checkpoint(run / "last.safetensors").record["iteration"] >= 20
+    assert saved_config(run)["iterations"] == 100000
+
+
+def test_a_second_sigterm_ends_it_at_once():
+    with stop_requests(insistent=True) as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked() == signal.SIGTERM
+        with pytest.raises(TerminatedError):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
