@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, compiles, network_of
+from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, Terms, compiles, network_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
@@ -97,19 +97,28 @@ def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Chec
         raise UsageError(f"the teacher is for {theirs.color} images, the student for {ours.color}")
     if teacher.sigma != distillation.teacher_sigma:
         raise UsageError(f"the teacher is for sigma {teacher.sigma:g}, not {distillation.teacher_sigma:g}")
-    if distillation.mode == "hads" and teacher.sigma != config.sigma:
-        raise UsageError(
-            f"hads needs one noise level: the teacher has {teacher.sigma:g}, the student {config.sigma:g}",
-            "hmds is for a teacher at a lower level",
-        )
+    check_levels(distillation.mode, teacher.sigma, config.sigma)
     if distillation.mode == "hads" and theirs.blocks <= ours.blocks:
         raise UsageError(
             f"hads needs a teacher larger than the student: {theirs.blocks} blocks are not more than {ours.blocks}",
             "give a larger --teacher, or fewer --blocks",
         )
-    if distillation.mode == "hmds" and teacher.sigma >= config.sigma:
+
+
+def check_levels(mode: str, teacher: float, student: float) -> None:
+    """Refuse noise levels, on the 0-255 scale, that a mode of distillation is not for.
+
+    Raises:
+        UsageError: they differ for hads, or the teacher's is not the lower one for hmds.
+    """
+    if mode == "hads" and teacher != student:
         raise UsageError(
-            f"hmds needs a teacher below the student: {teacher.sigma:g} is not below {config.sigma:g}",
+            f"hads needs one noise level: the teacher has {teacher:g}, the student {student:g}",
+            "hmds is for a teacher at a lower level",
+        )
+    if mode == "hmds" and teacher >= student:
+        raise UsageError(
+            f"hmds needs a teacher below the student: {teacher:g} is not below {student:g}",
             "hads is for one noise level",
         )
 
@@ -122,7 +131,7 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
 
 def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: Network) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
-    network gives both its image and its features.
+    network gives both its image and its features. The reconstruction loss is told apart.
 
     Args:
         sigma: noise level of the student, 0-255 scale.
@@ -131,7 +140,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         teacher: frozen, on the training device.
     """
 
-    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Tensor:
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Terms:
         noise = draw_noise(clean)
         noisy = noisy_version(clean, noise, sigma)
         denoised, features = network(noisy)
@@ -141,6 +150,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         with torch.no_grad():
             wanted = teacher(noisy)[1]
         weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
-        return reconstruction_loss(denoised, clean, kind) + weight * distillation_loss(features, wanted)
+        reconstruction = reconstruction_loss(denoised, clean, kind)
+        return Terms(reconstruction + weight * distillation_loss(features, wanted), reconstruction)
 
     return step_loss

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from torch.utils._triton import has_triton
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.engine import compute_type
 from mdrn_cli.errors import MdrnError
-from mdrn_cli.interrupts import stop_requests
+from mdrn_cli.interrupts import interruption, stop_requests
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers
 from mdrn_cli.parallel import Group
@@ -44,7 +44,16 @@ Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 """`MDRN.forward_features`, compiled or not."""
 DrawNoise = Callable[[Tensor], Tensor]
 """Standard normal noise of the shape of a batch, other noise at each call."""
-StepLoss = Callable[[Network, Tensor, DrawNoise, float], Tensor]
+
+
+class Terms(NamedTuple):
+    """A loss that has more terms than reconstruction: their weighted sum, to go down, and the reconstruction loss."""
+
+    total: Tensor
+    reconstruction: Tensor
+
+
+StepLoss = Callable[[Network, Tensor, DrawNoise, float], "Tensor | Terms"]
 """(network, clean (N, C, H, W) in [0, 1], noise, share of the run done) -> scalar loss, a mean over the batch."""
 
 
@@ -62,6 +71,7 @@ class Progress:
         psnr: validation PSNR in dB at this moment, None between validations.
         best_psnr: highest so far, None before the first.
         skipped: non-finite steps so far.
+        reconstruction: as `loss`, of the reconstruction loss alone; None where that is the whole loss.
     """
 
     iteration: int
@@ -73,6 +83,7 @@ class Progress:
     psnr: float | None
     best_psnr: float | None
     skipped: int
+    reconstruction: float | None = None
 
 
 Report = Callable[[Progress], None]
@@ -96,7 +107,7 @@ def fit(
     rounding.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, after the step under way and a save.
+        KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM.
         MdrnError: more than `max_skipped` steps in a row were not finite, the state in the folder being then that of
             the last save, from before; or no step was.
     """
@@ -117,7 +128,7 @@ def fit(
         while run.fraction() < 1 and not run.stopping:
             run.step()
             validating, saving = run.validation_due(), run.save_due()
-            reporting = validating or run.counters.iteration % REPORT_EVERY == 0
+            reporting = validating or run.counters.iteration % REPORT_EVERY == 0 or run.fraction() >= 1
             if reporting or saving:
                 run.collect()
             if reporting:
@@ -130,7 +141,7 @@ def fit(
         run.collect()
         run.finish()
     if run.stopping:
-        raise KeyboardInterrupt
+        raise interruption(stop_requested())
     if run.nothing_finite:
         raise MdrnError(
             f"nothing was learned: none of {run.counters.iteration} steps was finite", "lower the learning rate"
@@ -147,6 +158,11 @@ def network_of(model: MDRN, compiled: bool) -> Network:
     """A model as losses call it."""
     features: Network = model.forward_features
     return torch.compile(features) if compiled else features
+
+
+def _terms(loss: Tensor | Terms) -> Terms:
+    """The terms of a loss that may be reconstruction alone."""
+    return loss if isinstance(loss, Terms) else Terms(loss, loss)
 
 
 class _Run:
@@ -204,7 +220,8 @@ class _Run:
         clean = self.sampler.sample(self.config.batch_size, other, self.part)
         try:
             with autocast(self.device, self.dtype):
-                self.step_loss(self.network, clean, torch.randn_like, self.fraction()).backward()  # type: ignore[no-untyped-call]
+                loss = _terms(self.step_loss(self.network, clean, torch.randn_like, self.fraction())).total
+                loss.backward()  # type: ignore[no-untyped-call]
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise MdrnError(f"the network cannot be compiled here ({reason})", "use --no-compile") from error
@@ -212,7 +229,7 @@ class _Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def start_clock(self, stop_requested: Callable[[], bool]) -> None:
+    def start_clock(self, stop_requested: Callable[[], int]) -> None:
         self.stop_requested = stop_requested
         self.started = time.monotonic() - self.counters.elapsed
         self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
@@ -239,14 +256,14 @@ class _Run:
             group["lr"] = peak * factor
         clean = self.sampler.sample(config.batch_size, self.state.generator, self.part)
         with autocast(self.device, self.dtype):
-            loss = self.step_loss(self.network, clean, self.draw_noise, self.fraction())
-        loss.backward()  # type: ignore[no-untyped-call]
-        loss = loss.detach()
-        self.group.average([loss, *(p.grad for p in self.parameters if p.grad is not None)])
+            terms = _terms(self.step_loss(self.network, clean, self.draw_noise, self.fraction()))
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        loss, reconstruction = (term.detach().clone() for term in terms)
+        self.group.average([loss, reconstruction, *(p.grad for p in self.parameters if p.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, config.clip)
         finite = (loss + norm).isfinite()
         self._update(finite)
-        self._tally(loss, finite)
+        self._tally(loss, reconstruction, finite)
         self.model.zero_grad(set_to_none=True)
         counters.iteration += 1
         self.tick()
@@ -258,7 +275,7 @@ class _Run:
     def tick(self) -> None:
         """Read the clock; where it ends the budget, it does so in all processes at the same step."""
         elapsed = time.monotonic() - self.started
-        self.counters.elapsed, self.stopping = self.group.agree(elapsed, self.stop_requested())
+        self.counters.elapsed, self.stopping = self.group.agree(elapsed, self.stop_requested() != 0)
 
     def _update(self, finite: Tensor) -> None:
         """Move weights and their average, unless the step was not finite; the device decides, nobody waits."""
@@ -272,11 +289,12 @@ class _Run:
             torch._foreach_mul_(gains, (1 - decay) * finite.float())
             torch._foreach_add_(self.averaged_parameters, gains)
 
-    def _tally(self, loss: Tensor, finite: Tensor) -> None:
-        """Count on the device: sum and number of losses, steps skipped, and of these the ones in a row."""
+    def _tally(self, loss: Tensor, reconstruction: Tensor, finite: Tensor) -> None:
+        """Count on the device: sums and number of losses, steps skipped, and of these the ones in a row."""
         good, bad = finite.float(), (~finite).float()
-        total = torch.stack([torch.where(finite, loss, 0).float(), good, bad, bad])
-        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 3 + [bad])
+        sums = [torch.where(finite, term, 0).float() for term in (loss, reconstruction)]
+        total = torch.stack([*sums, good, bad, bad])
+        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 4 + [bad])
 
     def collect(self) -> None:
         """Bring the device's counts into the counters.
@@ -285,8 +303,9 @@ class _Run:
             MdrnError: too many steps in a row were not finite.
         """
         counters = self.counters
-        loss, steps, skipped, in_a_row = self.tally.tolist()
+        loss, reconstruction, steps, skipped, in_a_row = self.tally.tolist()
         counters.loss_sum += loss
+        counters.reconstruction_sum += reconstruction
         counters.loss_steps += int(steps)
         counters.skipped += int(skipped)
         counters.consecutive_skipped = int(in_a_row)
@@ -300,7 +319,7 @@ class _Run:
             )
 
     def _no_tally(self) -> Tensor:
-        start = [0.0, 0.0, 0.0, float(self.counters.consecutive_skipped)]
+        start = [0.0, 0.0, 0.0, 0.0, float(self.counters.consecutive_skipped)]
         return torch.tensor(start, device=self.device)
 
     def validation_due(self) -> bool:
@@ -345,8 +364,9 @@ class _Run:
     def progress(self, value: float | None) -> Progress:
         counters, fraction = self.counters, self.fraction()
         spent = max(counters.elapsed - self.first_elapsed, 1e-9)
-        loss = counters.loss_sum / counters.loss_steps if counters.loss_steps else math.nan
-        counters.loss_sum, counters.loss_steps = 0.0, 0
+        sums = (counters.loss_sum, counters.reconstruction_sum)
+        loss, reconstruction = (total / counters.loss_steps if counters.loss_steps else math.nan for total in sums)
+        counters.loss_sum, counters.reconstruction_sum, counters.loss_steps = 0.0, 0.0, 0
         return Progress(
             iteration=counters.iteration,
             fraction=min(fraction, 1.0),
@@ -357,6 +377,7 @@ class _Run:
             psnr=value,
             best_psnr=counters.best_psnr,
             skipped=counters.skipped,
+            reconstruction=reconstruction if self.config.distillation else None,
         )
 
     def metrics_row(self, progress: Progress) -> dict[str, Any]:
@@ -364,6 +385,7 @@ class _Run:
             "iteration": progress.iteration,
             "elapsed": f"{progress.elapsed:.1f}",
             "loss": f"{progress.loss:.6f}",
+            "reconstruction": "" if progress.reconstruction is None else f"{progress.reconstruction:.6f}",
             "learning_rate": f"{self.groups()[-1]['lr']:.3e}",
             "psnr": "" if progress.psnr is None else f"{progress.psnr:.4f}",
             "skipped": progress.skipped,

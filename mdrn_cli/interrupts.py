@@ -1,4 +1,4 @@
-"""Ctrl-C as a request to stop at the next good moment."""
+"""Ctrl-C and SIGTERM as requests to stop at the next good moment."""
 
 from __future__ import annotations
 
@@ -9,28 +9,39 @@ from contextlib import contextmanager
 from typing import Any
 
 
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM has asked for the end, as the system or a batch queue does."""
+
+
+def interruption(number: int) -> KeyboardInterrupt:
+    """What a stop ends in that a signal has asked for."""
+    return TerminatedError() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
 @contextmanager
-def stop_requests(insistent: bool) -> Iterator[Callable[[], bool]]:
-    """While this lasts, Ctrl-C only sets what the given function tells.
+def stop_requests(insistent: bool) -> Iterator[Callable[[], int]]:
+    """While this lasts, Ctrl-C and SIGTERM only set what the given function tells: the number of the last such signal,
+    0 before one has come.
 
     Args:
-        insistent: a second Ctrl-C raises KeyboardInterrupt at once. Not under torchrun, which passes on a Ctrl-C
+        insistent: a second one raises `interruption` at once. Not under torchrun, which passes on a Ctrl-C
             that the terminal has already sent to every process.
     """
-    asked = False
+    asked = 0
 
-    def ask(_number: int, _frame: Any) -> None:
+    def ask(number: int, _frame: Any) -> None:
         nonlocal asked
         if asked and insistent:
-            raise KeyboardInterrupt
-        asked = True
+            raise interruption(number)
+        asked = number
 
     # Only the main thread may set handlers, and only it is interrupted.
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield lambda: 0
         return
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from mdrn_cli.bench import Result, measure
+from mdrn_cli.cache import cache_root
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
@@ -27,7 +29,7 @@ from mdrn_cli.manifest import (
     parse_record,
     save_manifest,
 )
-from mdrn_cli.runfolder import load_environment
+from mdrn_cli.runfolder import BEST_FILE, LAST_FILE, load_environment
 from mdrn_cli.weights import BUNDLED
 
 LICENCE = "MIT"
@@ -49,16 +51,52 @@ TRAINING_KEYS = (
     "elapsed",
     "average_of",  # seeds of the runs whose weights were averaged by hand
 )
+# The same of how a student learned.
+DISTILLATION_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise")
+
+
+def checkpoint_of(source: Path) -> Path:
+    """The checkpoint that a run folder ends with, the best one where there is no last; a file is itself.
+
+    Raises:
+        UsageError: there is neither in the folder.
+    """
+    if not source.is_dir():
+        return source
+    for name in (LAST_FILE, BEST_FILE):
+        if (source / name).is_file():
+            return source / name
+    raise UsageError(f"no {LAST_FILE} or {BEST_FILE} in {source}", "give a run folder, or a checkpoint")
+
+
+def distillation_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
+    """How the network was distilled: as its run has written down, as it is said to be where that tells nothing.
+
+    Raises:
+        UsageError: there is no such distillation, or the run's is another.
+    """
+    if asked not in DISTILLATIONS:
+        raise UsageError(f"distilled must be one of {', '.join(filter(None, DISTILLATIONS))}, not {asked!r}")
+    if "distillation" not in checkpoint.record:
+        return asked
+    mode = _distillation(checkpoint).get("mode")
+    if asked not in (None, mode):
+        raise UsageError(f"the run was {'distilled by ' + str(mode) if mode else 'not distilled'}, not by {asked}")
+    return mode
+
+
+def _distillation(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """How the student learned, as its run has written down; empty for a plain run."""
+    written = checkpoint.record.get("distillation")
+    return written if isinstance(written, dict) else {}
 
 
 def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
     """The name DESIGN section 6 gives, such as "mdrn-2b-hads-gray-15".
 
     Raises:
-        UsageError: the network is of no family, or nothing is called by such a distillation or noise level.
+        UsageError: the network is of no family, or nothing is called by such a noise level.
     """
-    if distilled not in DISTILLATIONS:
-        raise UsageError(f"distilled must be one of {', '.join(filter(None, DISTILLATIONS))}, not {distilled!r}")
     parts = [_family(checkpoint), distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
     name = "-".join(part for part in parts if part)
     if not NAME_PATTERN.fullmatch(name):
@@ -73,6 +111,25 @@ def _family(checkpoint: Checkpoint) -> str:
     raise UsageError(f"no family has {checkpoint.config.blocks} blocks", "bundled networks have 2 or 8")
 
 
+def _name(checkpoint: Checkpoint, distilled: str | None, asked: str | None, own: bool) -> str:
+    """The name a checkpoint gets: the one that says what it is, or any that is free in a manifest of one's own.
+
+    Raises:
+        UsageError: the name asked for is another, or taken, or cannot be one.
+    """
+    if not own or asked is None:
+        name = checkpoint_name(checkpoint, distilled)
+        if asked not in (None, name):
+            raise UsageError(f"this checkpoint is {name}, not {asked}", "other names go into a --manifest of your own")
+    else:
+        name = asked
+        if not NAME_PATTERN.fullmatch(name):
+            raise UsageError(f"a checkpoint cannot be named {name!r}", "take a-z, 0-9 and -, at most 64 of them")
+    if own and any(record.name == name for record in load_manifest()):
+        raise UsageError(f"{name} is the name of a bundled checkpoint", "give another --name")
+    return name
+
+
 def pack(
     source: Path,
     sets: Sequence[str],
@@ -80,34 +137,42 @@ def pack(
     data: Path | None = None,
     distilled: str | None = None,
     on_set: Callable[[str], None] | None = None,
+    name: str | None = None,
+    manifest: Path | None = None,
 ) -> tuple[Record, dict[str, float]]:
     """Bundle a trained checkpoint: store it as float16, prove that this costs nothing, measure it, record it.
 
     A bundled file of its name is replaced only when all of that is done.
 
     Args:
-        source: float32 checkpoint of a run, `best.safetensors` or `last.safetensors`.
+        source: run folder, or a float32 checkpoint of one.
         sets: benchmark sets to measure on, by name.
         validation: folder whose PSNR, by float32 and float16 weights, decides whether float16 is harmless.
         data: folder that holds the sets.
-        distilled: "hads", "hmds" or None.
+        distilled: "hads" or "hmds"; None for what the run says.
         on_set: called with the name of each set before it is measured.
+        name: what it must be called; in the project's manifest that says what it is.
+        manifest: one of your own, made or added to, the file put beside it; None for the project's.
 
     Returns:
         The record, now in the manifest, and validation PSNR in dB as float32 and float16.
 
     Raises:
-        UsageError: the network has no name (see `checkpoint_name`), a set cannot be measured on, or float16 storage
-            costs more than 0.002 dB.
-        WeightsError: the record would not be valid.
+        UsageError: the network has no name (see `checkpoint_name`) or another than asked for, was distilled
+            otherwise, a set cannot be measured on, or float16 storage costs more than 0.002 dB.
+        WeightsError: the record would not be valid, or the manifest is broken.
     """
+    source = checkpoint_of(source)
     trained = load_checkpoint(source)
-    name = checkpoint_name(trained, distilled)
+    distilled = distillation_of(trained, distilled)
+    name = _name(trained, distilled, name, manifest is not None)
+    others = _others(name, manifest)
     photographs, *measured = _open_sets([validation, *sets], trained, data)
     if not measured:
         raise UsageError("no benchmark set to measure on", "give --set")
-    BUNDLED.mkdir(exist_ok=True)
-    candidate = BUNDLED / f".{name}.candidate.safetensors"
+    folder = BUNDLED if manifest is None else manifest.absolute().parent
+    folder.mkdir(parents=manifest is not None, exist_ok=True)
+    candidate = folder / f".{name}.candidate.safetensors"
     try:
         save_checkpoint(candidate, replace(trained, record={"name": name}), torch.float16)
         stored = load_checkpoint(candidate)
@@ -120,9 +185,10 @@ def pack(
         results = [_measured(stored, dataset, on_set) for dataset in measured]
         training = _training(trained, load_environment(source.parent), checks)
         record = _record(name, candidate, trained, distilled, training, results)
-        records = _with(record)
-        candidate.replace(BUNDLED / record.file)
-        save_manifest(manifest_path(), records)
+        if manifest is not None:
+            record = replace(record, urls=(str(folder / record.file),))
+        candidate.replace(folder / record.file)
+        save_manifest(manifest or manifest_path(), [*others, record])
     finally:
         candidate.unlink(missing_ok=True)
     return record, checks
@@ -144,7 +210,7 @@ def measure_again(record: Record, data: Path | None = None) -> Record:
     checkpoint = load_checkpoint(BUNDLED / record.file)
     results = [_measured(checkpoint, dataset, None) for dataset in _open_sets(list(record.metrics), checkpoint, data)]
     record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(results))
-    save_manifest(manifest_path(), _with(record))
+    save_manifest(manifest_path(), [*_others(record.name, None), record])
     return record
 
 
@@ -166,9 +232,12 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
     return opened
 
 
-def _with(record: Record) -> list[Record]:
-    """The manifest's records and this one, in place of one of its name."""
-    return [*(other for other in load_manifest() if other.name != record.name), record]
+def _others(name: str, manifest: Path | None) -> list[Record]:
+    """Records of other names in a manifest, which need not be there; None for the project's."""
+    if manifest is not None and not manifest.exists():
+        return []
+    records = load_manifest() if manifest is None else load_manifest(manifest)
+    return [other for other in records if other.name != name]
 
 
 def _metrics(results: Sequence[Result]) -> dict[str, float]:
@@ -196,12 +265,36 @@ def _training(trained: Checkpoint, environment: Mapping[str, Any], checks: Mappi
     return training | {
         "steps": steps,
         "pixels": steps * int(run.get("batch_size", 0)) * int(run.get("patch_size", 0)) ** 2,
-        "init": Path(run["init"]).parent.name if run.get("init") else None,
+        "init": _called(run["init"]) if run.get("init") else None,
+        "distillation": _teaching(trained),
+        "command": _command(environment),
         "data": Path(str(run.get("data", ""))).name,
         "hardware": _hardware(run, environment),
         "validation_psnr": {label: round(value, 4) for label, value in checks.items()},
         "torch": environment.get("torch", torch.__version__),
     }
+
+
+def _teaching(trained: Checkpoint) -> dict[str, Any] | None:
+    """How the student learned, and from which teacher; None for a plain run."""
+    written = _distillation(trained)
+    if not written:
+        return None
+    about = {key: written.get(key) for key in DISTILLATION_KEYS}
+    return about | {"teacher": _called(str(written.get("teacher", "")))}
+
+
+def _called(path: str) -> str:
+    """A checkpoint that weights came from: the name of one that mdrn brought, else its folder and file."""
+    file = Path(path)
+    brought = file.parent == BUNDLED or file.is_relative_to(cache_root())
+    return file.stem if brought else f"{file.parent.name}/{file.name}"
+
+
+def _command(environment: Mapping[str, Any]) -> str | None:
+    """The command line of the run, the last where it was resumed."""
+    command = environment.get("command")
+    return shlex.join(map(str, command)) if isinstance(command, list) else None
 
 
 def _hardware(run: Mapping[str, Any], environment: Mapping[str, Any]) -> str:

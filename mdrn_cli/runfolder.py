@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 import shutil
 import sys
@@ -55,6 +56,7 @@ class Counters:
         consecutive_skipped: of these, the ones since the last good step.
         best_psnr: highest validation PSNR so far in dB, None before the first.
         loss_sum, loss_steps: sum and count of losses since the last report.
+        reconstruction_sum: of these losses the part that is reconstruction.
     """
 
     iteration: int = 0
@@ -64,6 +66,7 @@ class Counters:
     best_psnr: float | None = None
     loss_sum: float = 0.0
     loss_steps: int = 0
+    reconstruction_sum: float = 0.0
 
 
 @dataclass
@@ -147,6 +150,8 @@ def load_state(folder: Path, state: RunState) -> None:
     try:
         with safe_open(path, framework="pt") as file:
             counters = json.loads(file.metadata()["counters"])
+            # Not in the states of earlier versions; nobody knows it then until the next report.
+            counters.setdefault("reconstruction_sum", math.nan if counters["loss_steps"] else 0.0)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state.model.load_state_dict(_under("model.", tensors))
         for name, tensor in _under("ema.", tensors).items():
@@ -234,7 +239,11 @@ class MetricsFile:
         kept: list[dict[str, str]] = []
         if path.is_file() and resumed_at:
             with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if self._is_before(row, resumed_at)]
+                rows = csv.DictReader(file)
+                # Columns that the version did not have that began the run.
+                novel = {column: "" for column in self.columns if column not in (rows.fieldnames or ())}
+                kept = [{**row, **novel} for row in rows]
+            kept = [row for row in kept if self._is_before(row, resumed_at)]
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()

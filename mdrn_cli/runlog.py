@@ -5,16 +5,24 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mdrn_cli.cache import cache_root
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
 
-COLUMNS = ("iteration", "elapsed", "loss", "learning_rate", "psnr", "skipped")
-_EVENT_TAGS = {"loss": "loss", "learning_rate": "learning rate", "psnr": "validation PSNR (dB)"}
+COLUMNS = ("iteration", "elapsed", "loss", "reconstruction", "learning_rate", "psnr", "skipped")
+_EVENT_TAGS = {
+    "loss": "loss",
+    "reconstruction": "reconstruction loss",
+    "learning_rate": "learning rate",
+    "psnr": "validation PSNR (dB)",
+}
+_CURVES = (("loss", "reconstruction"), ("psnr",))
 
 
 class RunLog:
@@ -29,6 +37,7 @@ class RunLog:
         self.folder = folder
         self._metrics = MetricsFile(folder / METRICS_FILE, COLUMNS, resumed_at)
         self._events: Any = None
+        _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
@@ -57,18 +66,29 @@ class RunLog:
 
 def draw_curves(metrics: Path, output: Path) -> None:
     """Loss and validation PSNR over iterations, from a `metrics.csv` to a PNG. Needs matplotlib."""
+    _keep_fonts_in_cache()
     from matplotlib.figure import Figure
 
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 6), layout="constrained")
     axes = figure.subplots(2, 1, sharex=True)
-    for axis, column, label in zip(axes, ("loss", "psnr"), ("training loss", "validation PSNR (dB)"), strict=True):
-        points = [(int(row["iteration"]), float(row[column])) for row in rows if row[column]]
-        axis.plot([x for x, _ in points], [y for _, y in points], marker="." if column == "psnr" else "")
+    for axis, columns, label in zip(axes, _CURVES, ("training loss", "validation PSNR (dB)"), strict=True):
+        for column in columns:
+            points = [(int(row["iteration"]), float(row[column])) for row in rows if row.get(column)]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="." if column == "psnr" else "", label=column)
+        if len(axis.lines) > 1:
+            axis.legend()
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("iteration")
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     write_atomically(output, content.getvalue())
+
+
+def _keep_fonts_in_cache() -> None:
+    """Have matplotlib, unless it is told otherwise, write into the cache instead of the user's own folders."""
+    if not os.environ.get("MPLCONFIGDIR"):
+        os.environ["MPLCONFIGDIR"] = str((cache_root() / "matplotlib").absolute())

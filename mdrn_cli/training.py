@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from mdrn_cli.engine import (
     telling_out_of_memory,
 )
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import remove_leftovers, write_atomically, write_error
+from mdrn_cli.files import real_path, remove_leftovers, write_atomically, write_error
 from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
@@ -30,6 +31,9 @@ from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_
 from mdrn_cli.runfolder import CONFIG_FILE, Counters, clear, holds, save_environment
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
+
+OF_TRAINING = 8
+"""Photographs that are validated on, of those trained on."""
 
 
 def plain_loss(sigma: float, kind: str) -> StepLoss:
@@ -86,6 +90,7 @@ def run_with(
     """What every kind of run has in common; `make_loss` gives its loss for the training device. Under torchrun each
     process calls this, and the first alone writes and reports."""
     config = config.located()
+    refuse_among_photographs(config, output)
     if not resume:
         refuse_to_replace_its_source(config, output)
     group, reading = launched(), reading or Reading()
@@ -99,7 +104,10 @@ def run_with(
         photos, sampler = open_data(config, device, group, reading)
         validator = None
         if config.val and group.first:
-            validator = Validator(each_photograph(Path(config.val), config.color, reading.unreadable), config.sigma)
+            held_out = each_photograph(Path(config.val), config.color, reading.unreadable)
+            # A try-out (--smoke) has perhaps no others, and these may be thousands.
+            limit = OF_TRAINING if config.val == config.data else None
+            validator = Validator(islice(held_out, limit), config.sigma)
         start = initial_model(replace(config, init=None) if resume else config)
         model: MDRN = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         step_loss = make_loss(device)
@@ -110,6 +118,20 @@ def run_with(
         except OSError as error:
             raise write_error(output, error) from error
     return counters, photos
+
+
+def refuse_among_photographs(config: TrainConfig, output: Path) -> None:
+    """Refuse a run folder among the photographs of the run.
+
+    Raises:
+        UsageError: it is in the folder of those to train or to validate on.
+    """
+    for option, folder in (("data", config.data), ("val", config.val)):
+        if folder and real_path(output).is_relative_to(real_path(Path(folder))):
+            raise UsageError(
+                f"the run folder {output} is inside --{option} {folder}: its sample pictures would become photographs",
+                "give a run folder elsewhere",
+            )
 
 
 def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:

@@ -66,3 +66,17 @@ def test_gains_are_means_of_differences_of_the_same_seed(tool):
     assert "| plain | 26.500 ± 0.707 |" in text, "the plain run without a partner does not count"
     assert "| gain, seed by seed | 0.200 ± 0.141 |" in text
     assert "seeds 0, 1." in text
+
+
+def test_the_document_is_what_the_tool_makes_of_the_figures(tool):
+    runs = json.loads(tool.DOCUMENT.with_suffix(".json").read_text())["runs"]
+    assert tool.DOCUMENT.read_text(encoding="utf-8") == tool.markdown(runs)
+
+
+def test_the_verdict_speaks_of_the_figures_there_are(tool):
+    runs = json.loads(tool.DOCUMENT.with_suffix(".json").read_text())["runs"]
+    spoken = " ".join(tool.VERDICT.split())
+    for run, both in tool.pairs(runs):
+        gains = [ours["psnr"]["validation"] - plain["psnr"]["validation"] for plain, ours in both]
+        told = tool.mean_and_spread(gains) if len(both) > 1 else f"{run['psnr']['validation']:.3f}"
+        assert told in spoken

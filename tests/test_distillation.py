@@ -1,5 +1,7 @@
 """A student under a frozen teacher (section 3.2)."""
 
+import csv
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint, tiny_config
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import check_teacher, distilled_loss, find_teacher, frozen, run_distill
@@ -26,6 +30,11 @@ def test_the_loss_is_the_sum_over_groups_of_mean_absolute_differences():
         distillation_loss(ours, theirs[:2])
 
 
+def rows(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 class Recorder:
     """A network that remembers what it was given."""
 
@@ -42,10 +51,11 @@ def asked(distillation, sigma, done=0.0):
     student, teacher = Recorder(tiny_checkpoint(seed=1).build()), Recorder(tiny_checkpoint(seed=2).build())
     clean = torch.rand(2, 1, 16, 16)
     step = distilled_loss(sigma, "l1", distillation, teacher.forward_features)
-    loss = step(student.forward_features, clean, torch.randn_like, done)
+    loss, told = step(student.forward_features, clean, torch.randn_like, done)
     (ours,), (theirs,) = student.inputs, teacher.inputs
     denoised, features = student.model.forward_features(ours)
     parts = reconstruction_loss(denoised, clean), distillation_loss(features, teacher.model.forward_features(theirs)[1])
+    assert told.item() == pytest.approx(parts[0].item(), rel=1e-5)
     return clean, ours, theirs, loss, parts
 
 
@@ -80,7 +90,7 @@ def test_one_forward_pass_each_and_the_teacher_is_frozen():
     for network in (student, teacher):
         network.head.register_forward_hook(lambda module, _a, _o: heads.append(module))
     step = distilled_loss(50.0, "l1", Distillation("hads", "", 50.0), teacher.forward_features)
-    step(student.forward_features, torch.rand(1, 1, 16, 16), torch.randn_like, 0.0).backward()
+    step(student.forward_features, torch.rand(1, 1, 16, 16), torch.randn_like, 0.0).total.backward()
     assert heads == [student.head, teacher.head]
     assert not teacher.training
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
@@ -164,6 +174,71 @@ def test_a_run_leaves_the_teachers_file_alone_and_records_it(photo_folder, tmp_p
         run_distill(replace(config, distillation=None), tmp_path / "other", False, lambda _p: None)
 
 
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().reshape(-1).view(torch.uint8)
+
+
+def test_a_real_run_changes_no_bit_of_the_teacher_in_memory(photo_folder, tmp_path, tiny_weights, monkeypatch):
+    asked = []
+
+    def keeping(model, device):
+        teacher = frozen(model.train().requires_grad_(True), device)
+        tensors = {**teacher.state_dict(keep_vars=True), **dict(teacher.named_buffers())}
+        asked.append((teacher, tensors, {name: tensor.detach().clone() for name, tensor in tensors.items()}))
+        return teacher
+
+    monkeypatch.setattr("mdrn_cli.distillation.frozen", keeping)
+    teaching = Distillation("hmds", str(tiny_weights("gray", 25.0, 2)), 25.0, final_weight=0.1)
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=3, distillation=teaching)
+    run_distill(config, tmp_path / "run", False, lambda _p: None)
+    ((teacher, tensors, before),) = asked
+    assert not teacher.training
+    for name, tensor in tensors.items():
+        assert torch.equal(bits(tensor), bits(before[name])), name
+        assert tensor.grad is None, name
+        assert not tensor.requires_grad, name
+    untaught = replace(config, distillation=None)
+    run_train(untaught, tmp_path / "plain", False, lambda _p: None)
+    ours, plain = (load_checkpoint(tmp_path / run / "last.safetensors").state for run in ("run", "plain"))
+    assert not all(torch.equal(ours[name], plain[name]) for name in ours), "it was asked, and taught"
+
+
+def test_the_reconstruction_loss_is_logged_beside_the_whole(photo_folder, tmp_path, tiny_weights):
+    teaching = Distillation("hmds", str(tiny_weights("gray", 25.0)), 25.0, weight=1.0, final_weight=1.0)
+    config = tiny_config(photo_folder, iterations=2, distillation=teaching)
+    run_distill(config, tmp_path / "run", False, lambda _p: None)
+    (row,) = rows(tmp_path / "run")
+    assert 0 < float(row["reconstruction"]) < float(row["loss"])
+    run_distill(
+        replace(config, distillation=replace(teaching, weight=0.0, final_weight=0.0)),
+        tmp_path / "none",
+        False,
+        lambda _p: None,
+    )
+    (row,) = rows(tmp_path / "none")
+    assert row["reconstruction"] == row["loss"]
+    run_train(replace(config, distillation=None), tmp_path / "plain", False, lambda _p: None)
+    assert [row["reconstruction"] for row in rows(tmp_path / "plain")] == [""]
+
+
+def test_a_run_of_a_version_without_reconstruction_losses_goes_on(photo_folder, tmp_path, tiny_weights):
+    run = tmp_path / "run"
+    teaching = Distillation("hmds", str(tiny_weights("gray", 25.0)), 25.0)
+    config = tiny_config(photo_folder, iterations=2, distillation=teaching)
+    run_distill(config, run, False, lambda _p: None)
+    (run / "metrics.csv").write_text("iteration,elapsed,loss,learning_rate,psnr,skipped\n2,0.1,0.5,1e-3,,0\n1,0.\n")
+    with safe_open(run / "state.safetensors", framework="pt") as file:
+        about = file.metadata()
+    counters = json.loads(about["counters"])
+    del counters["reconstruction_sum"]
+    about["counters"] = json.dumps(counters)
+    (run / "state.safetensors").write_bytes(save(load_file(run / "state.safetensors"), about))
+    run_distill(replace(config, iterations=4), run, True, lambda _p: None)
+    old, new = rows(run)
+    assert (old["iteration"], old["loss"], old["reconstruction"]) == ("2", "0.5", "")
+    assert 0 < float(new["reconstruction"]) < float(new["loss"])
+
+
 def test_the_command_distills_and_resumes(photo_folder, tmp_path):
     from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
     from mdrn_cli.model import MDRN, MDRNConfig
@@ -177,7 +252,9 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
     done = run_mdrn(*arguments, "-o", run)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(run / "last.safetensors").record["iteration"] == 2
-    assert run_mdrn("distill", "--resume", "-o", run).returncode == 0
+    assert f"teacher {teacher}: 1 blocks, sigma 25" in done.stderr
+    again = run_mdrn("distill", "--resume", run)
+    assert (again.returncode, f"teacher {teacher}: 1 blocks" in again.stderr) == (0, True)
     refused = run_mdrn("train", "--resume", "-o", run)
     assert refused.returncode == 2
     assert "mdrn distill --resume" in refused.stderr
@@ -190,6 +267,10 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
         ([], 2, "hads or hmds"),
         (["--mode", "hmds"], 2, "--teacher-sigma"),
         (["--mode", "hads", "--sigma", "99"], 5, "sigma 99"),
+        (["--mode", "hmds", "--teacher-sigma", "50"], 2, "50 is not below 50"),
+        (["--mode", "hmds", "--teacher-sigma", "99"], 2, "99 is not below 50"),
+        (["--mode", "hads", "--teacher-sigma", "99"], 2, "hads needs one noise level"),
+        (["--mode", "hads", "--teacher-sigma", "25", "--teacher", "none.safetensors"], 2, "hads needs one noise level"),
         (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
         (["--mode", "hads"], 5, "--teacher FILE"),
         (["--mode", "hads", "--teacher", "mdrn-2b-gray-25"], 2, "leave --teacher out"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import set_of, tiny_checkpoint
+from conftest import run_mdrn, set_of, tiny_checkpoint
 from PIL import Image
 
 from mdrn_cli import datasets, release
@@ -49,12 +49,12 @@ def pictures(tmp_path, photo):
     return folder
 
 
-def trained(folder, scale=0.01, sigma=50.0):
+def trained(folder, scale=0.01, sigma=50.0, **record):
     torch.manual_seed(0)
     config = MDRNConfig("gray", 2)
     state = MDRN(config).state_dict()
     state["tail.weight"] *= scale
-    save_checkpoint(folder / "best.safetensors", Checkpoint(config, sigma, state, RUN), torch.float32)
+    save_checkpoint(folder / "best.safetensors", Checkpoint(config, sigma, state, RUN | record), torch.float32)
     return folder / "best.safetensors"
 
 
@@ -170,3 +170,72 @@ def test_a_network_of_no_family_is_refused(room, pictures):
     save_checkpoint(room / "tiny.safetensors", tiny_checkpoint(), torch.float32)
     with pytest.raises(UsageError, match="no family"):
         release.pack(room / "tiny.safetensors", [], str(pictures))
+
+
+TAUGHT = {"mode": "hmds", "teacher": "/lab/run25/best.safetensors", "teacher_sigma": 25.0, "weight": 0.2}
+
+
+def test_the_last_checkpoint_of_a_run_folder_is_taken_or_the_best(room, pictures):
+    best = trained(room)
+    assert release.checkpoint_of(room) == release.checkpoint_of(best) == best
+    shutil.copy(best, room / "last.safetensors")
+    assert release.checkpoint_of(room) == room / "last.safetensors"
+    with pytest.raises(UsageError, match=r"no last\.safetensors or best\.safetensors"):
+        release.pack(pictures, [str(pictures)], str(pictures))
+
+
+def test_the_record_says_where_the_weights_come_from(room, pictures):
+    command = ["mdrn", "distill", "--data", "my photos"]
+    (room / "environment.json").write_text(json.dumps({"command": command}))
+    init = str(release.BUNDLED / "mdrn-2b-gray-25.safetensors")
+    trained(room, distillation=TAUGHT | {"final_weight": 0.0, "shared_noise": True}, init=init)
+    record, _ = release.pack(room, [str(pictures)], str(pictures))
+    assert (record.name, record.distilled) == ("mdrn-2b-hmds-gray-50", "hmds")
+    assert record.training["command"] == "mdrn distill --data 'my photos'"
+    assert record.training["init"] == "mdrn-2b-gray-25"
+    kept = TAUGHT | {"teacher": "run25/best.safetensors", "final_weight": 0.0, "shared_noise": True}
+    assert record.training["distillation"] == kept
+
+
+def test_a_checkpoint_of_nobody_knows_where_is_recorded_all_the_same(room, pictures):
+    record, _ = release.pack(trained(room, init="runs/w0/last.safetensors"), [str(pictures)], str(pictures))
+    assert (record.training["init"], record.training["command"]) == ("w0/last.safetensors", None)
+    assert record.training["distillation"] is None
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "said"),
+    [
+        ({"distillation": TAUGHT}, {"distilled": "hads"}, "distilled by hmds, not by hads"),
+        ({"distillation": None}, {"distilled": "hads"}, "not distilled, not by hads"),
+        ({}, {"name": "mdrn-gray-50"}, "this checkpoint is mdrn-2b-gray-50, not mdrn-gray-50"),
+        ({"distillation": TAUGHT}, {"name": "mdrn-2b-gray-50"}, "this checkpoint is mdrn-2b-hmds-gray-50"),
+    ],
+)
+def test_what_contradicts_the_run_is_refused_before_measuring(room, pictures, written, asked, said):
+    with pytest.raises(UsageError, match=said):
+        release.pack(trained(room, **written), [str(pictures)], str(pictures), on_set=pytest.fail, **asked)
+    assert release.distillation_of(load_checkpoint(trained(room)), "hads") == "hads", "where the run does not say"
+
+
+def test_a_manifest_of_ones_own_is_made_added_to_and_used(tmp_path, pictures):
+    run, lab = tmp_path / "run", tmp_path / "lab" / "lab.json"
+    run.mkdir()
+    trained(run)
+    arguments = ["weights", "pack", run, "--manifest", lab, "--val", pictures, "--set", pictures]
+    for name, code in (("lab-a", 0), ("lab-b", 0), ("lab-b", 0), ("mdrn-2b-gray-50", 2), ("Lab", 2)):
+        done = run_mdrn(*arguments, "--name", name)
+        assert done.returncode == code, done.stderr
+    assert sorted(path.name for path in lab.parent.iterdir()) == [
+        "lab-a.safetensors",
+        "lab-b.safetensors",
+        "lab.json",
+    ]
+    assert [record.name for record in load_manifest(lab)] == ["lab-a", "lab-b"]
+    Image.open(pictures / "0.png").convert("L").save(tmp_path / "gray.png")
+    use = ["denoise", tmp_path / "gray.png", "--sigma", 50, "--manifest", "lab.json", "--model", "lab-a"]
+    done = run_mdrn(*use, "-o", tmp_path / "a.png", cwd=lab.parent)
+    assert done.returncode == 0, done.stderr
+    moved = tmp_path / "usb.safetensors"
+    (lab.parent / "lab-b.safetensors").rename(moved)
+    assert run_mdrn("weights", "import", moved, "--manifest", lab).stdout == "lab-b\n"

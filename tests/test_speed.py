@@ -1,5 +1,6 @@
 """`mdrn bench --speed`: what is measured, and how it is said."""
 
+import importlib.util
 import json
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,6 +97,18 @@ def test_reduced_precision_was_measured_for_every_bundled_checkpoint_and_costs_n
     for key, row in figures.items():
         assert row["bfloat16"] > row["float32"] - 0.01, key
         assert f"| {key.split()[0]} | {row['set']} | {row['float32']:.4f} | {row['bfloat16']:.4f} |" in page
+
+
+def test_the_page_is_what_the_benchmark_makes_of_the_figures(monkeypatch, tmp_path):
+    path = Path(__file__).parent.parent / "benchmarks" / "speed.py"
+    spec = importlib.util.spec_from_file_location("speed_benchmark", path)
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    written = benchmark.PAGE.read_text(encoding="utf-8")
+    monkeypatch.setattr(benchmark, "PAGE", tmp_path / "speed.md")
+    monkeypatch.setattr("sys.argv", ["speed.py", "page"])
+    benchmark.main()
+    assert (tmp_path / "speed.md").read_text(encoding="utf-8") == written
 
 
 def test_speed_takes_no_images():

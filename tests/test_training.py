@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import subprocess
 import sys
 import time
@@ -507,6 +508,23 @@ def test_the_run_folder_tells_what_was_run(photo_folder, tmp_path):
     assert list((run / "events").iterdir())
     with Image.open(run / "curves.png") as curves:
         assert len(np.unique(np.asarray(curves.convert("L")))) > 10
+
+
+@pytest.mark.parametrize("told", [None, "of-the-user"])
+def test_curves_leave_the_user_s_own_folders_alone(tmp_path, told):
+    (tmp_path / "metrics.csv").write_text("iteration,loss,psnr\n1,0.5,\n")
+    script = "from mdrn_cli.runlog import draw_curves; from pathlib import Path\n"
+    script += "draw_curves(Path('metrics.csv'), Path('curves.png'))"
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("XDG_", "MPL"))}
+    ours |= {"HOME": str(tmp_path / "user"), "MDRN_HOME": str(tmp_path / "cache")}
+    ours |= {"MPLCONFIGDIR": str(tmp_path / told)} if told else {}
+    paths = [str(Path(__file__).parents[1]), ours.get("PYTHONPATH", "")]
+    ours["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    (tmp_path / "user").mkdir()
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=ours, check=True)
+    assert (tmp_path / "curves.png").is_file()
+    assert not list((tmp_path / "user").iterdir())
+    assert list((tmp_path / (told or "cache/matplotlib")).iterdir())
 
 
 def test_halving_goes_down_in_steps(photo_folder, tmp_path):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mdrn_cli.cli.console import printable, stderr
 from mdrn_cli.cli.runs import (
-    Output,
     Resume,
     resumed_config,
+    run_folder,
     settings,
     show_run,
     with_run_options,
 )
 from mdrn_cli.errors import UsageError
+from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
     from mdrn_cli.trainconfig import TrainConfig
@@ -26,7 +29,6 @@ DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 @with_run_options
 def distill(
     ctx: typer.Context,
-    output: Output,
     mode: Annotated[
         str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
     ] = None,
@@ -57,6 +59,8 @@ def distill(
       mdrn distill --mode hmds --teacher-sigma 25 --sigma 50 --data photos --time-budget 60m --output run
 
       mdrn distill --mode hads --teacher run8/best.safetensors --sigma 50 --data photos --time-budget 60m --output run
+
+      mdrn distill --resume run
     """
     from mdrn_cli.distillation import run_distill
     from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, MODES, TrainConfig
@@ -71,12 +75,31 @@ def distill(
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
         made = _with_teacher(TrainConfig(**values), ours)
+    output = run_folder(ctx)
+    _show_teacher(made)
     show_run(run_distill, made, output, resume)
+
+
+def _show_teacher(config: TrainConfig) -> None:
+    """Say who teaches; of several processes the first."""
+    from mdrn_cli.checkpoint import load_checkpoint
+
+    if not config.distillation or not launched().first:
+        return
+    path = Path(config.distillation.teacher)
+    teacher = load_checkpoint(path)
+    name, blocks = teacher.record.get("name", path), teacher.config.blocks
+    stderr.print(
+        printable(f"teacher {name}: {blocks} blocks, sigma {teacher.sigma:g}"),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     """Finds the teacher's file; whether it goes with the student is checked when the run starts."""
-    from mdrn_cli.distillation import find_teacher
+    from mdrn_cli.distillation import check_levels, find_teacher
     from mdrn_cli.trainconfig import Distillation
 
     name, mode = values["teacher"], values["mode"]
@@ -86,5 +109,6 @@ def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
         values["teacher_sigma"] = student.sigma
     # Checked before its teacher is looked for.
     distillation = Distillation(**{**values, "teacher": "" if name is None else name})
+    check_levels(mode, distillation.teacher_sigma, student.sigma)
     path = find_teacher(name, mode, student.color, distillation.teacher_sigma, student.blocks)
     return replace(student, distillation=replace(distillation, teacher=str(path)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
 from mdrn_cli.cli.options import Device, Precision
 from mdrn_cli.errors import UsageError
+from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
@@ -26,13 +28,21 @@ if TYPE_CHECKING:
 Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tuple[Counters, PhotoFolder]"]
 
 RUN = "Run"
+TERMINATED = 143
+"""Exit code after SIGTERM, 128 + 15 as shells have it."""
+LINE_EVERY = 60.0
+"""Seconds between two lines of progress where there is no bar."""
 
-Output = Annotated[Path, typer.Option("-o", "--output", help="Run folder.")]
+RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run folder; the same as --output.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]
 Photographs = Annotated[Path | None, typer.Option(help="Folder tree of photographs to train on.")]
 Val = Annotated[Path | None, typer.Option(help="Folder of photographs to validate on.")]
 Color = Annotated[str, typer.Option(help="gray or color.")]
 Sigma = Annotated[float, typer.Option(help="Noise level on the 0-255 scale.")]
-Init = Annotated[Path | None, typer.Option(help="Checkpoint to start from: other sigma, color mode or fewer blocks.")]
+Init = Annotated[
+    str | None,
+    typer.Option(help="Checkpoint to start from, by name or file: other sigma, color mode or fewer blocks."),
+]
 Iterations = Annotated[int | None, typer.Option(help="Length of the run in iterations.")]
 TimeBudget = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Length in time, such as 60m or 1h30m.")
@@ -87,6 +97,8 @@ Smoke = Annotated[
 
 
 def _shared(
+    run: RunFolder = None,
+    output: Output = None,
     data: Photographs = None,
     val: Val = None,
     color: Color = "gray",
@@ -145,10 +157,25 @@ _PARSED = {
     "cache_memory": parse_bytes,
 }
 # Options that are no part of a run's configuration.
-_CONTROLS = ("output", "resume", "overwrite", "preset", "config", "smoke")
+_CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke")
 # What may differ each time a run is resumed, besides a larger budget.
 _OF_THE_MACHINE = ("device", "cache_memory")
-_ON_RESUME = ("output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
+_ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
+
+
+def run_folder(ctx: typer.Context) -> Path:
+    """The run folder, which may be given in two ways.
+
+    Raises:
+        UsageError: it is given in neither, or two are given.
+    """
+    # Older versions of Typer leave paths as strings there.
+    given = {Path(ctx.params[name]) for name in ("run", "output") if ctx.params[name] is not None}
+    if not given:
+        raise UsageError("no run folder", "give --output RUN")
+    if len(given) > 1:
+        raise UsageError(f"two run folders, {ctx.params['run']} and --output {ctx.params['output']}", "give one")
+    return given.pop()
 
 
 def resumed_config(ctx: typer.Context) -> TrainConfig:
@@ -165,7 +192,7 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
-    config = TrainConfig.from_dict(saved_config(Path(ctx.params["output"])) | here)
+    config = TrainConfig.from_dict(saved_config(run_folder(ctx)) | here)
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
 
@@ -179,17 +206,19 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         known: keys that a configuration file may have.
 
     Raises:
-        UsageError: the folder is not empty, or preset or file make no sense.
+        UsageError: the folder is not empty, preset or file make no sense, or no checkpoint has the name of `init`.
+        WeightsError: that checkpoint cannot be had.
     """
     from mdrn_cli.configfile import read_config
     from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
-    # Older versions of Typer leave paths as strings there.
-    output, preset = Path(ctx.params["output"]), ctx.params["preset"] or "fast"
-    if preset not in PRESETS:
+    output = run_folder(ctx)
+    file = read_config(Path(ctx.params["config"]), (*known, "preset")) if ctx.params["config"] else {}
+    of_file = file.pop("preset", "fast")
+    preset = ctx.params["preset"] or of_file
+    if preset not in tuple(PRESETS):
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
-    file = read_config(Path(ctx.params["config"]), known) if ctx.params["config"] else {}
     if launched().first and not ctx.params["overwrite"] and not is_empty(output):
         raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
     given = {_field(name) for name in _given(ctx)}
@@ -202,10 +231,23 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         values |= {"iterations": 2, "time_budget": None}
     if values["data"] is None:
         raise UsageError("no photographs to train on", "give --data FOLDER")
+    if ctx.params["smoke"] and values["val"] is None:
+        values["val"] = values["data"]
+    if isinstance(values["init"], str):
+        values["init"] = _checkpoint_file(values["init"])
     for key, parse in _PARSED.items():
         if isinstance(values[key], str):
             values[key] = parse(values[key])
     return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+
+
+def _checkpoint_file(init: str) -> Path:
+    """The file of a checkpoint given by file or name."""
+    from mdrn_cli.weights import all_records, explicit_path, locate, named
+
+    if Path(init).is_file():
+        return Path(init)
+    return explicit_path(init) or locate(named(all_records(), init))
 
 
 def _given(ctx: typer.Context) -> set[str]:
@@ -222,8 +264,21 @@ def _flag(name: str) -> str:
 
 
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
-    """Run it with a bar on a terminal and a line at each validation elsewhere; say how it ended. Of several processes
-    only the first says anything."""
+    """Run it with a bar on a terminal, with a line a minute elsewhere, and a line at each validation; say how it ended.
+    Of several processes only the first says anything.
+
+    Raises:
+        typer.Exit: the run was ended by SIGTERM, and saved.
+    """
+    try:
+        _show_run(runner, config, output, resume)
+    except TerminatedError as error:
+        if launched().first:
+            stderr.print("terminated")
+        raise typer.Exit(TERMINATED) from error
+
+
+def _show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
     if not launched().first:
         runner(config, output, resume, lambda _progress: None, None)
         return
@@ -272,20 +327,23 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:
+    """Shows a moment of a run: in the bar; as a line after a validation, and now and then where there is no bar."""
+    told = time.monotonic()
+
     def report(progress: TrainProgress) -> None:
+        nonlocal told
         best = "" if progress.best_psnr is None else f" PSNR {progress.best_psnr:.3f}"
-        state = (
-            f"{progress.iteration} it  loss {progress.loss:.5f}{best}  {progress.rate:.2f} it/s  "
-            f"ETA {format_duration(progress.remaining)}"
-        )
+        loss, rate = f"loss {progress.loss:.5f}", f"{progress.rate:.2f} it/s"
+        left = f"ETA {format_duration(progress.remaining)}"
+        state = f"{progress.iteration} it  {loss}{best}  {rate}  {left}"
         if progress.skipped:
             state += f"  {progress.skipped} skipped"
         bar.update(task, completed=progress.fraction, state=state)
-        if progress.psnr is not None:
-            stderr.print(
-                f"iteration {progress.iteration}: PSNR {progress.psnr:.3f} dB, loss {progress.loss:.5f}, "
-                f"{progress.rate:.2f} it/s, ETA {format_duration(progress.remaining)}",
-                highlight=False,
-            )
+        now = time.monotonic()
+        if progress.psnr is None and (stderr.is_terminal or now - told < LINE_EVERY):
+            return
+        told = now
+        psnr = "" if progress.psnr is None else f"PSNR {progress.psnr:.3f} dB, "
+        stderr.print(f"iteration {progress.iteration}: {psnr}{loss}, {rate}, {left}", highlight=False)
 
     return report

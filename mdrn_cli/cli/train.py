@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from mdrn_cli.cli.runs import (
-    Output,
     Resume,
     resumed_config,
+    run_folder,
     settings,
     show_run,
     with_run_options,
@@ -19,7 +19,6 @@ from mdrn_cli.cli.runs import (
 @with_run_options
 def train(
     ctx: typer.Context,
-    output: Output,
     blocks: Annotated[int, typer.Option(help="MSABs per MSAG: 8 is MDRN, 2 is MDRN (2B).")] = 8,
     resume: Resume = False,
 ) -> None:
@@ -29,10 +28,10 @@ def train(
 
       mdrn train --data photos --color gray --sigma 50 --blocks 2 --time-budget 60m --output run
 
-      mdrn train --resume --output run
+      mdrn train --resume run
     """
     from mdrn_cli.trainconfig import CONFIG_KEYS, TrainConfig
     from mdrn_cli.training import run_train
 
     made = resumed_config(ctx) if resume else TrainConfig(**settings(ctx, CONFIG_KEYS))
-    show_run(run_train, made, output, resume)
+    show_run(run_train, made, run_folder(ctx), resume)

@@ -162,19 +162,36 @@ def results() -> None:
 @app.command()
 def pack(
     source: Annotated[
-        Path, typer.Argument(metavar="CHECKPOINT", help="best.safetensors or last.safetensors of a run.")
+        Path,
+        typer.Argument(
+            metavar="RUN|CHECKPOINT", help="Run folder, of which last.safetensors is taken, or a checkpoint file."
+        ),
     ],
     val: Annotated[Path, typer.Option(help="Folder on which float16 is held against float32.")],
     sets: Annotated[list[str], typer.Option("--set", help="Benchmark set to measure on; may be repeated.")],
+    name: Annotated[
+        str | None,
+        typer.Option(help="What it is to be called: checked, or, in a --manifest of your own, chosen freely."),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json",
+            help="Manifest of your own to make or add to, the checkpoint beside it; the project's by default.",
+        ),
+    ] = None,
     data: Data = None,
-    distilled: Annotated[str | None, typer.Option(help="hads or hmds, for a distilled network.")] = None,
+    distilled: Annotated[
+        str | None, typer.Option(help="hads or hmds, for a distilled network whose run does not say.")
+    ] = None,
 ) -> None:
-    """Bundle a trained checkpoint as float16, measured and recorded in the manifest."""
+    """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
 
-    record, checks = release.pack(
-        source, sets, str(val), data, distilled, lambda name: stderr.print(f"measuring {name}", highlight=False)
-    )
+    def on_set(name: str) -> None:
+        stderr.print(f"measuring {name}", highlight=False)
+
+    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest)
     stderr.print(f"{record.name}: validation {checks}, {record.metrics}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,0 +1,148 @@
+"""Command lines of `mdrn train` and `mdrn distill`: run folders, teachers, what is said and what is refused."""
+
+import csv
+import signal
+import time
+
+import pytest
+from commands import start
+from conftest import run_mdrn, tiny_config
+from rich.progress import Progress
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.cli import runs
+from mdrn_cli.configfile import tomllib
+from mdrn_cli.fit import Progress as Moment
+from mdrn_cli.interrupts import TerminatedError, stop_requests
+from mdrn_cli.runfolder import saved_config
+from mdrn_cli.training import run_train
+
+
+def silent(_progress) -> None:
+    pass
+
+
+@pytest.fixture
+def finished(photo_folder, tmp_path):
+    """The folder of a run of one iteration."""
+    run = tmp_path / "run"
+    run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
+    return run
+
+
+def test_the_run_folder_is_named_as_argument_or_option(finished):
+    given = ([finished], ["--output", finished], [finished, "-o", finished])
+    for iterations, folder in enumerate(given, 2):
+        done = run_mdrn("train", "--resume", "--iterations", iterations, *folder)
+        assert done.returncode == 0, done.stderr
+        assert saved_config(finished)["iterations"] == iterations
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+@pytest.mark.parametrize("how", [["--resume"], ["--data", "photos", "--mode", "hads", "--smoke"]])
+def test_a_run_folder_is_needed_and_one_alone(command, how):
+    how = how if command == "distill" else [part for part in how if part not in ("--mode", "hads")]
+    missing = run_mdrn(command, *how)
+    assert (missing.returncode, "--output RUN" in missing.stderr) == (2, True)
+    two = run_mdrn(command, *how, "one", "--output", "two")
+    assert (two.returncode, "two run folders, one and --output two" in two.stderr) == (2, True)
+
+
+def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path):
+    arguments = ["distill", "--mode", "hmds", "--teacher-sigma", 25, "--teacher", "mdrn-2b-gray-25", "--blocks", 2]
+    arguments += ["--init", "mdrn-2b-gray-50", "--data", photo_folder, "--patch-size", 16, "--batch-size", 1]
+    done = run_mdrn(*arguments, "--smoke", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "teacher mdrn-2b-gray-25: 2 blocks, sigma 25\n" in done.stderr
+    assert saved_config(tmp_path / "run")["init"].endswith("mdrn-2b-gray-50.safetensors")
+    unknown = run_mdrn("train", "--data", photo_folder, "--init", "mdrn-2b-gray-51", "--smoke", tmp_path / "other")
+    assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (2, True)
+
+
+def smoke(photo_folder, *more):
+    shape = ["--blocks", 1, "--patch-size", 16, "--batch-size", 1, "--precision", "float32"]
+    return run_mdrn("train", "--data", photo_folder, *shape, "--smoke", *more)
+
+
+def test_smoke_validates_on_the_photographs_there_are(photo_folder, tmp_path, monkeypatch):
+    done = smoke(photo_folder, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "iteration 2: PSNR" in done.stderr
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+    seen = []
+    monkeypatch.setattr("mdrn_cli.training.OF_TRAINING", 3)
+    monkeypatch.setattr("mdrn_cli.training.Validator", lambda photos, _sigma: seen.append(len(list(photos))))
+    for val in (photo_folder, photo_folder / "deeper"):
+        config = tiny_config(photo_folder, val=str(val), iterations=1)
+        run_train(config, tmp_path / f"run{len(seen)}", False, silent)
+    assert seen == [3, 2], "no more of those trained on, all of others"
+
+
+@pytest.mark.parametrize(("lines", "more", "loss"), [("preset", [], "l1"), ("preset", ["--preset", "fast"], "rmse")])
+def test_a_preset_may_be_given_in_the_file(photo_folder, tmp_path, lines, more, loss):
+    (tmp_path / "c.toml").write_text(f'{lines} = "paper"\n')
+    done = smoke(photo_folder, "--config", tmp_path / "c.toml", *more, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["loss"] == loss
+
+
+@pytest.mark.parametrize("text", ['preset = "slow"', "preset = []"])
+def test_a_preset_that_is_none_is_refused(photo_folder, tmp_path, text):
+    (tmp_path / "c.toml").write_text(text)
+    done = smoke(photo_folder, "--config", tmp_path / "c.toml", tmp_path / "run")
+    assert (done.returncode, "presets are: fast, paper" in done.stderr) == (2, True)
+
+
+def test_a_run_folder_among_the_photographs_is_refused(photo_folder, finished, tmp_path):
+    inside = photo_folder / "runs" / "first"
+    for more in ([], ["--val", tmp_path]):
+        done = smoke(photo_folder, *more, inside if not more else tmp_path / "other")
+        assert done.returncode == 2
+        assert "its sample pictures would become photographs" in done.stderr
+    finished.rename(photo_folder / "run")
+    resumed = run_mdrn("train", "--resume", "--iterations", 2, photo_folder / "run")
+    assert (resumed.returncode, "is inside --data" in resumed.stderr) == (2, True)
+
+
+def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
+    bar = Progress(disable=True)
+    report = runs._reporter(bar, bar.add_task("training", total=1.0, state=""))
+    for clock[0] in (1.0, 59.0, 61.0, 120.0, 122.0):
+        report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, None, None, 0))
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"iteration {n}: loss 0.25000, 2.00 it/s, ETA 0:01:30" for n in (61, 122)]
+
+
+def test_the_loss_of_the_last_steps_is_logged(photo_folder, tmp_path):
+    run_train(tiny_config(photo_folder, iterations=23), tmp_path / "run", False, silent)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["iteration"] for row in rows] == ["20", "23"]
+    assert float(rows[1]["loss"]) > 0
+
+
+def test_sigterm_ends_a_run_after_a_save(photo_folder, tmp_path):
+    shape = ["--blocks", 1, "--patch-size", 16, "--batch-size", 1, "--precision", "float32", "--iterations", 100000]
+    run = tmp_path / "run"
+    command = start("train", "--data", photo_folder, *shape, "--save-every", "1h", run, logs=tmp_path / "logs")
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.csv").is_file() or len((run / "metrics.csv").read_text().splitlines()) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    command.process.terminate()
+    done = command.wait()
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (143, "terminated")
+    assert load_checkpoint(run / "last.safetensors").record["iteration"] >= 20
+    assert saved_config(run)["iterations"] == 100000
+
+
+def test_a_second_sigterm_ends_it_at_once():
+    with stop_requests(insistent=True) as asked:
+        signal.raise_signal(signal.SIGTERM)
+        assert asked() == signal.SIGTERM
+        with pytest.raises(TerminatedError):
+            signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
