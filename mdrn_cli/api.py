@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ def denoise(
     model: str = "auto",
     *,
     ensemble: bool = False,
+    coarse_sigma: Sequence[float] | str = "auto",
     strength: float = 1.0,
     tile: int | None = None,
     device: str = "auto",
@@ -38,6 +40,8 @@ def denoise(
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
         ensemble: average over eight orientations (MDRN+), eight times the work.
+        coarse_sigma: noise levels of what has been denoised, at half the size and at a quarter, 0 for none; "auto"
+            estimates them where `sigma` is estimated.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None lets memory decide.
         device: "auto", "cpu", "cuda", ...
@@ -54,10 +58,19 @@ def denoise(
     """
     if isinstance(sigma, str) and sigma != "auto":
         raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
-    level = None if isinstance(sigma, str) else float(sigma)
-    restore = _restorer(
-        DenoiseOptions(level, model, "auto", ensemble, strength, tile, device=device, precision=precision)
+    if isinstance(coarse_sigma, str) and coarse_sigma != "auto":
+        raise UsageError(f"coarse_sigma must be numbers or 'auto', not {coarse_sigma!r}")
+    options = DenoiseOptions(
+        sigma=None if isinstance(sigma, str) else float(sigma),
+        model=model,
+        ensemble=ensemble,
+        strength=strength,
+        tile=tile,
+        device=device,
+        precision=precision,
+        coarse=None if isinstance(coarse_sigma, str) else tuple(map(float, coarse_sigma)),
     )
+    restore = _restorer(options)
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             raise UsageError(f"an image of mode {image.mode} is not handled", 'convert it first: image.convert("RGB")')

@@ -90,3 +90,12 @@ def test_an_array_without_noise_comes_back_as_it_was():
     result = mdrn_cli.denoise(flat)
     assert result is not flat
     assert np.array_equal(result, flat)
+
+
+def test_levels_of_coarse_noise_can_be_given(photo):
+    gray = photo[:160, :160, 0]
+    plainly = mdrn_cli.denoise(gray, 10)
+    assert np.array_equal(mdrn_cli.denoise(gray, 10, coarse_sigma=(0,)), plainly)
+    assert not np.array_equal(mdrn_cli.denoise(gray, 10, coarse_sigma=[20]), plainly)
+    with pytest.raises(UsageError, match="coarse_sigma"):
+        mdrn_cli.denoise(gray, 10, coarse_sigma="much")
