@@ -46,6 +46,15 @@ def test_grain_is_told_from_none(photo):
     assert 3 < found[0] < found[1] < found[2]
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "expected"), [("astronaut", 4, 3.818), ("coffee", 20, 29.79), ("chelsea", 20, 30.23)]
+)
+def test_the_level_found_is_what_it_was_when_it_was_measured(name, level, expected):
+    """And, where there is much, no more than what the quiet blocks have allows."""
+    noisy = with_grain(getattr(skimage.data, name)()[:256, :256], level=level)
+    assert estimate_coarse_sigma(halved(channels_of(noisy))) == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
 def test_photographs_as_they_are_have_none(name):
     """Nor do hair, fur and grain of wood pass for it."""
