@@ -23,9 +23,10 @@ from mdrn_cli.files import (
 )
 from mdrn_cli.image import kind_of, read_picture
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
+from mdrn_cli.passes import OnTile
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
-from mdrn_cli.restore import DenoiseOptions, Facts, OnTile, Restorer
+from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 
 LOOKAHEAD = 1
 """Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""

@@ -15,7 +15,7 @@ from mdrn_cli.datasets import Dataset, published_psnr
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, ssim, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
-from mdrn_cli.restore import denoise_pixels
+from mdrn_cli.passes import denoise_pixels
 
 PROTOCOL = (
     "AWGN from numpy.random.RandomState(0) anew for each image, float32, not clipped; output clipped and rounded "

@@ -1,45 +1,28 @@
-"""Denoising one image: image -> tiles -> image."""
+"""Restoring one picture: its noise is estimated, and networks remove it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.coarse import SCALES, without_coarse_noise
+from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.ensemble import self_ensemble
-from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError
-from mdrn_cli.freedmemory import release_freed_memory
+from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
-from mdrn_cli.monochrome import Tone, find_tone, toned
+from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
-from mdrn_cli.stretch import Function
-from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
-
-if TYPE_CHECKING:
-    from mdrn_cli.engine import Engine
 
 DEFAULT_MEMORY = 2 * 2**30
-OVERLAP = 64
-"""Pixels shared by neighbouring tiles. Measured in tests/test_tiling.py: enough for tiled and whole results to
-agree within 1/255."""
-
-PICTURES = 3
-"""Pictures in memory at once: one as read, the same restored, and another being read or written."""
-
-LARGE_PICTURE = 2**26
-"""Bytes from which on a picture being written should not have the features of the last tile beside it;
-fetching these pages again is nothing beside the time its tiles take."""
-
 BLENDED_ROWS = 256
 """Rows of a picture blended at once, as floats."""
 
@@ -52,9 +35,6 @@ NOISELESS = 0.5
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
-
-OnTile = Callable[[int, int], None]
-"""Called with (tiles done, tiles in all), first with 0 done."""
 
 
 @dataclass(frozen=True)
@@ -107,29 +87,6 @@ class DenoiseOptions:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What a network did to a picture, or to a smaller one made of it.
-
-    Attributes:
-        sigma: noise level removed, 0-255 scale.
-        model: name or path of the checkpoint.
-        sha256: of its file; None for a path.
-        trained_sigma: noise level it was trained at.
-        device, precision: what it ran on and in.
-        tile, tiles: side of a tile in pixels (0: none), and how many there were.
-    """
-
-    sigma: float
-    model: str
-    sha256: str | None
-    trained_sigma: float
-    device: str
-    precision: str
-    tile: int
-    tiles: int
-
-
-@dataclass(frozen=True)
 class Facts:
     """What was done to a picture.
 
@@ -162,66 +119,6 @@ class Facts:
     def passes(self) -> tuple[Pass, ...]:
         """All that networks did."""
         return tuple(done for done in (self.network, *self.coarse) if done)
-
-
-def denoise_pixels(
-    noisy: NDArray[np.float32],
-    function: Function,
-    tile: int = 0,
-    ensemble: bool = False,
-    on_tile: OnTile | None = None,
-) -> NDArray[np.float32]:
-    """Denoise an array.
-
-    Args:
-        noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
-        function: an Engine, or any callable on (C, h, w).
-        tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
-        ensemble: average over eight orientations of each tile.
-        on_tile: called with (tiles done, tiles in all).
-
-    Returns:
-        float32 (C, H, W), not clipped.
-
-    Raises:
-        OutOfMemoryError: the smallest tile is too large for the device.
-    """
-    result = np.empty_like(noisy)
-    for top, rows in _denoised_rows(noisy, function, tile, ensemble, on_tile):
-        result[:, top : top + rows.shape[1]] = rows
-    return result
-
-
-def _denoised_rows(
-    channels: NDArray[Any],
-    function: Function,
-    tile: int,
-    ensemble: bool,
-    on_tile: OnTile | None,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """`denoise_pixels` of channels of any data type, rows given as they are finished."""
-    _, height, width = channels.shape
-    function = halving(function, OVERLAP)
-    if ensemble:
-        function = self_ensemble(function)
-    whole = max(2 * OVERLAP, height + -height % GRID, width + -width % GRID)
-    total, done = count_tiles(height, width, tile or whole, OVERLAP), 0
-    _tell(on_tile, 0, total)
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        _tell(on_tile, done, total)
-
-    def window(rows: slice, columns: slice) -> NDArray[np.float32]:
-        return to_unit(channels[:, rows, columns])
-
-    yield from tiled_rows(window, height, width, function, tile or whole, OVERLAP, count)
-
-
-def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
-    if on_tile:
-        on_tile(done, total)
 
 
 class Restorer:
@@ -261,12 +158,14 @@ class Restorer:
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
-        run = _Passes(options, self._denoisers, picture, self._tone(picture, sigma), white, on_tile)
+        tone = self._tone(picture, sigma)
+        sizes = options.tile, options.memory
+        run = Passes(self._denoisers, picture, tone, white, *sizes, options.ensemble, on_tile)
         channels = picture.channels
         if estimated is None or estimated >= NOISELESS:
             channels = run(channels, picture.depth, sigma)
         network = run.last
-        channels, coarse, left = run.without_coarse_noise(channels)
+        channels, coarse, left = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
         for warning in left:
             picture = picture.warned(warning)
         if channels is picture.channels:
@@ -294,6 +193,13 @@ class Restorer:
         tone = find_tone(picture.channels)
         return tone if tone and tone.explains(sigma) else None
 
+    def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:
+        """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them."""
+        if self.options.coarse is not None:
+            return self.options.coarse
+        sought = self.options.sigma is None and picture.color == "color" and not tone
+        return (None,) * SCALES if sought else ()
+
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
         """`restored`, changed into a blend of the two where not all of it is asked for."""
         strength = np.float32(self.options.strength)
@@ -304,115 +210,6 @@ class Restorer:
                 blend = before + strength * (to_unit(restored[:, place]) - before)
                 restored[:, place] = from_unit(blend, str(restored.dtype))
         return restored
-
-
-class _Passes:
-    """The passes of networks over one picture, at full size and at smaller ones.
-
-    Args:
-        options: how.
-        denoisers: the networks.
-        picture: in memory meanwhile.
-        tone: of a picture that a network for gray restores.
-        white: intensity that the networks are to see as 1.
-        on_tile: told of the tiles of all passes together.
-
-    Attributes:
-        last: what the last pass did, None before the first.
-    """
-
-    def __init__(
-        self,
-        options: DenoiseOptions,
-        denoisers: Denoisers,
-        picture: Picture,
-        tone: Tone | None,
-        white: float,
-        on_tile: OnTile | None,
-    ) -> None:
-        self.options, self.denoisers, self.picture = options, denoisers, picture
-        self.tone, self.white, self.on_tile = tone, white, on_tile
-        self.tiles = 0
-        self.last: Pass | None = None
-
-    def __call__(self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0) -> NDArray[Any]:
-        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats.
-
-        Args:
-            noisy: of any data type.
-            depth: data type of the result.
-            sigma: noise level, 0-255 scale.
-            beside: bytes in memory beside the pictures.
-
-        Raises:
-            OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
-            Others: see `Restorer`.
-        """
-        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white)
-        tile = self._tile(denoiser.engine, beside)
-        # Laid out as files have it, channels last, so that nothing need be moved for writing.
-        result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
-        function = toned(whitened(denoiser, self.white), self.tone)
-        _, height, width = noisy.shape
-        before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
-        self.tiles += total
-
-        def on_tile(done: int, _total: int) -> None:
-            _tell(self.on_tile, before + done, self.tiles)
-
-        for top, rows in _denoised_rows(noisy, function, tile, self.options.ensemble, on_tile):
-            if not np.isfinite(rows).all():
-                raise MdrnError("the network gave values that are not finite", "try --precision float32")
-            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
-        if result.nbytes >= LARGE_PICTURE:
-            release_freed_memory()
-        engine = denoiser.engine
-        about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
-        self.last = Pass(sigma, *about, tile, total)
-        return result
-
-    def _tile(self, engine: Engine, beside: int) -> int:
-        """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
-        if self.options.tile is not None:
-            return self.options.tile
-        memory = engine.tile_memory(self.options.memory, PICTURES * self.picture.channels.nbytes + beside)
-        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
-
-    def without_coarse_noise(
-        self, channels: NDArray[Any]
-    ) -> tuple[NDArray[Any], tuple[Pass | None, ...], tuple[str, ...]]:
-        """See `without_coarse_noise`, of channels that may be the picture's own; what was done at each size, and what
-        could not be."""
-        levels: tuple[float | None, ...] | None = self.options.coarse
-        if levels is None:
-            sought = self.options.sigma is None and self.picture.color == "color" and not self.tone
-            levels = (None,) * SCALES if sought else ()
-        done: list[Pass | None] = []
-        left: list[str] = []
-        beside = 0
-
-        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
-            nonlocal beside
-            beside += 2 * half.nbytes  # this one, and the same restored
-            served = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
-            try:
-                restored = self(half, str(half.dtype), served, beside)
-            except OutOfMemoryError as error:
-                left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
-                return half
-            done.append(self.last)
-            return restored
-
-        channels, found = without_coarse_noise(channels, denoise, channels is not self.picture.channels, levels)
-        return channels, tuple(done.pop(0) if sigma else None for sigma in found), tuple(left)
-
-
-def whitened(function: Function, white: float) -> Function:
-    """A denoiser for intensities up to 1, for those up to `white`."""
-    if white == 1:
-        return function
-    scale = np.float32(white)
-    return lambda image: function(image / scale) * scale
 
 
 def _white(picture: Picture) -> float:

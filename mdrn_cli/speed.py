@@ -27,8 +27,9 @@ from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.passes import OVERLAP
 from mdrn_cli.peers import SIGMA, peers, run_plainly
-from mdrn_cli.restore import OVERLAP, DenoiseOptions
+from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.runtimes import runtimes
 from mdrn_cli.tiling import GRID, plan_axis
 

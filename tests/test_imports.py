@@ -40,6 +40,7 @@ PARTS = {
     "coarse",
     "denoisers",
     "monochrome",
+    "passes",
     "manifest",
     "checkpoint",
     "fetch",

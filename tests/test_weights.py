@@ -14,7 +14,7 @@ from mdrn_cli.engine import Engine
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
-from mdrn_cli.restore import denoise_pixels
+from mdrn_cli.passes import denoise_pixels
 from mdrn_cli.weights import BUNDLED
 
 RECORDS = load_manifest()

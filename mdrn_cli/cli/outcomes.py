@@ -16,7 +16,8 @@ from mdrn_cli.cli.console import print_error, print_warning, printable, stderr
 if TYPE_CHECKING:
     from mdrn_cli.batch import Outcome
     from mdrn_cli.jobs import Job
-    from mdrn_cli.restore import Facts, Pass
+    from mdrn_cli.passes import Pass
+    from mdrn_cli.restore import Facts
 
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
@@ -130,7 +131,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 def _pass_to_json(done: Pass | None) -> dict[str, Any]:
     """The network that was used, on what and how; nulls where none was."""
-    from mdrn_cli.restore import OVERLAP
+    from mdrn_cli.passes import OVERLAP
 
     if not done:
         return dict.fromkeys(("model", "device", "precision", "tile"))

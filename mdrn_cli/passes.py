@@ -1,0 +1,232 @@
+"""The passes of networks over a picture: array -> tiles -> array."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.coarse import without_coarse_noise
+from mdrn_cli.denoisers import Denoisers
+from mdrn_cli.ensemble import self_ensemble
+from mdrn_cli.errors import MdrnError, OutOfMemoryError
+from mdrn_cli.freedmemory import release_freed_memory
+from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
+from mdrn_cli.monochrome import Tone, toned
+from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import from_unit, to_unit
+from mdrn_cli.stretch import Function
+from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
+
+if TYPE_CHECKING:
+    from mdrn_cli.engine import Engine
+
+OVERLAP = 64
+"""Pixels shared by neighbouring tiles. Measured in tests/test_tiling.py: enough for tiled and whole results to
+agree within 1/255."""
+
+PICTURES = 3
+"""Pictures in memory at once: one as read, the same restored, and another being read or written."""
+
+LARGE_PICTURE = 2**26
+"""Bytes from which on a picture being written should not have the features of the last tile beside it;
+fetching these pages again is nothing beside the time its tiles take."""
+
+OnTile = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all), first with 0 done."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a network did to a picture, or to a smaller one made of it.
+
+    Attributes:
+        sigma: noise level removed, 0-255 scale.
+        model: name or path of the checkpoint.
+        sha256: of its file; None for a path.
+        trained_sigma: noise level it was trained at.
+        device, precision: what it ran on and in.
+        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+    """
+
+    sigma: float
+    model: str
+    sha256: str | None
+    trained_sigma: float
+    device: str
+    precision: str
+    tile: int
+    tiles: int
+
+
+class Passes:
+    """The passes over one picture, at full size and at smaller ones.
+
+    Args:
+        denoisers: the networks.
+        picture: in memory meanwhile.
+        tone: of a picture that a network for gray restores.
+        white: intensity that the networks are to see as 1.
+        tile: side of a tile in pixels; 0 takes the image whole; None chooses by memory.
+        memory: bytes that the process may use, for choosing the tile.
+        ensemble: average over eight orientations.
+        on_tile: told of the tiles of all passes together.
+
+    Attributes:
+        last: what the last pass did, None before the first.
+    """
+
+    def __init__(
+        self,
+        denoisers: Denoisers,
+        picture: Picture,
+        tone: Tone | None,
+        white: float,
+        tile: int | None,
+        memory: int,
+        ensemble: bool,
+        on_tile: OnTile | None,
+    ) -> None:
+        self.denoisers, self.picture, self.tone, self.white = denoisers, picture, tone, white
+        self.tile, self.memory, self.ensemble, self.on_tile = tile, memory, ensemble, on_tile
+        self.tiles = 0
+        self.last: Pass | None = None
+
+    def __call__(self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0) -> NDArray[Any]:
+        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats.
+
+        Args:
+            noisy: of any data type.
+            depth: data type of the result.
+            sigma: noise level, 0-255 scale.
+            beside: bytes in memory beside the pictures.
+
+        Raises:
+            OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
+            WeightsError, UsageError, DeviceError: see `Denoisers`.
+            MdrnError: the network gave values that are not finite.
+        """
+        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white)
+        tile = self._tile(denoiser.engine, beside)
+        # Laid out as files have it, channels last, so that nothing need be moved for writing.
+        result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
+        function = toned(whitened(denoiser, self.white), self.tone)
+        _, height, width = noisy.shape
+        before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
+        self.tiles += total
+
+        def on_tile(done: int, _total: int) -> None:
+            _tell(self.on_tile, before + done, self.tiles)
+
+        for top, rows in _denoised_rows(noisy, function, tile, self.ensemble, on_tile):
+            if not np.isfinite(rows).all():
+                raise MdrnError("the network gave values that are not finite", "try --precision float32")
+            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
+        if result.nbytes >= LARGE_PICTURE:
+            release_freed_memory()
+        engine = denoiser.engine
+        about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
+        self.last = Pass(sigma, *about, tile, total)
+        return result
+
+    def _tile(self, engine: Engine, beside: int) -> int:
+        """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
+        if self.tile is not None:
+            return self.tile
+        memory = engine.tile_memory(self.memory, PICTURES * self.picture.channels.nbytes + beside)
+        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
+
+    def without_coarse_noise(
+        self, channels: NDArray[Any], levels: Sequence[float | None]
+    ) -> tuple[NDArray[Any], tuple[Pass | None, ...], tuple[str, ...]]:
+        """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own; what was done at each
+        size, and what could not be."""
+        done: list[Pass | None] = []
+        left: list[str] = []
+        beside = 0
+
+        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
+            nonlocal beside
+            beside += 2 * half.nbytes  # this one, and the same restored
+            served = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
+            try:
+                restored = self(half, str(half.dtype), served, beside)
+            except OutOfMemoryError as error:
+                left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
+                return half
+            done.append(self.last)
+            return restored
+
+        channels, found = without_coarse_noise(channels, denoise, channels is not self.picture.channels, levels)
+        return channels, tuple(done.pop(0) if sigma else None for sigma in found), tuple(left)
+
+
+def whitened(function: Function, white: float) -> Function:
+    """A denoiser for intensities up to 1, for those up to `white`."""
+    if white == 1:
+        return function
+    scale = np.float32(white)
+    return lambda image: function(image / scale) * scale
+
+
+def denoise_pixels(
+    noisy: NDArray[np.float32],
+    function: Function,
+    tile: int = 0,
+    ensemble: bool = False,
+    on_tile: OnTile | None = None,
+) -> NDArray[np.float32]:
+    """Denoise an array.
+
+    Args:
+        noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
+        function: an Engine, or any callable on (C, h, w).
+        tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
+        ensemble: average over eight orientations of each tile.
+        on_tile: called with (tiles done, tiles in all).
+
+    Returns:
+        float32 (C, H, W), not clipped.
+
+    Raises:
+        OutOfMemoryError: the smallest tile is too large for the device.
+    """
+    result = np.empty_like(noisy)
+    for top, rows in _denoised_rows(noisy, function, tile, ensemble, on_tile):
+        result[:, top : top + rows.shape[1]] = rows
+    return result
+
+
+def _denoised_rows(
+    channels: NDArray[Any],
+    function: Function,
+    tile: int,
+    ensemble: bool,
+    on_tile: OnTile | None,
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """`denoise_pixels` of channels of any data type, rows given as they are finished."""
+    _, height, width = channels.shape
+    function = halving(function, OVERLAP)
+    if ensemble:
+        function = self_ensemble(function)
+    whole = max(2 * OVERLAP, height + -height % GRID, width + -width % GRID)
+    total, done = count_tiles(height, width, tile or whole, OVERLAP), 0
+    _tell(on_tile, 0, total)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        _tell(on_tile, done, total)
+
+    def window(rows: slice, columns: slice) -> NDArray[np.float32]:
+        return to_unit(channels[:, rows, columns])
+
+    yield from tiled_rows(window, height, width, function, tile or whole, OVERLAP, count)
+
+
+def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
+    if on_tile:
+        on_tile(done, total)
