@@ -14,7 +14,7 @@ from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
-from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
+from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.monochrome import Tone, toned
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
@@ -151,7 +151,7 @@ class Passes:
         def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
             nonlocal beside
             beside += 2 * half.nbytes  # this one, and the same restored
-            served = min(max(sigma, LOWEST_SIGMA), HIGHEST_SIGMA)
+            served = min(sigma, HIGHEST_SIGMA)
             try:
                 restored = self(half, str(half.dtype), served, beside)
             except OutOfMemoryError as error:

@@ -14,7 +14,7 @@ from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
-from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA, check_sigma
+from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import estimate_sigma
@@ -30,8 +30,8 @@ WHITE_SIDE = 8
 """Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
 BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
 """Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
-NOISELESS = 0.5
-"""Estimated noise level below which a picture is left alone: half a step of 8 bits."""
+NOISELESS = 0.7
+"""Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -154,7 +154,7 @@ class Restorer:
             picture = picture.to_color(options.color)
         white = _white(picture)
         estimated = _estimate(picture) if options.sigma is None else None
-        sigma = options.sigma if estimated is None else min(max(estimated, LOWEST_SIGMA), HIGHEST_SIGMA)
+        sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")

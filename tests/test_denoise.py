@@ -315,6 +315,16 @@ def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), ramp)
 
 
+@pytest.mark.parametrize(("estimate", "served"), [(0.6, None), (0.8, 0.8), (3.0, 3.0), (150.0, 100.0)])
+def test_little_noise_is_removed_as_little_or_left(photo, monkeypatch, estimate, served):
+    """Restored as of 1, noise of 0.6 would lose more than it is; many photographs without noise are estimated so."""
+    monkeypatch.setattr("mdrn_cli.restore.estimate_sigma", lambda _: estimate)
+    restored, facts = Restorer(DenoiseOptions())(picture_of(photo[:64, :64], has_alpha=False))
+    assert facts.sigma == estimate
+    assert (facts.network.sigma if facts.network else None) == served
+    assert np.array_equal(restored.channels.transpose(1, 2, 0), photo[:64, :64]) == (served is None)
+
+
 def test_gray_made_of_a_color_picture_without_noise_is_not_called_left_as_it_is():
     ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3)) // np.array([1, 2, 3], np.uint8)
     restored, _ = Restorer(DenoiseOptions(color="gray"))(picture_of(ramp, has_alpha=False))

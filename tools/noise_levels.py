@@ -32,7 +32,7 @@ from mdrn_cli.restore import DenoiseOptions, Restorer
 LEVELS = (5, 10, 20, 35, 40, 60, 75)
 CROP_SIDE = 256
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
-GRAINS = ((0.5, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
+GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
 PEERS = Path(__file__).parent / "peers.json"
 # FFDNet's own weights, measured under the same protocol.
 FFDNET = {
