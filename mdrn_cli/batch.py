@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,16 +118,23 @@ def run_jobs(
                     outcome = _released(writing.popleft().result())
                     yield outcome
                     if fail_fast and outcome.status == FAILED:
-                        # What is being written already can no longer be held back.
-                        yield from [_released(write.result()) for write in writing if not write.cancel()]
+                        yield from _under_way(writing)
                         return
             while writing:
                 yield _released(writing.popleft().result())
+        except KeyboardInterrupt:
+            yield from _under_way(writing)
+            raise
         finally:
             for read in reading:
                 read.cancel()
             for write in writing:
                 write.cancel()
+
+
+def _under_way(writing: Iterable[Future[Outcome]]) -> list[Outcome]:
+    """Of results that wait to be written, those that are being, which can no longer be held back."""
+    return [_released(write.result()) for write in writing if not write.cancel()]
 
 
 def _executor(jobs: Sequence[Job]) -> Executor:

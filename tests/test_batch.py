@@ -10,6 +10,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli import batch
+from mdrn_cli.__main__ import main
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
+from mdrn_cli.errors import DeviceError, MdrnError, UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -502,23 +506,52 @@ def test_ctrl_c_keeps_finished_files_removes_partial_ones_and_exits_130(tmp_path
     for k in range(300):
         Image.fromarray(photo[: 200 + k % 7, :200]).save(folder / f"{k:03d}.png")
     command = [sys.executable, "-m", "mdrn_cli", "denoise", str(folder), "-o", str(tmp_path / "out"), "--sigma", "50"]
-    process = subprocess.Popen(
-        [*command, "--model", str(tiny_weights("color"))], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    options = ["--model", str(tiny_weights("color")), "--json", "--report", str(tmp_path / "report.json")]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("*.png"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130, stderr
     assert b"Traceback" not in stderr
     assert b"interrupted" in stderr
     finished = list((tmp_path / "out").iterdir())
     assert 5 <= len(finished) < 300
+    *results, summary = map(json.loads, stdout.splitlines())
+    assert json.loads((tmp_path / "report.json").read_bytes()) == {"results": results, "summary": summary}
+    assert len(finished) - 1 <= summary["done"] <= len(finished)  # one may have come between its file and its line
+    assert summary["done"] + summary["not_tried"] == 300
     for path in finished:
         assert path.suffix == ".png"
         Image.open(path).load()
+
+
+def test_ctrl_c_while_the_command_line_is_imported(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "mdrn_cli.cli", Interrupted("mdrn_cli.cli"))
+    assert main() == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_a_run_whose_device_fails_tells_what_it_had_done(tmp_path, monkeypatch, photo, tiny_weights):
+    for k in range(3):
+        Image.fromarray(photo[:16, :16]).save(tmp_path / f"{k}.png")
+    (tmp_path / "0.png").write_bytes(b"none")
+
+    def lose_device(*_):
+        raise DeviceError("the GPU is lost")
+
+    monkeypatch.setattr(Restorer, "__call__", lose_device)
+    command = ["denoise", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tiny_weights("color"))]
+    monkeypatch.setattr(sys, "argv", ["mdrn", *command, "--report", str(tmp_path / "report.json")])
+    assert run(app) == DeviceError.exit_code
+    summary = json.loads((tmp_path / "report.json").read_bytes())["summary"]
+    assert (summary["done"], summary["failed"], summary["not_tried"]) == (0, 1, 2)
 
 
 def test_reading_and_writing_overlap_with_computing(tmp_path, monkeypatch, photo, tiny_weights):

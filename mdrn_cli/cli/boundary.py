@@ -9,10 +9,9 @@ import warnings
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import DeviceError, InputError, MdrnError, WeightsError
+from mdrn_cli.errors import INTERRUPTED, DeviceError, InputError, MdrnError, WeightsError
 from mdrn_cli.parallel import launched
 
-INTERRUPTED = 130
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
 _OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
 # Click's UsageError, from wherever this version of typer takes click.

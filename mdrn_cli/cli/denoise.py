@@ -17,7 +17,7 @@ from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import parse_bytes, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, write_report
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Outcome
@@ -269,15 +269,24 @@ class _Run:
     as_json: bool
 
     def __call__(self, jobs: list[Job]) -> int:
+        outcomes: list[Outcome] = []
         compared: list[tuple[Picture, Picture]] = []
-        outcomes = self._do(jobs, compared)
-        summary = show_summary(outcomes, len(jobs), self.as_json)
-        if self.report:
-            write_report(self.report, outcomes, summary)
+        try:
+            self._do(jobs, outcomes, compared)
+        except (KeyboardInterrupt, MdrnError):
+            if outcomes:  # a run that cannot go on has done something, too
+                self._sum_up(outcomes, len(jobs))
+            raise
+        self._sum_up(outcomes, len(jobs))
         if self.compare and compared:
             (before, after), *_ = compared
             write_sheet(self.compare, (("before", before), ("after", after)))
         return _code(outcomes, len(jobs))
+
+    def _sum_up(self, outcomes: Sequence[Outcome], jobs: int) -> None:
+        summary = show_summary(outcomes, jobs, self.as_json)
+        if self.report:
+            write_report(self.report, outcomes, summary)
 
     def foresee(self, jobs: list[Job]) -> int:
         """Show what a call would do."""
@@ -293,11 +302,10 @@ class _Run:
             show_summary(outcomes, len(jobs), as_json=True)
         return _code(outcomes, len(jobs))
 
-    def _do(self, jobs: list[Job], compared: list[tuple[Picture, Picture]]) -> list[Outcome]:
-        """The jobs done, each outcome shown as it arrives."""
+    def _do(self, jobs: list[Job], outcomes: list[Outcome], compared: list[tuple[Picture, Picture]]) -> None:
+        """Do the jobs, each outcome kept and shown as it arrives."""
         from mdrn_cli.batch import run_jobs
 
-        outcomes: list[Outcome] = []
         with _bar() as bar:
             files = bar.add_task("images", total=len(jobs), unit="images", visible=len(jobs) > 1)
             tiles = bar.add_task("", total=None, unit="tiles")
@@ -316,7 +324,6 @@ class _Run:
                 outcomes.append(outcome)
                 bar.advance(files)
                 show(outcome, self.as_json, alone=len(jobs) == 1)
-        return outcomes
 
 
 def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
