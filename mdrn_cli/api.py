@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.picture import Picture
@@ -26,7 +27,7 @@ def denoise(
     model: str = "auto",
     *,
     ensemble: bool = False,
-    coarse_sigma: Sequence[float] | str = "auto",
+    coarse_sigma: float | Sequence[float] | str = "auto",
     strength: float = 1.0,
     tile: int | None = None,
     device: str = "auto",
@@ -40,8 +41,8 @@ def denoise(
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
         ensemble: average over eight orientations (MDRN+), eight times the work.
-        coarse_sigma: noise levels of what has been denoised, at half the size and at a quarter, 0 for none; "auto"
-            estimates them where `sigma` is estimated.
+        coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
+            none; "auto" estimates them where `sigma` is estimated.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None lets memory decide.
         device: "auto", "cpu", "cuda", ...
@@ -60,6 +61,7 @@ def denoise(
         raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
     if isinstance(coarse_sigma, str) and coarse_sigma != "auto":
         raise UsageError(f"coarse_sigma must be numbers or 'auto', not {coarse_sigma!r}")
+    levels = coarse_sigma if isinstance(coarse_sigma, (str, Sequence, np.ndarray)) else (coarse_sigma,)
     options = DenoiseOptions(
         sigma=None if isinstance(sigma, str) else float(sigma),
         model=model,
@@ -68,9 +70,9 @@ def denoise(
         tile=tile,
         device=device,
         precision=precision,
-        coarse=None if isinstance(coarse_sigma, str) else tuple(map(float, coarse_sigma)),
+        coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
-    restore = _restorer(options)
+    restore = Restorer(options, _denoisers(model, device, precision))
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
             raise UsageError(f"an image of mode {image.mode} is not handled", 'convert it first: image.convert("RGB")')
@@ -105,5 +107,5 @@ def _picture(data: NDArray[Any]) -> Picture:
 
 
 @lru_cache(maxsize=4)
-def _restorer(options: DenoiseOptions) -> Restorer:
-    return Restorer(options)
+def _denoisers(model: str, device: str, precision: str) -> Denoisers:
+    return Denoisers(model, device, precision)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -23,13 +24,13 @@ from mdrn_cli.files import (
 )
 from mdrn_cli.image import kind_of, read_picture
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
-from mdrn_cli.passes import OnTile
+from mdrn_cli.passes import OnTile, has_room
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 
 LOOKAHEAD = 1
-"""Pictures read ahead, and results waiting to be written: enough to keep the network busy, and no more memory."""
+"""Results waiting to be written: enough to keep the network busy, and no more memory."""
 PLANNED, DONE, SKIPPED, FAILED = "planned", "done", "skipped", "failed"
 
 OnRestored = Callable[[Picture, Picture], None]
@@ -108,18 +109,20 @@ def run_jobs(
         reading: deque[Future[_Input]] = deque()
         writing: deque[Future[Outcome]] = deque()
         try:
-            for k, job in enumerate(todo):
-                while len(reading) <= LOOKAHEAD and k + len(reading) < len(todo):
-                    reading.append(reader.submit(_read, todo[k + len(reading)]))
-                if on_start:
-                    on_start(job)
-                writing.append(_restore(job, reading.popleft(), restore, on_tile, writer, finish))
-                while writing and (len(writing) > LOOKAHEAD or writing[0].done()):
+            for job, following in zip_longest(todo, todo[1:]):
+                given = reading.popleft() if reading else reader.submit(_read, job)
+                overlapping = _overlaps(given, options.memory)
+                if following and overlapping:
+                    reading.append(reader.submit(_read, following))
+                while writing and (not overlapping or len(writing) > LOOKAHEAD or writing[0].done()):
                     outcome = _released(writing.popleft().result())
                     yield outcome
                     if fail_fast and outcome.status == FAILED:
                         yield from _under_way(writing)
                         return
+                if on_start:
+                    on_start(job)
+                writing.append(_restore(job, given, restore, on_tile, writer, finish))
             while writing:
                 yield _released(writing.popleft().result())
         except KeyboardInterrupt:
@@ -168,6 +171,11 @@ def _read(job: Job) -> _Input:
     stamp = _stamp(job.source)
     source = readable(job.source)
     return _Input(read_picture(source), source, stamp, time.perf_counter() - began)
+
+
+def _overlaps(given: Future[_Input], memory: int) -> bool:
+    """Whether, beside a picture that is to be restored, another is read and one written; waits for it."""
+    return given.exception() is not None or has_room(given.result().picture, memory)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -335,12 +343,12 @@ def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
     return wrapped
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The exit code of DESIGN section 5: 0 all done or skipped, 3 some failed; when all failed, their common
-    code, or 4."""
+def exit_code(outcomes: Sequence[Outcome], jobs: int) -> int:
+    """The exit code of DESIGN section 5, of outcomes and the number of jobs, of which some may not have been tried:
+    0 all done or skipped, 3 some failed; when all failed, their common code, or 4."""
     failures = [outcome.error.exit_code for outcome in outcomes if outcome.error]
     if not failures:
         return 0
-    if len(failures) < len(outcomes):
+    if len(failures) < jobs:
         return 3
     return failures[0] if len(set(failures)) == 1 else 4

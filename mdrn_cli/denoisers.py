@@ -44,11 +44,16 @@ class Denoiser:
     @property
     def label(self) -> str:
         """Its name, and how it comes to serve another level than its own."""
-        return self.name + ("" if self.trained == self.sigma else f" (trained at {self.trained:g}, stretched)")
+        return labelled(self.name, self.trained, self.sigma)
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
         return stretched(self.engine, self.trained, self.sigma)(image)
+
+
+def labelled(name: str, trained: float, sigma: float) -> str:
+    """A network's name, and what becomes of it at another noise level than its own."""
+    return name if trained == sigma else f"{name} (trained at {trained:g}, stretched)"
 
 
 class Denoisers:

@@ -59,7 +59,7 @@ def _copy_attributes(path: Path, descriptor: int) -> None:
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
     """Give an open file mode, owner and group of `path`, where there is one and the user may."""
-    if not hasattr(os, "fchmod"):
+    if not hasattr(os, "fchown"):  # Windows, which has fchmod from Python 3.13 on
         return
     with suppress(OSError):  # among them, that there is no such file
         about = path.stat()

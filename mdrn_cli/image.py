@@ -51,6 +51,8 @@ _STARTS = {
 }
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
+_BLOCK = 1 << 20
+"""Bytes read from a pipe at once."""
 _BITS_PER_SAMPLE = 258
 """A tag of TIFF."""
 _STRIP = 256
@@ -187,10 +189,12 @@ def read_content(stream: IO[bytes], name: str) -> bytes:
     start = stream.read(16)
     if not kind_of(start):
         raise InputError(f"{name} is not an image that can be read")
-    content = start + stream.read(LARGEST_CONTENT)
-    if len(content) > LARGEST_CONTENT:
-        raise InputError(f"{name} is larger than {LARGEST_CONTENT} bytes")
-    return content
+    content = bytearray(start)
+    while block := stream.read(_BLOCK):  # to read all that there may be would take that much memory first
+        content += block
+        if len(content) > LARGEST_CONTENT:
+            raise InputError(f"{name} is larger than {LARGEST_CONTENT} bytes")
+    return bytes(content)
 
 
 def open_file(path: Path) -> IO[bytes]:

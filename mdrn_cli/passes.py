@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.coarse import without_coarse_noise
-from mdrn_cli.denoisers import Denoisers
+from mdrn_cli.denoisers import Denoisers, labelled
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
@@ -28,8 +28,9 @@ OVERLAP = 64
 """Pixels shared by neighbouring tiles. Measured in tests/test_tiling.py: enough for tiled and whole results to
 agree within 1/255."""
 
-PICTURES = 3
-"""Pictures in memory at once: one as read, the same restored, and another being read or written."""
+ALONE, OVERLAPPING = 3, 5
+"""Pictures in memory at once: one as read, the same restored, and its file; beside them the next one being read and
+the one before being written."""
 
 LARGE_PICTURE = 2**26
 """Bytes from which on a picture being written should not have the features of the last tile beside it;
@@ -60,6 +61,17 @@ class Pass:
     precision: str
     tile: int
     tiles: int
+
+    @property
+    def label(self) -> str:
+        """The network's name, and how it came to serve another level than its own."""
+        return labelled(self.model, self.trained_sigma, self.sigma)
+
+
+def has_room(picture: Picture, memory: int) -> bool:
+    """Whether others may be read and written while a picture is restored, of the bytes that the process may use. A tile
+    is chosen as if they were, so that it is the same for a picture alone."""
+    return OVERLAPPING * picture.channels.nbytes <= memory / 2
 
 
 class Passes:
@@ -136,7 +148,8 @@ class Passes:
         """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
         if self.tile is not None:
             return self.tile
-        memory = engine.tile_memory(self.memory, PICTURES * self.picture.channels.nbytes + beside)
+        pictures = OVERLAPPING if has_room(self.picture, self.memory) else ALONE
+        memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
     def without_coarse_noise(
@@ -161,6 +174,10 @@ class Passes:
             return restored
 
         channels, found = without_coarse_noise(channels, denoise, channels is not self.picture.channels, levels)
+        left += [
+            f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
+            for level in filter(None, levels[len(found) :])
+        ]
         return channels, tuple(done.pop(0) if sigma else None for sigma in found), tuple(left)
 
 

@@ -126,14 +126,15 @@ class Restorer:
 
     Args:
         options: how.
+        denoisers: the networks, those of the options' model, device, precision and manifests; by default loaded anew.
 
     Raises:
         UsageError, WeightsError: see `Denoisers`.
     """
 
-    def __init__(self, options: DenoiseOptions) -> None:
+    def __init__(self, options: DenoiseOptions, denoisers: Denoisers | None = None) -> None:
         self.options = options
-        self._denoisers = Denoisers(options.model, options.device, options.precision, options.manifests)
+        self._denoisers = denoisers or Denoisers(options.model, options.device, options.precision, options.manifests)
 
     @property
     def loading(self) -> float:

@@ -10,6 +10,7 @@ from conftest import run_mdrn
 from PIL import Image
 
 import mdrn_cli
+from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
 from mdrn_cli.noise import add_noise
 
@@ -99,3 +100,17 @@ def test_levels_of_coarse_noise_can_be_given(photo):
     assert not np.array_equal(mdrn_cli.denoise(gray, 10, coarse_sigma=[20]), plainly)
     with pytest.raises(UsageError, match="coarse_sigma"):
         mdrn_cli.denoise(gray, 10, coarse_sigma="much")
+
+
+def test_networks_are_loaded_once_whatever_else_is_asked_for(noisy, tiny_weights, monkeypatch):
+    loads = []
+    load = Denoisers._load
+    monkeypatch.setattr(Denoisers, "_load", lambda *args: (loads.append(args), load(*args))[1])
+    for options in ({"sigma": 30}, {"sigma": 20}, {"sigma": 20, "strength": 0.5}, {"sigma": 20, "coarse_sigma": 10}):
+        mdrn_cli.denoise(noisy, model=str(tiny_weights("color")), **options)
+    assert len(loads) == 1
+
+
+def test_one_level_of_coarse_noise_may_be_a_number(noisy, tiny_weights):
+    one, several = (mdrn_cli.denoise(noisy, 30, str(tiny_weights("color")), coarse_sigma=c) for c in (10, [10.0]))
+    assert np.array_equal(one, several)

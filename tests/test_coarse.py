@@ -10,6 +10,7 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise, estimate_coarse_sigma
+from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.pixels import from_unit
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -137,6 +138,13 @@ def test_none_is_sought_where_none_is_wanted(levels, photo):
     assert facts.coarse == (None,) * len(levels)
 
 
+def test_a_level_that_is_given_and_not_served_is_told(photo):
+    picture = picture_of(photo[:100, :100], has_alpha=False)
+    restored, facts = Restorer(DenoiseOptions(5.0, coarse=(10.0, 0.0)))(picture)
+    assert restored.warnings == ("the picture is too small for noise of 10 of coarse grain to be removed",)
+    assert facts.coarse == ()
+
+
 @pytest.mark.parametrize("levels", [(5.0, 5.0, 5.0), (0.5,), (float("nan"),), (101.0,)])
 def test_levels_that_make_no_sense_are_a_usage_error(levels):
     with pytest.raises(UsageError):
@@ -167,7 +175,7 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
     whole = noisy.channels.nbytes
 
     def tile_memory(_engine, limit, pictures):
-        return limit - (pictures - 3 * whole) * 1e9
+        return limit - (pictures - OVERLAPPING * whole) * 1e9
 
     monkeypatch.setattr("mdrn_cli.engine.Engine.tile_memory", tile_memory)
     restored, facts = Restorer(DenoiseOptions())(noisy)

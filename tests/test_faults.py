@@ -134,6 +134,15 @@ def test_partial_files_of_two_writers_never_meet(tmp_path, monkeypatch):
     assert long.read_bytes() == b"three"
 
 
+def test_files_are_replaced_where_there_are_no_owners(tmp_path, monkeypatch):
+    """As on Windows, whose Python has had fchmod since 3.13, but neither fchown nor geteuid."""
+    for name in ("fchown", "geteuid", "getegid"):
+        monkeypatch.delattr(os, name)
+    for data in (b"one", b"two"):
+        write_atomically(tmp_path / "x.png", data)
+    assert (tmp_path / "x.png").read_bytes() == b"two"
+
+
 def test_a_training_run_killed_again_and_again_ends_with_the_same_weights(tmp_path, photo_folder, logs, full_size):
     kills, rng = 30 if full_size else 2, random.Random(1)
     options = ["--data", photo_folder, "--blocks", 1, "--iterations", 60, "--batch-size", 1, "--patch-size", 16]

@@ -344,6 +344,16 @@ def test_an_endless_pipe_ends(tmp_path, monkeypatch):
         assert len(image.read_content(file, "a.png")) == 1000
 
 
+def test_a_pipe_is_not_given_more_memory_than_it_fills():
+    class Pipe(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            assert 0 < size <= 1 << 20
+            return super().read(size)
+
+    content = b"BM" + bytes(3 << 20)
+    assert image.read_content(Pipe(content), "the input") == content
+
+
 def test_a_process_fed_without_end_stops(tiny_weights):
     arguments = ["denoise", "-", "-o", "-", "-f", "png", "--sigma", "50", "--model", str(tiny_weights("color"))]
     with Path("/dev/zero").open("rb") as zeros:

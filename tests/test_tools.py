@@ -71,6 +71,11 @@ def test_compare_measures_and_draws(noisy, tmp_path):
     with Image.open(sheet) as image:
         assert image.width > 2 * 512
         assert image.height > 512
+    for path, corner in ((noisy, (0, 0, 8, 8)), (clean, (1, 1, 9, 9))):
+        Image.open(path).crop(corner).save(path.with_name(f"small-{path.name}"))
+    small = run_mdrn("compare", noisy.with_name(f"small-{noisy.name}"), clean.with_name(f"small-{clean.name}"))
+    assert small.returncode == 0, small.stderr
+    assert "dB against" in small.stdout  # SSIM needs 11 pixels
     again = run_mdrn("compare", noisy, clean, "-o", sheet)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     equal = run_mdrn("compare", clean, clean.with_name("noisy.png"), "--reference", noisy)

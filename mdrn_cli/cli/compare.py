@@ -53,8 +53,7 @@ def compare(
         typer.echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
     else:
         for row in rows:
-            shown = "equal" if row["psnr"] is None else f"PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.4f}"
-            typer.echo(printable(f"{row['file']}: {shown} against {truth}"))
+            typer.echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
     if output:
         write_sheet(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
 
@@ -68,6 +67,13 @@ def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[st
         "psnr": round(psnr, 4) if math.isfinite(psnr) else None,  # JSON has no infinity
         "ssim": round(ssim, 6) if math.isfinite(ssim) else None,
     }
+
+
+def _shown(row: dict[str, Any]) -> str:
+    if row["psnr"] is None:
+        return "equal"
+    ssim = "" if row["ssim"] is None else f", SSIM {row['ssim']:.4f}"  # too small for its window
+    return f"PSNR {row['psnr']:.2f} dB{ssim}"
 
 
 def refuse_sheet(path: Path, overwrite: bool) -> None:

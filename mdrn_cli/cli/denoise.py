@@ -332,7 +332,7 @@ def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
 
     if jobs == 1 and outcomes[0].error:
         raise outcomes[0].error
-    return exit_code(outcomes)
+    return exit_code(outcomes, jobs)
 
 
 def _bar() -> Progress:

@@ -87,16 +87,11 @@ def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> 
         sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
         how += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
     about = [f"{done.width}x{done.height} {done.mode} {done.bit_depth} bits", f"sigma {done.sigma:.3g} {how}"]
-    about += dict.fromkeys(map(_named, done.passes))
+    about += dict.fromkeys(one.label for one in done.passes)
     about += [f"{one.device} {one.precision}" for one in done.passes[:1]]
     _print(printable(f"{target}: {', '.join(about)}, {seconds:.1f} s"))
     for warning in warnings:
         print_warning(f"{target}: {warning}")
-
-
-def _named(done: Pass) -> str:
-    """A network, and how it came to serve another level than its own."""
-    return done.model + ("" if done.trained_sigma == done.sigma else f" (trained at {done.trained_sigma:g}, stretched)")
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
