@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mdrn_cli.bench import Result, measure
+from mdrn_cli.bench import Result, measure, tile_by_memory
 from mdrn_cli.cache import cache_root
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
@@ -254,7 +254,8 @@ def _spot_checks(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 def _measured(checkpoint: Checkpoint, dataset: Dataset, on_set: Callable[[str], None] | None) -> Result:
     if on_set:
         on_set(dataset.name)
-    return measure(dataset, checkpoint.sigma, "", Engine(checkpoint))
+    engine = Engine(checkpoint)
+    return measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
 
 
 def _training(trained: Checkpoint, environment: Mapping[str, Any], checks: Mapping[str, float]) -> dict[str, Any]:

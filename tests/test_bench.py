@@ -11,8 +11,9 @@ from conftest import run_mdrn, set_of
 from PIL import Image
 from typer.testing import CliRunner
 
+from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
-from mdrn_cli.bench import measure
+from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
 from mdrn_cli.cli import app
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, UsageError
@@ -166,6 +167,53 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
     clash = run_mdrn(*arguments, "--overwrite")
     assert (clash.returncode, "2 results" in clash.stderr) == (2, True)
+
+
+class Room:
+    """What a network of 64 features tells of its memory, on a CPU."""
+
+    def __init__(self, bytes_per_pixel):
+        self.bytes_per_pixel = bytes_per_pixel
+
+    def tile_memory(self, limit, pictures):
+        return limit - 300e6 - pictures
+
+
+@pytest.mark.parametrize("bytes_per_pixel", [5632, 2816])  # float32, bfloat16
+def test_images_are_taken_whole_where_memory_allows(monkeypatch, bytes_per_pixel):
+    def side(memory, height, width):
+        monkeypatch.setattr(pipeline, "half_of_memory", lambda: memory)
+        return tile_by_memory(Room(bytes_per_pixel))(np.empty((3, height, width), np.float32))
+
+    for memory in (0, 2e9, 64e9):
+        assert side(memory, 512, 768) == side(memory, 768, 512) == 0
+    assert side(8e9, 800, 1200) == 0
+    assert side(8e9, 3000, 4000) == 1024
+    small = side(1e9, 3000, 4000)
+    assert small % 8 == 0
+    assert 512 <= small <= math.isqrt(PUBLIC_PIXELS)
+
+
+def test_large_images_are_measured_in_tiles(sets, tiny_weights, monkeypatch):
+    tiles = []
+
+    def denoise(noisy, _function, tile, _ensemble):
+        tiles.append(tile)
+        return noisy
+
+    monkeypatch.setattr(pipeline, "denoise_pixels", denoise)
+    monkeypatch.setattr(pipeline, "half_of_memory", lambda: 0.0)
+    arguments = ["Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights()]
+    bench(*arguments)
+    assert tiles == [0, 0]
+    monkeypatch.setattr(pipeline, "PUBLIC_PIXELS", 136 * 136)
+    Image.new("L", (160, 120)).save(sets / "Set12" / "0.png")
+    for option, expected in (("auto", 136), (0, 0), (128, 128)):
+        tiles.clear()
+        bench(*arguments, "--tile", option)
+        assert tiles[0] == expected
+    done = CliRunner().invoke(app, ["bench", *map(str, arguments), "--tile", "some"])
+    assert "neither auto nor" in done.exception.message
 
 
 def test_errors(sets, tiny_weights):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
+from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import UsageError
@@ -41,7 +41,10 @@ def bench(
     ensemble: Ensemble = False,
     data: Data = None,
     color: Annotated[str | None, typer.Option(help="gray or color; the set's own by default.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile in pixels; 0: whole images.")] = 0,
+    tile: Annotated[
+        str,
+        typer.Option(metavar="auto|PIXELS", help="Side of a tile; 0: whole images; auto: whole where memory allows."),
+    ] = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the restored images as PNG.")] = None,
@@ -72,10 +75,11 @@ def bench(
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
+    side = parse_tile(tile)
     if speed:
         if dataset or as_csv:
             raise UsageError("--speed measures neither images nor in CSV", "mdrn bench --speed --json")
-        bench_speed(tile or SPEED_TILE, megapixels, device, as_json, as_markdown)
+        bench_speed(side or SPEED_TILE, megapixels, device, as_json, as_markdown)
         return
     if dataset is None:
         raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
@@ -85,7 +89,7 @@ def bench(
     opened = _open(dataset, data, color)
     levels = _levels(opened, sigma)
     targets = _targets(opened, levels, save, overwrite) if save else {}
-    _show(_measure(opened, levels, denoisers, ensemble, tile, targets), as_json, as_csv, as_markdown)
+    _show(_measure(opened, levels, denoisers, ensemble, side, targets), as_json, as_csv, as_markdown)
 
 
 def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
@@ -146,10 +150,10 @@ def _measure(
     levels: Sequence[float],
     denoisers: Denoisers,
     ensemble: bool,
-    tile: int,
+    tile: int | None,
     targets: Mapping[tuple[float, Path], Path],
 ) -> list[Result]:
-    from mdrn_cli.bench import measure
+    from mdrn_cli.bench import measure, tile_by_memory
 
     results: list[Result] = []
     with progress_bar("images") as bar:
@@ -162,7 +166,8 @@ def _measure(
                 if targets:
                     _save(targets[value, file], restored)
 
-            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tile, on_image))
+            tiles = tile_by_memory(denoiser.engine) if tile is None else tile
+            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image))
     return results
 
 
