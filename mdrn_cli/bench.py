@@ -114,6 +114,16 @@ def tile_by_memory(engine: Engine) -> ChooseTile:
     return choose
 
 
+def check_images(dataset: Dataset) -> None:
+    """Read every image once, which is nothing beside measuring, so that a bad one is told of before that.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    for file in dataset.files:
+        read_uint8(file, dataset.color)
+
+
 def measure(
     dataset: Dataset,
     sigma: float,

@@ -16,7 +16,7 @@ from mdrn_cli import datasets
 from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
 from mdrn_cli.cli import app
 from mdrn_cli.datasets import open_dataset, published_psnr
-from mdrn_cli.errors import FetchError, InputError, UsageError
+from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 
@@ -229,6 +229,35 @@ def test_errors(sets, tiny_weights):
     bad = run_mdrn("bench", "Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights())
     assert bad.returncode == 4
     assert "2.png" in bad.stderr
+
+
+def test_a_damaged_image_is_told_of_before_anything_is_measured(sets, photo, tiny_weights, monkeypatch):
+    Image.fromarray(photo).save(sets / "Set12" / "9.jpg")
+    whole = (sets / "Set12" / "9.jpg").read_bytes()
+    (sets / "Set12" / "9.jpg").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(pipeline, "measure", lambda *_: pytest.fail("measured"))
+    done = CliRunner().invoke(app, ["bench", "Set12", "--data", str(sets), "--model", str(tiny_weights())])
+    assert isinstance(done.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("end", "form"),
+    [(KeyboardInterrupt(), "--json"), (MdrnError("no more"), "--csv"), (MdrnError("no more"), "--markdown")],
+)
+def test_what_was_measured_is_shown_when_a_run_ends_early(sets, tiny_weights, monkeypatch, end, form):
+    def last(dataset, sigma, *rest):
+        if sigma == 50:
+            raise end
+        return measure(dataset, sigma, *rest)
+
+    monkeypatch.setattr(pipeline, "measure", last)
+    done = CliRunner().invoke(app, ["bench", "Set12", "--data", str(sets), "--model", str(tiny_weights()), form])
+    assert done.exit_code
+    assert "2 of 3 noise levels were measured" in done.stderr
+    if form == "--json":
+        assert [result["sigma"] for result in json.loads(done.stdout)["results"]] == [15.0, 25.0]
+    else:
+        assert len(done.stdout.splitlines()) == (4 if form == "--markdown" else 3)
 
 
 def test_default_levels_are_the_paper_s_and_a_stretched_network_is_named_so(sets, tiny_weights):

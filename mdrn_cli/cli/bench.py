@@ -17,7 +17,7 @@ from rich.table import Table
 from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_bar, stdout
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.speed import bench_speed
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import exists
 
 if TYPE_CHECKING:
@@ -89,7 +89,15 @@ def bench(
     opened = _open(dataset, data, color)
     levels = _levels(opened, sigma)
     targets = _targets(opened, levels, save, overwrite) if save else {}
-    _show(_measure(opened, levels, denoisers, ensemble, side, targets), as_json, as_csv, as_markdown)
+    results: list[Result] = []
+    try:
+        _measure(opened, levels, denoisers, ensemble, side, targets, results)
+    except (KeyboardInterrupt, MdrnError):
+        if results:  # a run that cannot go on has measured something, too
+            _show(results, as_json, as_csv, as_markdown)
+            print_warning(f"{len(results)} of {len(levels)} noise levels were measured")
+        raise
+    _show(results, as_json, as_csv, as_markdown)
 
 
 def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
@@ -152,10 +160,12 @@ def _measure(
     ensemble: bool,
     tile: int | None,
     targets: Mapping[tuple[float, Path], Path],
-) -> list[Result]:
-    from mdrn_cli.bench import measure, tile_by_memory
+    results: list[Result],
+) -> None:
+    """Measure at each noise level, each result kept as it is finished."""
+    from mdrn_cli.bench import check_images, measure, tile_by_memory
 
-    results: list[Result] = []
+    check_images(opened)
     with progress_bar("images") as bar:
         for value in levels:
             denoiser = denoisers.find(opened.color, value)
@@ -168,7 +178,6 @@ def _measure(
 
             tiles = tile_by_memory(denoiser.engine) if tile is None else tile
             results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image))
-    return results
 
 
 def _save(path: Path, restored: Any) -> None:
