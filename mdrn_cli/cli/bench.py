@@ -15,7 +15,7 @@ import typer
 from rich.table import Table
 
 from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_bar, stdout
-from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import exists
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
+OF_SPEED = {"speed", "tile", "megapixels", "device", "as_json", "as_markdown", "_offline"}
+"""Parameters that mean something to --speed."""
 SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
 
 
 def bench(
+    ctx: typer.Context,
     dataset: Annotated[
         str | None, typer.Argument(metavar="SET_OR_FOLDER", help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.")
     ] = None,
@@ -77,10 +80,11 @@ def bench(
         raise UsageError("--json, --csv and --markdown exclude one another")
     side = parse_tile(tile)
     if speed:
-        if dataset or as_csv:
-            raise UsageError("--speed measures neither images nor in CSV", "mdrn bench --speed --json")
+        _refuse_idle(ctx)
         bench_speed(side or SPEED_TILE, megapixels, device, as_json, as_markdown)
         return
+    if "megapixels" in options_given(ctx):
+        raise UsageError("--megapixels goes with --speed", "mdrn bench --speed --megapixels 24")
     if dataset is None:
         raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
     if color not in (None, "gray", "color"):
@@ -98,6 +102,14 @@ def bench(
             print_warning(f"{len(results)} of {len(levels)} noise levels were measured")
         raise
     _show(results, as_json, as_csv, as_markdown)
+
+
+def _refuse_idle(ctx: typer.Context) -> None:
+    """Refuse what would do nothing with --speed; settings of the environment are for all commands."""
+    idle = options_given(ctx, environment=False) - OF_SPEED
+    names = [parameter.opts[0] for parameter in ctx.command.params if parameter.name in idle]
+    if names:
+        raise UsageError(f"--speed goes without {', '.join(names)}", "mdrn bench --speed --json")
 
 
 def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
