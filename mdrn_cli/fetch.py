@@ -123,16 +123,21 @@ def download(
 
 
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
+    resumed = is_remote(source) and _size(part) > 0
     if not is_remote(source):
         _copy(_path_of(source), part, expected, on_bytes)
     elif is_offline():
         raise _GiveUpError("offline")
     else:
         _download_with_retries(source, part, expected, on_bytes, stopped)
-    if sha256_of(part) != expected.sha256:
-        on_bytes(-part.stat().st_size)
-        part.unlink()
+    if sha256_of(part) == expected.sha256:
+        return
+    on_bytes(-part.stat().st_size)
+    part.unlink()
+    if not resumed:
         raise _GiveUpError("the content has another SHA-256 than it should")
+    # The wrong bytes may be those that were here before. Now there are none.
+    _from_source(source, part, expected, on_bytes, stopped)
 
 
 def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
@@ -140,6 +145,7 @@ def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None
         raise _GiveUpError("no such file")
     if path.stat().st_size != expected.bytes:
         raise _GiveUpError(f"has {path.stat().st_size} bytes, not {expected.bytes}")
+    on_bytes(-_size(part))
     shutil.copyfile(path, part)
     on_bytes(expected.bytes)
 
@@ -167,6 +173,7 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
 
     have = _size(part)
     if have > size:
+        on_bytes(-have)
         part.unlink()
         have = 0
     if have == size:

@@ -88,6 +88,25 @@ def test_a_dropped_download_goes_on_where_it_stopped(site, cache):
     assert 0 < int(ranges[1].removeprefix("bytes=").rstrip("-")) <= 100_000
 
 
+@pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 1])
+def test_a_part_that_is_wrong_costs_no_source(site, cache, length):
+    item, seen = item_at(f"{site.base}/a.bin"), []
+    part = cache.path(item).with_name("a.bin.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * length)
+    assert cache.fetch(item, seen.append).read_bytes() == CONTENT
+    assert site.requests[-1][1] is None
+    assert sum(seen) == len(CONTENT)
+    site.faults["/a.bin"] = ["corrupt"] * 9
+    site.requests.clear()
+    cache.remove(item)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * 1000)
+    with pytest.raises(FetchError, match="SHA-256"):
+        cache.fetch(item)
+    assert len(site.requests) == 2
+
+
 def test_a_server_that_ignores_ranges_is_read_from_the_start(site, cache):
     site.faults["/a.bin"] = ["drop:100000", "ignore-range"]
     seen = []
