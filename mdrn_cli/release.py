@@ -33,6 +33,7 @@ from mdrn_cli.runfolder import BEST_FILE, LAST_FILE, load_environment
 from mdrn_cli.weights import BUNDLED
 
 LICENCE = "MIT"
+FAMILY_FEATURES = 64
 HALF_TOLERANCE_DB = 0.002
 # Kept from the run's record; the rest (paths, intervals) says nothing about the weights.
 TRAINING_KEYS = (
@@ -105,10 +106,14 @@ def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
 
 
 def _family(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    if config.features != FAMILY_FEATURES:
+        raise UsageError(f"no family has {config.features} features", f"bundled networks have {FAMILY_FEATURES}")
     for family, blocks in FAMILY_BLOCKS.items():
-        if checkpoint.config.blocks == blocks and checkpoint.config.features == 64:
+        if config.blocks == blocks:
             return family
-    raise UsageError(f"no family has {checkpoint.config.blocks} blocks", "bundled networks have 2 or 8")
+    there_are = " or ".join(map(str, sorted(FAMILY_BLOCKS.values())))
+    raise UsageError(f"no family has {config.blocks} blocks", f"bundled networks have {there_are}")
 
 
 def _name(checkpoint: Checkpoint, distilled: str | None, asked: str | None, own: bool) -> str:

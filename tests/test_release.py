@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import run_mdrn, set_of, tiny_checkpoint
+from conftest import run_mdrn, set_of
 from PIL import Image
 
 from mdrn_cli import bench, datasets, release
@@ -182,9 +182,11 @@ def test_what_float16_would_harm_is_not_bundled(room, pictures, monkeypatch):
 
 
 def test_a_network_of_no_family_is_refused(room, pictures):
-    save_checkpoint(room / "tiny.safetensors", tiny_checkpoint(), torch.float32)
-    with pytest.raises(UsageError, match="no family"):
-        release.pack(room / "tiny.safetensors", [], str(pictures))
+    for config, problem in ((MDRNConfig("gray", 8, 32), "32 features"), (MDRNConfig("gray", 3), "3 blocks")):
+        checkpoint = Checkpoint(config, 50.0, MDRN(config).state_dict())
+        save_checkpoint(room / "tiny.safetensors", checkpoint, torch.float32)
+        with pytest.raises(UsageError, match=f"no family has {problem}"):
+            release.pack(room / "tiny.safetensors", [], str(pictures))
 
 
 TAUGHT = {"mode": "hmds", "teacher": "/lab/run25/best.safetensors", "teacher_sigma": 25.0, "weight": 0.2}
