@@ -136,10 +136,11 @@ def export(
 @app.command()
 def rm(
     names: Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove every checkpoint from the cache.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
 ) -> None:
-    """Remove checkpoints from the cache (never bundled ones) and say how much that freed."""
+    """Remove checkpoints from the cache (never bundled ones) and say how much that freed; `mdrn cache clear` takes
+    whatever there is."""
     from mdrn_cli.cache import Cache
     from mdrn_cli.weights import item_of
 
