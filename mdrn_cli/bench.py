@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +16,23 @@ from mdrn_cli.datasets import Dataset, published_psnr
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, ssim, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
-from mdrn_cli.passes import denoise_pixels
+from mdrn_cli.passes import OVERLAP, denoise_pixels
+from mdrn_cli.photographs import half_of_memory
+from mdrn_cli.tiling import largest_tile
+
+if TYPE_CHECKING:
+    from mdrn_cli.engine import Engine
 
 PROTOCOL = (
     "AWGN from numpy.random.RandomState(0) anew for each image, float32, not clipped; output clipped and rounded "
     "to uint8; PSNR over all pixels and channels; mean over images"
 )
+
+PUBLIC_PIXELS = 768 * 512
+"""Of the largest images that figures are published of: taken whole on every machine, so that these are the same."""
+
+ChooseTile = Callable[[NDArray[np.float32]], int]
+"""Side of the tiles, 0 for none, in which an image (C, H, W) is done."""
 
 OnImage = Callable[[Path, NDArray[np.uint8]], None]
 """Called with an image's file and its restored version, uint8 (H, W, C)."""
@@ -88,13 +100,37 @@ class Result:
         return None if published is None else self.mean("psnr") - published
 
 
+def tile_by_memory(engine: Engine) -> ChooseTile:
+    """Images taken whole, as the field does, where a network has room for them: in half of this machine's memory,
+    on CUDA in what is free there. Else the largest tiles that it has room for."""
+
+    def choose(image: NDArray[np.float32]) -> int:
+        _, height, width = image.shape
+        memory = engine.tile_memory(int(half_of_memory()), 2 * image.nbytes)  # noisy and restored
+        memory = max(memory, PUBLIC_PIXELS * engine.bytes_per_pixel)
+        whole = height * width * engine.bytes_per_pixel <= memory
+        return 0 if whole else largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
+
+    return choose
+
+
+def check_images(dataset: Dataset) -> None:
+    """Read every image once, which is nothing beside measuring, so that a bad one is told of before that.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    for file in dataset.files:
+        read_uint8(file, dataset.color)
+
+
 def measure(
     dataset: Dataset,
     sigma: float,
     model: str,
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ensemble: bool = False,
-    tile: int = 0,
+    tile: int | ChooseTile = 0,
     on_image: OnImage | None = None,
 ) -> Result:
     """Measure one denoiser at one noise level.
@@ -105,7 +141,7 @@ def measure(
         model: its name, for the result.
         function: an Engine, or any callable on float32 (C, H, W) in [0, 1].
         ensemble: average over eight orientations.
-        tile: side of a tile, 0 for whole images.
+        tile: side of a tile, 0 for whole images; or what chooses it for each image, such as `tile_by_memory`.
         on_image: called after each image.
 
     Raises:
@@ -127,14 +163,14 @@ def measure_image(
     sigma: float,
     function: Callable[[NDArray[np.float32]], NDArray[np.float32]],
     ensemble: bool,
-    tile: int,
+    tile: int | ChooseTile,
 ) -> tuple[ImageRow, NDArray[np.uint8]]:
     """One row of `measure`, and the restored image, uint8 (H, W, C)."""
     image = read_uint8(file, dataset.color)
     # An image without truth is its own noisy version.
     noisy = add_noise(image, sigma if dataset.clean else 0.0)
     began = time.perf_counter()
-    output = denoise_pixels(noisy, function, tile, ensemble)
+    output = denoise_pixels(noisy, function, tile if isinstance(tile, int) else tile(noisy), ensemble)
     seconds = time.perf_counter() - began
     restored = to_uint8(output)
     row = ImageRow(

@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -74,10 +74,6 @@ def is_intact(path: Path, item: Item) -> bool:
         return False
 
 
-class _StoppedError(Exception):
-    """Ends a download in another thread."""
-
-
 class Cache:
     """Files under `root/files/SHA256/NAME`, beside each an `about.json` with its licence and source.
 
@@ -106,11 +102,12 @@ class Cache:
         present = tuple((item, path) for item, path in found if path is not None)
         return Plan(present, tuple(item for item, path in found if path is None))
 
-    def fetch(self, item: Item, on_bytes: OnBytes | None = None) -> Path:
+    def fetch(self, item: Item, on_bytes: OnBytes | None = None, stopped: threading.Event | None = None) -> Path:
         """Bring one item unless it is here; an interrupted fetch leaves a part that the next goes on from.
 
         Raises:
             FetchError: no source has it, or the cache cannot be written.
+            StoppedError: `stopped` has been set meanwhile, see `download`.
         """
         found = self.find(item)
         if found:
@@ -123,7 +120,7 @@ class Cache:
             if on_bytes and part.is_file():
                 on_bytes(part.stat().st_size)
             try:
-                download(item.sources, part, Expected(item.bytes, item.sha256), on_bytes)
+                download(item.sources, part, Expected(item.bytes, item.sha256), on_bytes, stopped)
             except FetchError as error:
                 raise FetchError(f"cannot fetch {item.name}: {error.message}", error.hint) from error
             self._keep(item, part)
@@ -133,20 +130,14 @@ class Cache:
         """Bring several items, a few at a time; the result is in their order.
 
         Raises:
-            FetchError: for the first item that cannot be had.
+            FetchError: for the first item that cannot be had; the others are not waited for.
         """
         stopped = threading.Event()
-
-        def watched(count: int) -> None:
-            if stopped.is_set():
-                raise _StoppedError
-            if on_bytes:
-                on_bytes(count)
-
         with ThreadPoolExecutor(PARALLEL) as pool:
-            futures = [pool.submit(self.fetch, item, watched) for item in items]
+            futures = [pool.submit(self.fetch, item, on_bytes, stopped) for item in items]
             try:
-                return [future.result() for future in futures]
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+                return [future.result() for future in futures if future in done]
             except BaseException:
                 # Ctrl-C or a failure: what is under way leaves its part behind, to be gone on from.
                 stopped.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import quote
 from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError, InputError, UsageError
 from mdrn_cli.fetch import OnBytes, is_offline
-from mdrn_cli.files import sha256_of
+from mdrn_cli.files import exists, is_folder, sha256_of
 from mdrn_cli.image import find_images
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -162,7 +163,7 @@ def _dataset(known: BenchmarkSet, found: Found, color: str | None) -> Dataset:
 def _open_folder(name: str, color: str | None) -> Dataset:
     """A folder of images; one that holds those of a set and no others is that set, whatever its name."""
     folder = Path(name)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(benchmark_sets())}")
     images = tuple(find_images(folder))
     if not images:
@@ -183,17 +184,17 @@ def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:
         UsageError: there is no such folder as `data` or `MDRN_DATA`.
     """
     root = data or (Path(os.environ["MDRN_DATA"]) if os.environ.get("MDRN_DATA") else None)
-    if root is not None and not root.is_dir():
+    if root is not None and not is_folder(root):
         raise UsageError(f"no folder {root}", "--data or MDRN_DATA names the folder that holds the sets")
     folders = tuple(_folders(root)) if root else ()
     for folder in folders:
-        if files := _match(known, [path for path in folder.iterdir() if path.is_file()]):
+        if files := _match(known, _files(folder)):
             return Found("on disk", files, folder=folder)
     plan = Cache().plan(known.items)
     if not plan.missing:
         return Found("cached", tuple(path for _, path in plan.present))
     for folder in folders:
-        if folder.name.lower() == known.name.lower() and (images := find_images(folder)):
+        if folder.name.lower() == known.name.lower() and (images := find_images(folder, on_unreadable=_pass_over)):
             return Found("on disk, other files", tuple(images), plan.missing, folder)
     return Found("partly cached" if plan.present else "missing", (), plan.missing)
 
@@ -202,18 +203,34 @@ def _folders(root: Path) -> Iterator[Path]:
     """`root` and the folders one and two levels below it."""
     yield root
     for depth in ("*", "*/*"):
-        yield from sorted(path for path in root.glob(depth) if path.is_dir())
+        yield from sorted(path for path in root.glob(depth) if is_folder(path))
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files of a folder; none of one that may not be listed, such as lost+found."""
+    with suppress(OSError):
+        return [path for path in folder.iterdir() if exists(path) and path.is_file()]
+    return []
+
+
+def _pass_over(_error: OSError) -> None:
+    pass
 
 
 def _match(known: BenchmarkSet, paths: Iterable[Path]) -> tuple[Path, ...] | None:
-    """The set's files among others, whatever their names, or None unless all are there."""
+    """The set's files among others, whatever their names, or None unless all are there. What cannot be read, such as a
+    link to nothing, is none of them."""
     by_size: dict[int, list[Path]] = {}
     for path in paths:
-        by_size.setdefault(path.stat().st_size, []).append(path)
+        with suppress(OSError):
+            by_size.setdefault(path.stat().st_size, []).append(path)
     # Sizes first: they rule out most folders without reading a byte.
     if any(item.bytes not in by_size for item in known.items):
         return None
-    by_hash = {sha256_of(path): path for size in {i.bytes for i in known.items} for path in by_size[size]}
+    by_hash: dict[str, Path] = {}
+    for path in (path for size in {item.bytes for item in known.items} for path in by_size[size]):
+        with suppress(OSError):
+            by_hash[sha256_of(path)] = path
     if any(item.sha256 not in by_hash for item in known.items):
         return None
     return tuple(by_hash[item.sha256] for item in known.items)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,10 @@ class Expected:
     sha256: str
 
 
+class StoppedError(Exception):
+    """A download has been asked to stop; what has come of it is there to be gone on from."""
+
+
 class _GiveUpError(Exception):
     """This source will not do; the next may."""
 
@@ -72,7 +76,13 @@ def _path_of(source: str) -> Path:
     return Path(source if path == source else unquote(path))
 
 
-def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: OnBytes | None = None) -> None:
+def download(
+    sources: Sequence[str],
+    part: Path,
+    expected: Expected,
+    on_bytes: OnBytes | None = None,
+    stopped: threading.Event | None = None,
+) -> None:
     """Bring a file into `part` from the first source that has it, going on from what `part` holds already.
 
     On return `part` has the right size and hash. A dropped connection leaves it to be resumed; content that
@@ -83,14 +93,24 @@ def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: O
         part: the file to write; its folder exists.
         expected: what the content must be.
         on_bytes: told of progress.
+        stopped: set by another thread, ends this at the next bytes, the next try, or in a pause between two.
 
     Raises:
         FetchError: no source had it; the message says why for each.
+        StoppedError: see `stopped`.
     """
+    stop = stopped or threading.Event()
+
+    def watched(count: int) -> None:
+        if stop.is_set():
+            raise StoppedError
+        if on_bytes:
+            on_bytes(count)
+
     reasons = []
     for source in sources:
         try:
-            _from_source(source, part, expected, on_bytes or (lambda _count: None))
+            _from_source(source, part, expected, watched, stop)
             return
         except _GiveUpError as error:
             reasons.append(f"{source}: {error}")
@@ -102,17 +122,22 @@ def download(sources: Sequence[str], part: Path, expected: Expected, on_bytes: O
     )
 
 
-def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
+def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
+    resumed = is_remote(source) and _size(part) > 0
     if not is_remote(source):
         _copy(_path_of(source), part, expected, on_bytes)
     elif is_offline():
         raise _GiveUpError("offline")
     else:
-        _download_with_retries(source, part, expected, on_bytes)
-    if sha256_of(part) != expected.sha256:
-        on_bytes(-part.stat().st_size)
-        part.unlink()
+        _download_with_retries(source, part, expected, on_bytes, stopped)
+    if sha256_of(part) == expected.sha256:
+        return
+    on_bytes(-part.stat().st_size)
+    part.unlink()
+    if not resumed:
         raise _GiveUpError("the content has another SHA-256 than it should")
+    # The wrong bytes may be those that were here before. Now there are none.
+    _from_source(source, part, expected, on_bytes, stopped)
 
 
 def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
@@ -120,13 +145,16 @@ def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None
         raise _GiveUpError("no such file")
     if path.stat().st_size != expected.bytes:
         raise _GiveUpError(f"has {path.stat().st_size} bytes, not {expected.bytes}")
+    on_bytes(-_size(part))
     shutil.copyfile(path, part)
     on_bytes(expected.bytes)
 
 
-def _download_with_retries(url: str, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
+def _download_with_retries(
+    url: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event
+) -> None:
     failures = 0
-    while True:
+    while not stopped.is_set():
         before = _size(part)
         try:
             _download_once(url, part, expected.bytes, on_bytes)
@@ -136,7 +164,8 @@ def _download_with_retries(url: str, part: Path, expected: Expected, on_bytes: O
             if failures > RETRIES:
                 raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error
             wait = error.wait if error.wait is not None else BACKOFF * 2 ** max(failures - 1, 0)
-            time.sleep(min(wait, LONGEST_WAIT))
+            stopped.wait(min(wait, LONGEST_WAIT))
+    raise StoppedError
 
 
 def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
@@ -144,6 +173,7 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
 
     have = _size(part)
     if have > size:
+        on_bytes(-have)
         part.unlink()
         have = 0
     if have == size:

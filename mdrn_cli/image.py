@@ -138,7 +138,7 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
         uint8 (H, W, C), C being 1 or 3.
 
     Raises:
-        InputError: the file is missing, no image, damaged, or of a depth that is not handled.
+        InputError: the file is missing, no image, damaged, or of a kind that is not handled.
     """
     pixels = _read_eight_bits(path, color)
     if pixels is None:
@@ -149,13 +149,16 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
 
 def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
     """An image as Pillow converts it; None where there are more bits, which it clips or cuts off, and of a TIFF that it
-    cannot open."""
+    cannot open or that is of a kind not handled, of which libvips tells."""
     try:
         with _opened(path) as file:
             bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
             if _is_deep(file) or file.mode == "F" or max(bits) > 8:
                 return None
-            return np.asarray(file.convert("L" if color == "gray" else "RGB"))
+            _check(file, str(path))
+            whole = _read_whole_jpeg(file, path)
+            decoded = file if whole is None else Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
+            return np.asarray(decoded.convert("L" if color == "gray" else "RGB"))
     except InputError:
         if not _starts_as_tiff(path):
             raise
@@ -243,11 +246,12 @@ def _read_tiff(source: Path | bytes) -> Picture:
 def _read_other(source: Path | bytes) -> Picture:
     with _opened(source) as file:
         warnings = _check(file, _name(source))
-        data, has_alpha = None, False
+        data: NDArray[Any] | None = None
+        has_alpha = False
         if _is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
-        elif file.format in ("JPEG", "MPO"):
-            data = read_jpeg(source, _name(source))
+        else:
+            data = _read_whole_jpeg(file, source)
         if data is None:
             file.load()
             mode = _plain_mode(file)
@@ -260,6 +264,11 @@ def _read_other(source: Path | bytes) -> Picture:
             elif file.format == "JPEG":  # further images of an MPO are left out; they would not be found any more
                 metadata = replace(metadata, trailer=read_trailer(stream))
         return picture_of(data, has_alpha, metadata, warnings + damages)
+
+
+def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint8] | None:
+    """See `read_jpeg`; None of other formats, too."""
+    return read_jpeg(source, _name(source)) if file.format in ("JPEG", "MPO") else None
 
 
 def _array_of(image: Image.Image) -> NDArray[np.uint8]:

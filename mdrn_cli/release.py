@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mdrn_cli.bench import Result, measure
+from mdrn_cli.bench import Result, measure, tile_by_memory
 from mdrn_cli.cache import cache_root
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
@@ -33,6 +33,7 @@ from mdrn_cli.runfolder import BEST_FILE, LAST_FILE, load_environment
 from mdrn_cli.weights import BUNDLED
 
 LICENCE = "MIT"
+FAMILY_FEATURES = 64
 HALF_TOLERANCE_DB = 0.002
 # Kept from the run's record; the rest (paths, intervals) says nothing about the weights.
 TRAINING_KEYS = (
@@ -105,10 +106,14 @@ def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
 
 
 def _family(checkpoint: Checkpoint) -> str:
+    config = checkpoint.config
+    if config.features != FAMILY_FEATURES:
+        raise UsageError(f"no family has {config.features} features", f"bundled networks have {FAMILY_FEATURES}")
     for family, blocks in FAMILY_BLOCKS.items():
-        if checkpoint.config.blocks == blocks and checkpoint.config.features == 64:
+        if config.blocks == blocks:
             return family
-    raise UsageError(f"no family has {checkpoint.config.blocks} blocks", "bundled networks have 2 or 8")
+    there_are = " or ".join(map(str, sorted(FAMILY_BLOCKS.values())))
+    raise UsageError(f"no family has {config.blocks} blocks", f"bundled networks have {there_are}")
 
 
 def _name(checkpoint: Checkpoint, distilled: str | None, asked: str | None, own: bool) -> str:
@@ -254,7 +259,8 @@ def _spot_checks(results: Sequence[Result]) -> dict[str, dict[str, float]]:
 def _measured(checkpoint: Checkpoint, dataset: Dataset, on_set: Callable[[str], None] | None) -> Result:
     if on_set:
         on_set(dataset.name)
-    return measure(dataset, checkpoint.sigma, "", Engine(checkpoint))
+    engine = Engine(checkpoint)
+    return measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
 
 
 def _training(trained: Checkpoint, environment: Mapping[str, Any], checks: Mapping[str, float]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from PIL import Image
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device
+from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device, telling_out_of_memory
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
@@ -132,7 +132,7 @@ def _alone(case: Callable[..., T], *arguments: Any) -> T:
     """Run a case in a fresh process.
 
     Raises:
-        MdrnError: it ended without an answer.
+        MdrnError: the case failed, of the kind it failed with; or its process ended without an answer.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -140,16 +140,36 @@ def _alone(case: Callable[..., T], *arguments: Any) -> T:
     process.start()
     theirs.close()
     try:
-        result: T = ours.recv()
+        answer: T | MdrnError = ours.recv()
     except EOFError:
-        raise MdrnError(f"measuring {' '.join(map(str, arguments))} failed") from None
+        process.join()
+        ended = f"{_label(case, arguments)} failed: its process ended with code {process.exitcode}"
+        raise MdrnError(ended, "maybe for want of memory: use a smaller --tile") from None
     finally:
         process.join()
-    return result
+    if isinstance(answer, MdrnError):
+        raise answer
+    return answer
 
 
 def _report(connection: Any, case: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    connection.send(case(*arguments))
+    """Send what a case gives, or as what it failed."""
+    label = _label(case, arguments)
+    try:
+        with telling_out_of_memory(f"{label} ran out of memory", "use a smaller --tile"):
+            answer = case(*arguments)
+    except MdrnError as error:
+        answer = error
+    except Exception as error:
+        answer = MdrnError(f"{label} failed ({type(error).__name__}: {error})")
+    except KeyboardInterrupt:  # which the process that waits has met, too
+        return
+    connection.send(answer)
+
+
+def _label(case: Callable[..., object], arguments: tuple[Any, ...]) -> str:
+    what = case.__name__.strip("_").removesuffix("_case")
+    return f"measuring {what} {' '.join(map(str, arguments))}".strip()
 
 
 def _network_case(family: str, blocks: int, engine: str, size: int, device: str, repeats: int) -> Speed:
@@ -232,7 +252,9 @@ def _start_case(device: str) -> Speed:
         times = []
         for _ in range(3):
             began = time.perf_counter()
-            subprocess.run([*command, "--overwrite", "--device", device], check=True, capture_output=True)
+            done = subprocess.run([*command, "--overwrite", "--device", device], capture_output=True, text=True)
+            if done.returncode:
+                raise MdrnError(f"a fresh process failed: {done.stderr.strip()}", exit_code=max(done.returncode, 1))
             times.append(time.perf_counter() - began)
         with Image.open(file) as image:
             width, height = image.size

@@ -1,6 +1,6 @@
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -108,6 +108,21 @@ def tiny_weights(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def _unprivileged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A user for whom permissions count, in a folder that can be written."""
+    tmp_path.chmod(0o777)
+    monkeypatch.chdir(tmp_path)  # so that the folders above need not be entered
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def set_of(folder: Path, name: str, color: str = "gray") -> BenchmarkSet:

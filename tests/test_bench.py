@@ -11,11 +11,12 @@ from conftest import run_mdrn, set_of
 from PIL import Image
 from typer.testing import CliRunner
 
+from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
-from mdrn_cli.bench import measure
+from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
 from mdrn_cli.cli import app
 from mdrn_cli.datasets import open_dataset, published_psnr
-from mdrn_cli.errors import FetchError, InputError, UsageError
+from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 
@@ -168,6 +169,53 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     assert (clash.returncode, "2 results" in clash.stderr) == (2, True)
 
 
+class Room:
+    """What a network of 64 features tells of its memory, on a CPU."""
+
+    def __init__(self, bytes_per_pixel):
+        self.bytes_per_pixel = bytes_per_pixel
+
+    def tile_memory(self, limit, pictures):
+        return limit - 300e6 - pictures
+
+
+@pytest.mark.parametrize("bytes_per_pixel", [5632, 2816])  # float32, bfloat16
+def test_images_are_taken_whole_where_memory_allows(monkeypatch, bytes_per_pixel):
+    def side(memory, height, width):
+        monkeypatch.setattr(pipeline, "half_of_memory", lambda: memory)
+        return tile_by_memory(Room(bytes_per_pixel))(np.empty((3, height, width), np.float32))
+
+    for memory in (0, 2e9, 64e9):
+        assert side(memory, 512, 768) == side(memory, 768, 512) == 0
+    assert side(8e9, 800, 1200) == 0
+    assert side(8e9, 3000, 4000) == 1024
+    small = side(1e9, 3000, 4000)
+    assert small % 8 == 0
+    assert 512 <= small <= math.isqrt(PUBLIC_PIXELS)
+
+
+def test_large_images_are_measured_in_tiles(sets, tiny_weights, monkeypatch):
+    tiles = []
+
+    def denoise(noisy, _function, tile, _ensemble):
+        tiles.append(tile)
+        return noisy
+
+    monkeypatch.setattr(pipeline, "denoise_pixels", denoise)
+    monkeypatch.setattr(pipeline, "half_of_memory", lambda: 0.0)
+    arguments = ["Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights()]
+    bench(*arguments)
+    assert tiles == [0, 0]
+    monkeypatch.setattr(pipeline, "PUBLIC_PIXELS", 136 * 136)
+    Image.new("L", (160, 120)).save(sets / "Set12" / "0.png")
+    for option, expected in (("auto", 136), (0, 0), (128, 128)):
+        tiles.clear()
+        bench(*arguments, "--tile", option)
+        assert tiles[0] == expected
+    done = CliRunner().invoke(app, ["bench", *map(str, arguments), "--tile", "some"])
+    assert "neither auto nor" in done.exception.message
+
+
 def test_errors(sets, tiny_weights):
     assert run_mdrn("bench", "Nowhere", "--data", sets).returncode == 2
     assert run_mdrn("bench", "BSD68", "--data", sets).returncode == 5
@@ -181,6 +229,35 @@ def test_errors(sets, tiny_weights):
     bad = run_mdrn("bench", "Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights())
     assert bad.returncode == 4
     assert "2.png" in bad.stderr
+
+
+def test_a_damaged_image_is_told_of_before_anything_is_measured(sets, photo, tiny_weights, monkeypatch):
+    Image.fromarray(photo).save(sets / "Set12" / "9.jpg")
+    whole = (sets / "Set12" / "9.jpg").read_bytes()
+    (sets / "Set12" / "9.jpg").write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setattr(pipeline, "measure", lambda *_: pytest.fail("measured"))
+    done = CliRunner().invoke(app, ["bench", "Set12", "--data", str(sets), "--model", str(tiny_weights())])
+    assert isinstance(done.exception, InputError)
+
+
+@pytest.mark.parametrize(
+    ("end", "form"),
+    [(KeyboardInterrupt(), "--json"), (MdrnError("no more"), "--csv"), (MdrnError("no more"), "--markdown")],
+)
+def test_what_was_measured_is_shown_when_a_run_ends_early(sets, tiny_weights, monkeypatch, end, form):
+    def last(dataset, sigma, *rest):
+        if sigma == 50:
+            raise end
+        return measure(dataset, sigma, *rest)
+
+    monkeypatch.setattr(pipeline, "measure", last)
+    done = CliRunner().invoke(app, ["bench", "Set12", "--data", str(sets), "--model", str(tiny_weights()), form])
+    assert done.exit_code
+    assert "2 of 3 noise levels were measured" in done.stderr
+    if form == "--json":
+        assert [result["sigma"] for result in json.loads(done.stdout)["results"]] == [15.0, 25.0]
+    else:
+        assert len(done.stdout.splitlines()) == (4 if form == "--markdown" else 3)
 
 
 def test_default_levels_are_the_paper_s_and_a_stretched_network_is_named_so(sets, tiny_weights):

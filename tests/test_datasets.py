@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,6 +101,34 @@ def test_a_whole_cache_comes_before_a_folder_of_the_name_with_other_content(smal
     )
     verified = CliRunner().invoke(app, ["data", "verify", "Set12", "--data", str(tmp_path / "data")])
     assert (verified.exit_code, verified.stdout.split("\t")[1]) == (0, "cached")
+
+
+def test_what_cannot_be_read_beside_a_set_is_passed_over(small_set, tmp_path, request):
+    known, contents = small_set
+    for folder in ("lost+found", "listed", "Set12", "pictures"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    pictures, listed = tmp_path / "data" / "pictures", tmp_path / "data" / "listed"
+    for name, content in contents.items():
+        (pictures / name).write_bytes(content)
+    pictures.chmod(0o777)
+    (pictures / "none.png").symlink_to("nowhere")
+    for file in (pictures / "locked.png", listed / "00.png"):
+        file.write_bytes(contents["00.png"])
+    closed = {
+        pictures / "locked.png": 0,
+        listed: 0o744,
+        tmp_path / "data" / "lost+found": 0,
+        tmp_path / "data" / "Set12": 0,
+    }
+    for path, mode in closed.items():
+        path.chmod(mode)
+    request.addfinalizer(lambda: [path.chmod(0o700) for path in closed])
+    request.getfixturevalue("_unprivileged")
+    found = find_set(known, Path("data"))
+    assert (found.state, [path.name for path in found.files]) == ("on disk", list(contents))
+    (pictures.relative_to(tmp_path) / "00.png").unlink()
+    assert find_set(known, Path("data")).state == "missing"
+    assert open_dataset("data/pictures").verified is None
 
 
 def test_a_folder_of_sets_that_is_not_there_is_refused(small_set, tmp_path, monkeypatch):

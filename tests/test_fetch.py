@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from server import Site, serving
 
+from mdrn_cli import cache as cache_module
 from mdrn_cli import fetch
 from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError
@@ -87,6 +88,25 @@ def test_a_dropped_download_goes_on_where_it_stopped(site, cache):
     assert 0 < int(ranges[1].removeprefix("bytes=").rstrip("-")) <= 100_000
 
 
+@pytest.mark.parametrize("length", [1000, len(CONTENT), len(CONTENT) + 1])
+def test_a_part_that_is_wrong_costs_no_source(site, cache, length):
+    item, seen = item_at(f"{site.base}/a.bin"), []
+    part = cache.path(item).with_name("a.bin.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * length)
+    assert cache.fetch(item, seen.append).read_bytes() == CONTENT
+    assert site.requests[-1][1] is None
+    assert sum(seen) == len(CONTENT)
+    site.faults["/a.bin"] = ["corrupt"] * 9
+    site.requests.clear()
+    cache.remove(item)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * 1000)
+    with pytest.raises(FetchError, match="SHA-256"):
+        cache.fetch(item)
+    assert len(site.requests) == 2
+
+
 def test_a_server_that_ignores_ranges_is_read_from_the_start(site, cache):
     site.faults["/a.bin"] = ["drop:100000", "ignore-range"]
     seen = []
@@ -116,12 +136,23 @@ def test_a_plain_no_is_not_asked_again(site, cache, status):
     assert len(site.requests) == 1
 
 
-def test_wait_asked_by_the_server_is_kept_within_bounds(site, cache, monkeypatch):
-    waits = []
-    monkeypatch.setattr(fetch.time, "sleep", waits.append)
+class Hurry(threading.Event):
+    """Writes down what it would wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.waits = []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+        return False
+
+
+def test_wait_asked_by_the_server_is_kept_within_bounds(site, cache):
     site.faults["/a.bin"] = ["429:7", "503:999999"]
-    cache.fetch(item_at(f"{site.base}/a.bin"))
-    assert waits == [7, fetch.LONGEST_WAIT]
+    hurry = Hurry()
+    cache.fetch(item_at(f"{site.base}/a.bin"), stopped=hurry)
+    assert hurry.waits == [7, fetch.LONGEST_WAIT]
 
 
 @pytest.mark.parametrize("fault", ["corrupt", "short", "long"])
@@ -254,6 +285,33 @@ def test_one_bad_file_of_many_ends_the_fetch_with_its_name(site, cache):
     items = [item_at(f"{site.base}/a.bin"), item_at(f"{site.base}/none", content=b"n", name="none")]
     with pytest.raises(FetchError, match="none"):
         cache.fetch_all(items)
+
+
+@pytest.mark.parametrize("fault", ["503:20", "stall:5000"])
+def test_one_bad_file_is_told_of_without_waiting_for_the_others(site, cache, fault):
+    site.faults |= {"/a.bin": [fault] * 9, "/none": ["drop:0", 404]}
+    site.files["/none"] = b"none"
+    items = [item_at(f"{site.base}/a.bin"), item_at(f"{site.base}/none", content=b"none", name="none")]
+    began = time.monotonic()
+    with pytest.raises(FetchError, match=r"cannot fetch none: .*404"):
+        cache.fetch_all(items)
+    assert time.monotonic() - began < 5
+    assert [path for path, _ in site.requests].count("/a.bin") == 1
+
+
+def test_ctrl_c_ends_a_fetch_that_waits_for_its_next_try(site, cache, monkeypatch):
+    site.faults["/a.bin"] = ["503:20"] * 9
+
+    def interrupted(*_arguments, **_options):
+        while not site.requests:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_module, "wait", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cache.fetch_all([item_at(f"{site.base}/a.bin")])
+    assert time.monotonic() - began < 5
 
 
 def test_a_read_only_cache_serves_what_it_holds(site, cache, monkeypatch):

@@ -208,9 +208,10 @@ def test_kinds_not_handled_are_refused_never_converted(tmp_path):
     files = kinds_not_handled(tmp_path)
     assert len(files) == 7
     for file in files:
-        with pytest.raises(InputError, match=r"cmyk|CMYK|lab|type|frames|pages") as caught:
-            read_picture(file)
-        assert str(file) in caught.value.message
+        for read in (read_picture, lambda path: read_uint8(path, "gray"), lambda path: read_uint8(path, "color")):
+            with pytest.raises(InputError, match=r"cmyk|CMYK|lab|type|frames|pages") as caught:
+                read(file)
+            assert str(file) in caught.value.message
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -364,8 +365,11 @@ def test_a_jpeg_s_pixels_are_those_that_pillow_decodes(tmp_path, photo, mode, su
     image.save(file, quality=80, subsampling=subsampling, progressive=progressive)
     with Image.open(file) as decoded:
         expected = np.asarray(decoded).reshape(99, 143, -1)
+        gray, color = np.asarray(decoded.convert("L"))[:, :, None], np.asarray(decoded.convert("RGB"))
     for source in (file, file.read_bytes()):
         assert np.array_equal(read_picture(source).channels.transpose(1, 2, 0), expected)
+    assert np.array_equal(read_uint8(file, "gray"), gray)
+    assert np.array_equal(read_uint8(file, "color"), color)
 
 
 def test_a_jpeg_with_bytes_between_its_segments_is_read_one_that_ends_early_is_not(tmp_path, photo):
@@ -373,9 +377,16 @@ def test_a_jpeg_with_bytes_between_its_segments_is_read_one_that_ends_early_is_n
     Image.fromarray(photo).save(file)
     whole, content = read_picture(file), file.read_bytes()
     second = content.index(b"\xff\xdb")
-    assert np.array_equal(read_picture(content[:second] + b"\0\0\0" + content[second:]).channels, whole.channels)
-    with pytest.raises(InputError, match="damaged"):
-        read_picture(content[: len(content) // 2])
+    odd = content[:second] + b"\0\0\0" + content[second:]
+    assert np.array_equal(read_picture(odd).channels, whole.channels)
+    file.write_bytes(odd)
+    assert np.array_equal(read_uint8(file, "color").transpose(2, 0, 1), whole.channels)
+    # With the mark of an end, Pillow takes what is left for the whole and fills up with gray.
+    for end in (b"", b"\xff\xd9"):
+        file.write_bytes(content[: len(content) // 2] + end)
+        for read in (lambda path: read_picture(path.read_bytes()), lambda path: read_uint8(path, "color")):
+            with pytest.raises(InputError, match="damaged"):
+                read(file)
 
 
 def test_an_output_format_that_will_not_do_is_refused(tmp_path):

@@ -45,6 +45,7 @@ PARTS = {
     "checkpoint",
     "fetch",
     "cache",
+    "kept",
     "weights",
     "engine",
     "fused",

@@ -282,21 +282,6 @@ def test_a_path_longer_than_the_system_takes(tmp_path, monkeypatch, capsys):
         assert (code, err.count("error: ")) == (4, 1)
 
 
-@pytest.fixture
-def _unprivileged(tmp_path, monkeypatch):
-    """A user for whom permissions count, in a folder that can be written."""
-    tmp_path.chmod(0o777)
-    monkeypatch.chdir(tmp_path)  # so that the folders above need not be entered
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
 def write_locked(folder: Path) -> None:
     """An image that may be read, one that may not, and folders that may not be listed, or listed but not entered."""
     good = whole()["rgb.png"][0]

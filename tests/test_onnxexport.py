@@ -8,10 +8,13 @@ import onnxruntime
 import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint
+from typer.testing import CliRunner
 
+from mdrn_cli import onnxexport, weights
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.cli import app
 from mdrn_cli.engine import Engine
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
@@ -80,3 +83,19 @@ def test_the_command_writes_a_checked_file(tmp_path, tiny_weights):
     again = run_mdrn("weights", "export", tiny_weights(), "-o", output)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     assert run_mdrn("weights", "export", "mdrn-2b-gray-50", "--format", "pickle").returncode == 2
+    link = tmp_path / "link.onnx"
+    link.symlink_to(output)
+    output.write_bytes(b"old")
+    assert run_mdrn("weights", "export", tiny_weights(), "-o", link, "--overwrite").returncode == 0
+    assert link.is_symlink()
+    onnx.checker.check_model(onnx.load(output))
+
+
+def test_what_cannot_be_written_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnxexport, "to_onnx", lambda _: pytest.fail("converted"))
+    monkeypatch.setattr(weights, "locate", lambda _: pytest.fail("fetched"))
+    for output, message in ((tmp_path / "none" / "a.onnx", "no folder"), (tmp_path, "is not a file")):
+        arguments = ["weights", "export", "mdrn-2b-gray-50", "-o", str(output), "--overwrite"]
+        done = CliRunner().invoke(app, arguments)
+        assert isinstance(done.exception, UsageError)
+        assert message in done.exception.message

@@ -37,7 +37,7 @@ def test_there_are_command_lines():
 @pytest.mark.parametrize("line", sorted(set(command_lines())))
 def test_a_command_line_uses_what_there_is(line):
     words = shlex.split(line)
-    command = tuple(words[:2] if words[0] in ("weights", "data") else words[:1])
+    command = tuple(words[:2] if words[0] in ("weights", "data", "cache") else words[:1])
     shown = options_of(command)
     assert "Usage" in shown
     for word in words:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import run_mdrn, set_of, tiny_checkpoint
+from conftest import run_mdrn, set_of
 from PIL import Image
 
-from mdrn_cli import datasets, release
+from mdrn_cli import bench, datasets, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import sha256_of
@@ -71,6 +71,21 @@ def test_a_run_becomes_a_checkpoint_and_a_record(room, pictures):
     assert kept["metrics"] == {pictures.name: pytest.approx(checks["float16"], abs=1e-3)}
     assert len(next(iter(kept["spot_checks"].values()))) == 2
     assert len(seen) == 3
+
+
+def test_large_images_are_measured_in_tiles(room, pictures, photo, monkeypatch):
+    tiles = []
+
+    def denoise(noisy, _function, tile, _ensemble):
+        tiles.append(tile)
+        return noisy
+
+    monkeypatch.setattr(bench, "denoise_pixels", denoise)
+    monkeypatch.setattr(bench, "half_of_memory", lambda: 0.0)
+    monkeypatch.setattr(bench, "PUBLIC_PIXELS", 136 * 136)
+    Image.fromarray(photo[:160, :120]).save(pictures / "large.png")
+    release.pack(trained(room), [str(pictures)], str(pictures))
+    assert tiles == [0, 0, 136] * 3
 
 
 def test_a_second_run_replaces_the_first(room, pictures):
@@ -167,9 +182,11 @@ def test_what_float16_would_harm_is_not_bundled(room, pictures, monkeypatch):
 
 
 def test_a_network_of_no_family_is_refused(room, pictures):
-    save_checkpoint(room / "tiny.safetensors", tiny_checkpoint(), torch.float32)
-    with pytest.raises(UsageError, match="no family"):
-        release.pack(room / "tiny.safetensors", [], str(pictures))
+    for config, problem in ((MDRNConfig("gray", 8, 32), "32 features"), (MDRNConfig("gray", 3), "3 blocks")):
+        checkpoint = Checkpoint(config, 50.0, MDRN(config).state_dict())
+        save_checkpoint(room / "tiny.safetensors", checkpoint, torch.float32)
+        with pytest.raises(UsageError, match=f"no family has {problem}"):
+            release.pack(room / "tiny.safetensors", [], str(pictures))
 
 
 TAUGHT = {"mode": "hmds", "teacher": "/lab/run25/best.safetensors", "teacher_sigma": 25.0, "weight": 0.2}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from conftest import run_mdrn
 from typer.testing import CliRunner
 
 from mdrn_cli import speed
-from mdrn_cli.cli import app
+from mdrn_cli.cli import app, bench
 from mdrn_cli.cli.speed import to_markdown
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import DeviceError, MdrnError, OutOfMemoryError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.peers import peers
 
@@ -72,11 +73,32 @@ def test_peers_give_an_image_of_the_same_size():
     assert ("NLM (scikit-image)" in peers()) == bool(find_spec("skimage"))
 
 
+def fall_short(error: MdrnError) -> None:
+    raise error
+
+
+def run_out() -> None:
+    raise MemoryError
+
+
+def test_a_case_fails_as_what_it_failed_with():
+    with pytest.raises(DeviceError, match="no device") as caught:
+        speed._alone(fall_short, DeviceError("no device", "another one"))
+    assert (caught.value.hint, caught.value.exit_code) == ("another one", 6)
+    with pytest.raises(MdrnError, match=r"measuring crash failed \(ValueError: on purpose\)"):
+        speed._alone(crash)
+    with pytest.raises(OutOfMemoryError, match="measuring run_out ran out of memory"):
+        speed._alone(run_out)
+    with pytest.raises(MdrnError, match="ended with code 3"):
+        speed._alone(os._exit, 3)
+    with pytest.raises(MdrnError, match="no device 'nowhere'") as caught:
+        speed._start_case("nowhere")
+    assert caught.value.exit_code == 6
+
+
 def test_a_case_runs_in_a_process_of_its_own():
     measured = speed._alone(speed._peer_case, "FFDNet", 16, "cpu", 1)
     assert (measured.name, measured.width) == ("FFDNet", 16)
-    with pytest.raises(MdrnError, match="failed"):
-        speed._alone(crash)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +134,20 @@ def test_the_page_is_what_the_benchmark_makes_of_the_figures(monkeypatch, tmp_pa
 
 
 def test_speed_takes_no_images():
-    for arguments in (["Set12", "--speed"], ["--speed", "--csv"], []):
+    for arguments in (["Set12", "--speed"], ["--speed", "--csv"], [], ["Set12", "--megapixels", 2]):
         done = run_mdrn("bench", *arguments)
         assert done.returncode == 2
         assert done.stderr.count("error:") == 1
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_options_that_do_nothing_are_refused_by_name(monkeypatch):
+    monkeypatch.setenv("MDRN_DATA", "sets")
+    options = "--sigma 25 --model mdrn --ensemble --data . --color gray --precision float32 --save x --manifest y"
+    done = CliRunner().invoke(app, ["bench", "--speed", *options.split()])
+    assert isinstance(done.exception, UsageError)
+    named = done.exception.message.removeprefix("--speed goes without ").split(", ")
+    assert sorted(named) == sorted(word for word in options.split() if word.startswith("--"))
+    monkeypatch.setattr(bench, "bench_speed", lambda *_: None)
+    allowed = CliRunner().invoke(app, ["bench", "--speed", "--tile", "64", "--device", "cpu", "--json", "--offline"])
+    assert allowed.exit_code == 0

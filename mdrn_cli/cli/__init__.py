@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mdrn_cli import __version__
-from mdrn_cli.cli import bench, compare, data, denoise, distill, doctor, estimate, train, weights
+from mdrn_cli.cli import bench, cache, compare, data, denoise, distill, doctor, estimate, train, weights
 from mdrn_cli.cli.boundary import run
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command("train")(train.train)
 app.command("distill")(distill.distill)
 app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
+app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)
 
 

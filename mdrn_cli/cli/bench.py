@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from mdrn_cli.cli.console import bytes_bar, print_warning, progress_bar, stdout
-from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_bar, stdout
+from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
 from mdrn_cli.cli.speed import bench_speed
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import exists
 
 if TYPE_CHECKING:
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
+OF_SPEED = {"speed", "tile", "megapixels", "device", "as_json", "as_markdown", "_offline"}
+"""Parameters that mean something to --speed."""
 SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
 
 
 def bench(
+    ctx: typer.Context,
     dataset: Annotated[
         str | None, typer.Argument(metavar="SET_OR_FOLDER", help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.")
     ] = None,
@@ -41,7 +44,10 @@ def bench(
     ensemble: Ensemble = False,
     data: Data = None,
     color: Annotated[str | None, typer.Option(help="gray or color; the set's own by default.")] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile in pixels; 0: whole images.")] = 0,
+    tile: Annotated[
+        str,
+        typer.Option(metavar="auto|PIXELS", help="Side of a tile; 0: whole images; auto: whole where memory allows."),
+    ] = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the restored images as PNG.")] = None,
@@ -72,11 +78,13 @@ def bench(
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
+    side = parse_tile(tile)
     if speed:
-        if dataset or as_csv:
-            raise UsageError("--speed measures neither images nor in CSV", "mdrn bench --speed --json")
-        bench_speed(tile or SPEED_TILE, megapixels, device, as_json, as_markdown)
+        _refuse_idle(ctx)
+        bench_speed(side or SPEED_TILE, megapixels, device, as_json, as_markdown)
         return
+    if "megapixels" in options_given(ctx):
+        raise UsageError("--megapixels goes with --speed", "mdrn bench --speed --megapixels 24")
     if dataset is None:
         raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
     if color not in (None, "gray", "color"):
@@ -85,7 +93,23 @@ def bench(
     opened = _open(dataset, data, color)
     levels = _levels(opened, sigma)
     targets = _targets(opened, levels, save, overwrite) if save else {}
-    _show(_measure(opened, levels, denoisers, ensemble, tile, targets), as_json, as_csv, as_markdown)
+    results: list[Result] = []
+    try:
+        _measure(opened, levels, denoisers, ensemble, side, targets, results)
+    except (KeyboardInterrupt, MdrnError):
+        if results:  # a run that cannot go on has measured something, too
+            _show(results, as_json, as_csv, as_markdown)
+            print_warning(f"{len(results)} of {len(levels)} noise levels were measured")
+        raise
+    _show(results, as_json, as_csv, as_markdown)
+
+
+def _refuse_idle(ctx: typer.Context) -> None:
+    """Refuse what would do nothing with --speed; settings of the environment are for all commands."""
+    idle = options_given(ctx, environment=False) - OF_SPEED
+    names = [parameter.opts[0] for parameter in ctx.command.params if parameter.name in idle]
+    if names:
+        raise UsageError(f"--speed goes without {', '.join(names)}", "mdrn bench --speed --json")
 
 
 def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
@@ -146,12 +170,14 @@ def _measure(
     levels: Sequence[float],
     denoisers: Denoisers,
     ensemble: bool,
-    tile: int,
+    tile: int | None,
     targets: Mapping[tuple[float, Path], Path],
-) -> list[Result]:
-    from mdrn_cli.bench import measure
+    results: list[Result],
+) -> None:
+    """Measure at each noise level, each result kept as it is finished."""
+    from mdrn_cli.bench import check_images, measure, tile_by_memory
 
-    results: list[Result] = []
+    check_images(opened)
     with progress_bar("images") as bar:
         for value in levels:
             denoiser = denoisers.find(opened.color, value)
@@ -162,8 +188,8 @@ def _measure(
                 if targets:
                     _save(targets[value, file], restored)
 
-            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tile, on_image))
-    return results
+            tiles = tile_by_memory(denoiser.engine) if tile is None else tile
+            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image))
 
 
 def _save(path: Path, restored: Any) -> None:

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from mdrn_cli.errors import UsageError
+
 stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)
 
@@ -81,6 +83,19 @@ def format_bytes(count: int) -> str:
     if count >= 1e9:
         return f"{count / 1e9:.1f} GB"
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count} bytes"
+
+
+def parse_tile(text: str) -> int | None:
+    """Side of a tile in pixels, or None for "auto".
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--tile {text!r} is neither auto nor a number of pixels such as 512")
+    return int(text)
 
 
 def parse_bytes(text: str) -> int:

@@ -41,6 +41,14 @@ Data = Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that
 Manifests = Annotated[
     list[str] | None, typer.Option("--manifest", metavar="URL|FILE", help="A further manifest of checkpoints.")
 ]
+
+
+def options_given(ctx: typer.Context, environment: bool = True) -> set[str]:
+    """Names of the parameters that the command line gives, or the environment where that counts."""
+    sources = ("COMMANDLINE", "ENVIRONMENT") if environment else ("COMMANDLINE",)
+    return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith(sources)}
+
+
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, from where, and stop.")]
 
 

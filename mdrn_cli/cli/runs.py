@@ -13,7 +13,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
 from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
-from mdrn_cli.cli.options import Device, Precision
+from mdrn_cli.cli.options import Device, Precision, options_given
 from mdrn_cli.errors import UsageError
 from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.parallel import launched
@@ -188,7 +188,7 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     from mdrn_cli.runfolder import saved_config
     from mdrn_cli.trainconfig import TrainConfig
 
-    given = _given(ctx)
+    given = options_given(ctx)
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
@@ -221,7 +221,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
     if launched().first and not ctx.params["overwrite"] and not is_empty(output):
         raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
-    given = {_field(name) for name in _given(ctx)}
+    given = {_field(name) for name in options_given(ctx)}
     if given & {"iterations", "time_budget"}:
         given |= {"iterations", "time_budget"}  # the one given is the whole budget
     values = {_field(name): value for name, value in ctx.params.items() if name not in _CONTROLS}
@@ -248,11 +248,6 @@ def _checkpoint_file(init: str) -> Path:
     if Path(init).is_file():
         return Path(init)
     return explicit_path(init) or locate(named(all_records(), init))
-
-
-def _given(ctx: typer.Context) -> set[str]:
-    """Names of the options that the command line or the environment gives."""
-    return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith(("COMMANDLINE", "ENVIRONMENT"))}
 
 
 def _field(name: str) -> str:

@@ -112,20 +112,20 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX model of any height and width, checked against the network."""
     from mdrn_cli.checkpoint import load_checkpoint
-    from mdrn_cli.files import write_atomically
+    from mdrn_cli.files import behind_link, refuse_existing, require_folder, write_atomically
     from mdrn_cli.onnxexport import check, to_onnx
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if kind != "onnx":
         raise UsageError(f"--format must be onnx, not {kind!r}")
-    source = explicit_path(name) or locate(named(all_records(manifest or ()), name))
-    target = output or Path(f"{source.stem}.onnx")
-    if target.exists() and not overwrite:
-        raise UsageError(f"{target} exists already", "replace it with --overwrite")
-    checkpoint = load_checkpoint(source)
+    record = None if explicit_path(name) else named(all_records(manifest or ()), name)
+    target = output or Path(Path(record.file if record else name).stem + ".onnx")
+    refuse_existing(target, overwrite)
+    require_folder(target.parent)
+    checkpoint = load_checkpoint(locate(record) if record else Path(name))
     content = to_onnx(checkpoint)
     difference = check(content, checkpoint)
-    write_atomically(target, content)
+    write_atomically(behind_link(target), content)
     if difference is None:
         print_warning("not checked: onnxruntime is not installed")
     else:
@@ -136,10 +136,11 @@ def export(
 @app.command()
 def rm(
     names: Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove every checkpoint from the cache.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
 ) -> None:
-    """Remove checkpoints from the cache (never bundled ones) and say how much that freed."""
+    """Remove checkpoints from the cache (never bundled ones) and say how much that freed; `mdrn cache clear` takes
+    whatever there is."""
     from mdrn_cli.cache import Cache
     from mdrn_cli.weights import item_of
 

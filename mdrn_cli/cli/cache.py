@@ -1,0 +1,77 @@
+"""`mdrn cache`: what the cache folder holds, and emptying it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mdrn_cli.cli.console import format_bytes, print_warning, printable, stderr
+from mdrn_cli.cli.options import Json
+from mdrn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from mdrn_cli.kept import Kept
+
+app = typer.Typer(help="What the cache folder holds, and emptying it.", no_args_is_help=True)
+
+SCHEMA = "mdrn.cache/1"
+
+
+@app.command("list")
+def list_(as_json: Json = False) -> None:
+    """List what the cache holds: checkpoints, images of benchmark sets, photographs decoded for training."""
+    from mdrn_cli.cache import Cache
+    from mdrn_cli.kept import KINDS, kept_in
+
+    cache = Cache()
+    found = kept_in(cache)
+    if as_json:
+        typer.echo(json.dumps({"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, found)]}))
+        return
+    typer.echo(printable(str(cache.root)))
+    for kind in KINDS:
+        of_kind = [kept for kept in found if kept.kind == kind]
+        typer.echo(f"{kind}: {len(of_kind)}, {format_bytes(sum(kept.bytes for kept in of_kind))}")
+        for kept in of_kind if kind == "photographs" else ():
+            typer.echo(f"    {printable(kept.name) or 'not finished'}: {format_bytes(kept.bytes)}")
+
+
+@app.command()
+def clear(
+    kinds: Annotated[
+        list[str] | None, typer.Argument(metavar="KIND...", help="checkpoints, sets or photographs.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all that mdrn keeps there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove kinds of things from the cache and say how much that freed; what another process is making stays.
+    Checkpoints that were imported by hand have to be brought again."""
+    from mdrn_cli.cache import Cache
+    from mdrn_cli.kept import KINDS, kept_in, remove
+
+    if bool(kinds) == everything:
+        raise UsageError("give kinds, or --all", f"kinds are: {', '.join(KINDS)}")
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise UsageError(f"the cache has no {kind!r}", f"kinds are: {', '.join(KINDS)}")
+    cache = Cache()
+    wanted = [kept for kept in kept_in(cache) if everything or kept.kind in (kinds or ())]
+    removed = wanted if dry_run else [kept for kept in wanted if remove(kept)]
+    if in_use := [kept for kept in wanted if kept not in removed]:
+        print_warning(f"{len(in_use)} left, which other processes are making: {', '.join(k.name for k in in_use)}")
+    freed = sum(kept.bytes for kept in removed)
+    if as_json:
+        about = {"schema": SCHEMA, "folder": str(cache.root), "dry_run": dry_run, "bytes": freed}
+        typer.echo(json.dumps({**about, "removed": [*map(_to_json, removed)]}))
+    elif dry_run:
+        for kept in removed:
+            typer.echo(f"{printable(str(kept.path))}\t{kept.bytes}")
+    else:
+        stderr.print(f"{format_bytes(freed)} freed in {cache.root}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _to_json(kept: Kept) -> dict[str, object]:
+    return {"kind": kept.kind, "name": kept.name, "path": str(kept.path), "bytes": kept.bytes}

@@ -1,0 +1,118 @@
+"""What the cache folder holds, and removing it: only what is called as mdrn calls it, and no link is followed, so that
+a folder that holds other things too does not lose them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from mdrn_cli.cache import ABOUT, Cache
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.photographs import FOLDER
+
+KINDS = ("checkpoints", "sets", "photographs")
+"""Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training."""
+_KEY = re.compile("[0-9a-f]{64}")
+_MAP_SUFFIXES = (".bin", ".json", ".part")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One thing in the cache.
+
+    Attributes:
+        kind: one of KINDS.
+        name: of a file, as it is called; of decoded photographs the folder they come from. Empty where the one is
+            not here and the other not finished.
+        path: its folder, or the map of photographs.
+        files: what it consists of.
+        bytes: their size.
+        lock: held by whoever is making it.
+    """
+
+    kind: str
+    name: str
+    path: Path
+    files: tuple[Path, ...]
+    bytes: int
+    lock: Path
+
+
+def kept_in(cache: Cache) -> list[Kept]:
+    """All that a cache holds, by kind; empty where there is none, or none that may be listed."""
+    return sorted([*_files(cache.root), *_maps(cache.root)], key=lambda kept: (KINDS.index(kept.kind), kept.path))
+
+
+def remove(kept: Kept) -> bool:
+    """Remove it, unless another process is making it; returns whether it is gone.
+
+    Raises:
+        MdrnError: the cache cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        kept.lock.parent.mkdir(exist_ok=True)
+        with FileLock(kept.lock, timeout=0):
+            if kept.path.is_dir():
+                shutil.rmtree(kept.path)
+            for file in kept.files:
+                file.unlink(missing_ok=True)
+    except Timeout:
+        return False
+    except OSError as error:
+        raise MdrnError(f"cannot remove {kept.path} ({error.strerror or error})", "look at the folder") from error
+    return True
+
+
+def _files(root: Path) -> Iterator[Kept]:
+    """What `Cache` keeps: a folder for each file, called by its SHA-256."""
+    for folder in _entries(root / "files"):
+        if folder.is_dir(follow_symlinks=False) and _KEY.fullmatch(folder.name):
+            path = Path(folder.path)
+            files = tuple(Path(entry.path) for entry in _entries(path))
+            name = next((file.name.removesuffix(".part") for file in files if file.name != ABOUT), "")
+            kind = "checkpoints" if name.endswith(".safetensors") else "sets"
+            yield Kept(kind, name, path, files, _size(files), root / "locks" / f"{folder.name}.lock")
+
+
+def _maps(root: Path) -> Iterator[Kept]:
+    """What `read_photographs` keeps: a map and its index, or a part of one."""
+    found: dict[str, list[Path]] = {}
+    for entry in _entries(root / FOLDER):
+        file = Path(entry.path)
+        if _KEY.fullmatch(file.stem) and file.suffix in _MAP_SUFFIXES:
+            found.setdefault(file.stem, []).append(file)
+    for key, files in found.items():
+        path = root / FOLDER / f"{key}.bin"
+        yield Kept("photographs", _source(path), path, tuple(files), _size(files), path.with_suffix(".lock"))
+
+
+def _source(path: Path) -> str:
+    """The folder that mapped photographs come from."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        files = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["files"]
+        return os.path.commonpath([Path(file).parent for file in files])
+    return ""
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder; nothing in what is none, is a link, or may not be listed."""
+    with suppress(OSError):
+        if not folder.is_symlink():
+            return list(os.scandir(folder))
+    return []
+
+
+def _size(files: Iterable[Path]) -> int:
+    total = 0
+    for file in files:
+        with suppress(OSError):
+            total += file.lstat().st_size
+    return total

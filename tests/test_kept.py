@@ -1,0 +1,121 @@
+"""`mdrn cache`: what the cache holds, and that nothing else is ever removed."""
+
+import hashlib
+import json
+import os
+
+import pytest
+from conftest import run_mdrn
+from filelock import FileLock
+from typer.testing import CliRunner
+
+from mdrn_cli.cache import Cache, Item
+from mdrn_cli.cli import app
+from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.kept import kept_in, remove
+from mdrn_cli.photographs import read_photographs
+
+
+def store(cache, folder, name, content):
+    (folder / name).write_bytes(content)
+    return cache.store(Item(name, hashlib.sha256(content).hexdigest(), len(content), (), "CC0"), folder / name)
+
+
+@pytest.fixture
+def full(tmp_path, photo_folder):
+    """A cache with a checkpoint, two images and a map of photographs."""
+    cache = Cache()
+    store(cache, tmp_path, "lab.safetensors", b"weights")
+    for name in ("01.png", "02.png"):
+        store(cache, tmp_path, name, name.encode())
+    read_photographs(photo_folder, "gray", memory=0)
+    return cache
+
+
+def mdrn(*arguments):
+    return CliRunner().invoke(app, ["cache", *arguments])
+
+
+def counts(cache):
+    kinds = [kept.kind for kept in kept_in(cache)]
+    return {kind: kinds.count(kind) for kind in kinds}
+
+
+def test_the_cache_is_listed_by_kind(full, photo_folder):
+    about = json.loads(mdrn("list", "--json").stdout)
+    assert (about["schema"], about["folder"]) == ("mdrn.cache/1", str(full.root))
+    assert [kept["name"] for kept in about["kept"]] == [
+        "lab.safetensors",
+        *sorted(("01.png", "02.png"), key=lambda name: hashlib.sha256(name.encode()).hexdigest()),
+        str(photo_folder),
+    ]
+    assert about["kept"][-1]["bytes"] > 4 * 96 * 128
+    shown = mdrn("list").stdout.splitlines()
+    assert shown[0] == str(full.root)
+    assert [line.split(",")[0] for line in shown[1:4]] == ["checkpoints: 1", "sets: 2", "photographs: 1"]
+    assert str(photo_folder) in shown[4]
+
+
+def test_kinds_are_removed_and_nothing_else(full):
+    assert json.loads(mdrn("clear", "--all", "--dry-run", "--json").stdout)["bytes"] > 4 * 96 * 128
+    assert len(mdrn("clear", "sets", "--dry-run").stdout.splitlines()) == 2
+    assert counts(full) == {"checkpoints": 1, "sets": 2, "photographs": 1}
+    done = mdrn("clear", "photographs", "sets")
+    assert (done.exit_code, "freed" in done.stderr) == (0, True)
+    assert counts(full) == {"checkpoints": 1}
+    assert mdrn("clear", "--all").exit_code == 0
+    assert counts(full) == {}
+    assert not [path for path in full.root.rglob("*") if path.is_file() and path.suffix not in (".lock", ".TAG")]
+
+
+def test_what_is_not_mdrn_s_stays_and_no_link_is_followed(full, tmp_path):
+    """As where MDRN_HOME names a folder that holds other things, too."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.png").write_bytes(b"mine")
+    key = "0" * 64
+    (full.root / "photographs" / "holiday.bin").write_bytes(b"mine")
+    (full.root / "files" / "letters").mkdir()
+    (full.root / "files" / key).symlink_to(outside)
+    (full.root / "photographs" / f"{key}.bin").symlink_to(outside / "mine.png")
+    (kept,) = [kept for kept in kept_in(full) if kept.name == "lab.safetensors"]
+    (kept.path / "link").symlink_to(outside)
+    assert mdrn("clear", "--all").exit_code == 0
+    assert (outside / "mine.png").read_bytes() == b"mine"
+    assert (full.root / "files" / key).is_symlink()
+    left = sorted(path.name for path in (full.root / "files").iterdir())
+    assert left == [key, "letters"]
+    assert (full.root / "photographs" / "holiday.bin").exists()
+    (full.root / "files").rename(outside / "files")
+    (full.root / "files").symlink_to(outside / "files")
+    (outside / "files" / ("1" * 64)).mkdir()
+    assert mdrn("clear", "--all").exit_code == 0
+    assert (outside / "files" / ("1" * 64)).is_dir()
+
+
+def test_what_another_process_is_making_stays(full):
+    (photographs,) = [kept for kept in kept_in(full) if kept.kind == "photographs"]
+    with FileLock(photographs.lock):
+        done = mdrn("clear", "--all")
+        assert "1 left" in done.stderr
+    assert counts(full) == {"photographs": 1}
+
+
+def test_what_makes_no_sense_is_refused(full, monkeypatch):
+    for arguments in (["clear"], ["clear", "sets", "--all"], ["clear", "files"]):
+        assert isinstance(mdrn(*arguments).exception, UsageError)
+    assert counts(full) == {"checkpoints": 1, "sets": 2, "photographs": 1}
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(MdrnError, match="cannot remove"):
+        remove(kept_in(full)[0])
+
+
+def test_an_empty_cache_is_no_error(tmp_path):
+    listed = run_mdrn("cache", "list")
+    assert (listed.returncode, "sets: 0" in listed.stdout) == (0, True)
+    assert run_mdrn("cache", "clear", "--all").returncode == 0
+    assert not (tmp_path / "home").exists()
