@@ -48,11 +48,6 @@ class Plan:
     present: tuple[tuple[Item, Path], ...]
     missing: tuple[Item, ...]
 
-    @property
-    def missing_bytes(self) -> int:
-        """Size of all that is to be brought."""
-        return sum(item.bytes for item in self.missing)
-
 
 def cache_root() -> Path:
     """The cache folder: `MDRN_HOME`, or the platform's."""

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
-from mdrn_cli.cli.console import parse_bytes, printable, stderr
+from mdrn_cli.cli.console import parse_bytes, parse_tile, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, write_report
 from mdrn_cli.errors import MdrnError, UsageError
@@ -139,15 +139,6 @@ def _coarse(text: str) -> tuple[float, ...] | None:
         raise UsageError(f"--coarse-sigma {text!r} is neither auto nor levels such as 10 or 10,5") from None
 
 
-def _tile(text: str) -> int | None:
-    """A side in pixels, or None for "auto"."""
-    if text == AUTO:
-        return None
-    if not text.isdecimal():
-        raise UsageError(f"--tile {text!r} is neither auto nor a number of pixels such as 512")
-    return int(text)
-
-
 def denoise(
     inputs: Inputs,
     sigma: Sigma = AUTO,
@@ -202,7 +193,7 @@ def denoise(
         color,
         ensemble,
         strength,
-        _tile(tile),
+        parse_tile(tile),
         max_memory,
         device,
         precision,
