@@ -17,7 +17,7 @@ from torch.utils._triton import has_triton
 
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.engine import compute_type
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, SharedError
 from mdrn_cli.interrupts import interruption, stop_requests
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers
@@ -108,8 +108,9 @@ def fit(
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM.
-        MdrnError: more than `max_skipped` steps in a row were not finite, the state in the folder being then that of
-            the last save, from before; or no step was.
+        SharedError: more than `max_skipped` steps in a row were not finite, the state in the folder being then that of
+            the last save, from before.
+        MdrnError: no step was; or the first process cannot write into the folder, or the others cannot be reached.
     """
     group = group or Group()
     run = _Run(config, model, step_loss, sampler, validator, folder, group)
@@ -300,7 +301,7 @@ class _Run:
         """Bring the device's counts into the counters.
 
         Raises:
-            MdrnError: too many steps in a row were not finite.
+            SharedError: too many steps in a row were not finite.
         """
         counters = self.counters
         loss, reconstruction, steps, skipped, in_a_row = self.tally.tolist()
@@ -312,7 +313,7 @@ class _Run:
         self.tally = self._no_tally()
         if counters.consecutive_skipped > self.config.max_skipped:
             kept = f"{self.folder} keeps the last good state; " if (self.folder / STATE_FILE).is_file() else ""
-            raise MdrnError(
+            raise SharedError(
                 f"training diverged: {counters.consecutive_skipped} steps in a row were not finite "
                 f"(iteration {counters.iteration})",
                 f"{kept}lower the learning rate",
