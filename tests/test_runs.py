@@ -12,9 +12,9 @@ from rich.progress import Progress
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import runs
 from mdrn_cli.configfile import tomllib
-from mdrn_cli.fit import Progress as Moment
 from mdrn_cli.interrupts import TerminatedError, stop_requests
 from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runlog import Progress as Moment
 from mdrn_cli.training import run_train
 
 
@@ -111,7 +111,7 @@ def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, 
     bar = Progress(disable=True)
     report = runs._reporter(bar, bar.add_task("training", total=1.0, state=""))
     for clock[0] in (1.0, 59.0, 61.0, 120.0, 122.0):
-        report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, None, None, 0))
+        report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, 1e-3, None, None, 0))
     told = capsys.readouterr().err.splitlines()
     assert told == [f"iteration {n}: loss 0.25000, 2.00 it/s, ETA 0:01:30" for n in (61, 122)]
 
