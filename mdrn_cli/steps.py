@@ -14,7 +14,7 @@ from torch.utils._triton import has_triton
 from mdrn_cli.engine import compute_type
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.model import MDRN
-from mdrn_cli.optim import make_optimizers
+from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.runfolder import Counters, RunState
@@ -65,7 +65,8 @@ def _terms(loss: Tensor | Terms) -> Terms:
 
 
 class Stepper:
-    """Takes the steps of a run, in one process of its group; nothing waits for the device but `collect`.
+    """Takes the steps of a run, in one process of its group; nothing waits for the device but `collect` (and,
+    where they are not fused, the optimizers).
 
     Args:
         config: the run.
@@ -95,7 +96,7 @@ class Stepper:
         self.network = network_of(model, self.compiled)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
-        generator = torch.Generator(device).manual_seed(config.seed)
+        generator = torch.Generator(sampler.drawn_on).manual_seed(config.seed)
         self.state = RunState(model, self.averaged.state_dict(), optimizers, generator, Counters())
         self.peak_rates = [group["lr"] for group in self._groups()]
         self.parameters: list[Tensor] = list(model.parameters())
@@ -121,7 +122,7 @@ class Stepper:
         Raises:
             MdrnError: they cannot be.
         """
-        other = torch.Generator(self.device).manual_seed(self.config.seed)
+        other = torch.Generator(self.sampler.drawn_on).manual_seed(self.config.seed)
         clean = self.sampler.sample(self.config.batch_size, other, self.part)
         try:
             with autocast(self.device, self.dtype):
@@ -154,13 +155,12 @@ class Stepper:
 
     def _draw_noise(self, clean: Tensor) -> Tensor:
         whole = (self.config.batch_size, *clean.shape[1:])
-        return torch.randn(whole, generator=self.state.generator, device=self.device)[self.part]
+        noise = torch.randn(whole, generator=self.state.generator, device=self.sampler.drawn_on)
+        return noise[self.part].to(self.device)
 
     def _update(self, finite: Tensor) -> None:
-        """Move weights and their average, unless the step was not finite; the device decides, nobody waits."""
-        for optimizer in self.state.optimizers:
-            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-            optimizer.step()
+        """Move weights and their average, unless the step was not finite."""
+        step_where(finite, self.state.optimizers)
         done = self.state.counters.iteration
         decay = min(self.config.ema, (1 + done) / (10 + done))
         with torch.no_grad():

@@ -25,6 +25,7 @@ from mdrn_cli.configfile import format_config, read_config, tomllib
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError
 from mdrn_cli.fit import fit
 from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.optim import FUSED_ON
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
 from mdrn_cli.runfolder import saved_config
@@ -226,7 +227,9 @@ def fit_with(config: TrainConfig, folder: Path, losses) -> None:
     )
 
 
-def test_steps_that_are_not_finite_are_skipped_and_counted(photo_folder, tmp_path):
+@pytest.mark.parametrize("fused_on", [FUSED_ON, ()], ids=["fused", "not fused"])
+def test_steps_that_are_not_finite_are_skipped_and_counted(photo_folder, tmp_path, monkeypatch, fused_on):
+    monkeypatch.setattr("mdrn_cli.optim.FUSED_ON", fused_on)  # on MPS they are not
     config = tiny_config(photo_folder, iterations=6)
     counters = fit_with(config, tmp_path / "run", [1, math.nan, 1, math.inf, math.nan, 1])
     assert (counters.skipped, counters.consecutive_skipped) == (3, 0)
