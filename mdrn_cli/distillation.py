@@ -10,12 +10,13 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, Terms, compiles, network_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
+from mdrn_cli.runlog import Report
+from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, compiles, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import find_weights

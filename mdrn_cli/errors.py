@@ -25,6 +25,10 @@ class MdrnError(Exception):
             self.exit_code = exit_code
 
 
+class SharedError(MdrnError):
+    """What all processes of a run meet alike, at the same step: that it diverged (exit code 1)."""
+
+
 class UsageError(MdrnError):
     """The request itself makes no sense (exit code 2)."""
 

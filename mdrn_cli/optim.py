@@ -6,6 +6,7 @@ orthogonalisation of all kernels of one shape as a single batched product.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
 OPTIMIZERS = ("muon", "adamw", "adam")
+FUSED_ON = ("cpu", "cuda")
+"""Kinds of devices on which Adam and AdamW are fused: in every version of torch that we run with."""
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -86,10 +89,21 @@ def make_optimizers(model: nn.Module, name: str, lr: float, muon_lr: float) -> l
     hidden = [p for k, p in named if name == "muon" and p.ndim == 4 and not k.startswith(("head.", "tail."))]
     hidden_ids = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in hidden_ids]
-    fused = rest[0].device.type in ("cpu", "cuda")
+    fused = rest[0].device.type in FUSED_ON
     adam: torch.optim.Optimizer
     if name == "adam":
         adam = torch.optim.Adam(rest, lr=lr, fused=fused)
     else:
         adam = torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, fused=fused)
     return [Muon(hidden, lr=muon_lr), adam] if hidden else [adam]
+
+
+def step_where(finite: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """One step of each optimizer, which changes nothing unless `finite`, a scalar tensor of bool on the device. The
+    device decides and nobody waits for it, but for Adam(W) where it is not fused: that cannot be told to skip."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, Muon) or optimizer.defaults["fused"]:
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        elif not finite:
+            continue
+        optimizer.step()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+from mdrn_cli.errors import DeviceError, MdrnError, SharedError, UsageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,8 @@ class Group:
         import torch.distributed as dist
 
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
+        with _telling_of_others():
+            dist.all_reduce(flat)
         parts = torch.split(flat.div_(self.size), [tensor.numel() for tensor in tensors])
         means = [part.view(tensor.shape) for tensor, part in zip(tensors, parts, strict=True)]
         torch._foreach_copy_(list(tensors), means)
@@ -119,7 +120,8 @@ class Group:
         import torch.distributed as dist
 
         ours = torch.tensor([elapsed if self.first else 0.0, float(stop)], dtype=torch.float64)
-        dist.all_reduce(ours)
+        with _telling_of_others():
+            dist.all_reduce(ours)
         return float(ours[0]), bool(ours[1] > 0)
 
     def barrier(self) -> None:
@@ -137,14 +139,27 @@ class Group:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """Wait for one another after the work, also when it ends in an error of ours, which all meet alike: when one
-        process is gone, torchrun kills the rest, whatever they are writing."""
+        """Wait for one another after the work, also when it ends in an error that all meet alike: when one process is
+        gone, torchrun kills the rest, whatever they are writing. Any other error ends this process at once: the others
+        are in the midst of the work, and would take a sign of waiting for a part of it."""
         try:
             yield
-        except MdrnError:
+        except SharedError:
             self.barrier()
             raise
         self.barrier()
+
+
+@contextmanager
+def _telling_of_others() -> Iterator[None]:
+    """An exchange that fails because another process has ended, or is out of reach, is told as that."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MdrnError(
+            f"the other processes of the run cannot be reached ({reason})", "one that has ended tells why itself"
+        ) from error
 
 
 def launched() -> Group:

@@ -53,7 +53,7 @@ TRAINING_KEYS = (
     "average_of",  # seeds of the runs whose weights were averaged by hand
 )
 # The same of how a student learned.
-DISTILLATION_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise")
+TEACHING_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise")
 
 
 def checkpoint_of(source: Path) -> Path:
@@ -286,7 +286,7 @@ def _teaching(trained: Checkpoint) -> dict[str, Any] | None:
     written = _distillation(trained)
     if not written:
         return None
-    about = {key: written.get(key) for key in DISTILLATION_KEYS}
+    about = {key: written.get(key) for key in TEACHING_KEYS}
     return about | {"teacher": _called(str(written.get("teacher", "")))}
 
 

@@ -14,6 +14,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -236,24 +237,39 @@ class MetricsFile:
 
     def __init__(self, path: Path, columns: Sequence[str], resumed_at: int) -> None:
         self.path, self.columns = path, list(columns)
-        kept: list[dict[str, str]] = []
-        if path.is_file() and resumed_at:
-            with path.open(newline="") as file:
-                rows = csv.DictReader(file)
-                # Columns that the version did not have that began the run.
-                novel = {column: "" for column in self.columns if column not in (rows.fieldnames or ())}
-                kept = [{**row, **novel} for row in rows]
-            kept = [row for row in kept if self._is_before(row, resumed_at)]
+        kept = self._before(resumed_at) if path.is_file() and resumed_at else []
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns)
         writer.writeheader()
         writer.writerows(kept)
         write_atomically(path, text.getvalue().encode())
 
+    def _before(self, resumed_at: int) -> list[dict[str, str]]:
+        """The rows of the part of the run that counts, of those that can be read: the state matters, and others may
+        have edited or damaged this file."""
+        kept = []
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+            rows = csv.DictReader(file)
+            # Columns that the version did not have that began the run.
+            novel = {column: "" for column in self.columns if column not in (rows.fieldnames or ())}
+            for row in rows:
+                known = {column: (row | novel)[column] for column in self.columns}
+                if self._is_before(known, resumed_at):
+                    kept.append(known)
+        return kept
+
     def _is_before(self, row: Mapping[str, str | None], resumed_at: int) -> bool:
-        """Whether a row is of the part of the run that counts, and whole: a full disk may have cut the last."""
-        values = [row.get(column) for column in self.columns]
-        return None not in values and (values[0] or "").isdecimal() and int(values[0] or 0) <= resumed_at
+        """Whether a row is of the part of the run that counts, and whole, of numbers or nothing: a full disk may have
+        cut the last."""
+        first, *others = row.values()
+        if None in others:
+            return False
+        try:
+            for value in filter(None, others):
+                float(value)
+            return int(first or "") <= resumed_at
+        except ValueError:
+            return False
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Add one row, on disk at once."""

@@ -6,8 +6,9 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,50 @@ from mdrn_cli.cache import cache_root
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
 
-COLUMNS = ("iteration", "elapsed", "loss", "reconstruction", "learning_rate", "psnr", "skipped")
+
+@dataclass(frozen=True)
+class Progress:
+    """A moment of a run, for display.
+
+    Attributes:
+        iteration: steps so far.
+        fraction: share of the run done, 0 to 1.
+        elapsed: seconds of training so far.
+        remaining: seconds to go, estimated.
+        loss: mean over the steps since the last report.
+        rate: iterations a second of this process.
+        learning_rate: of AdamW or Adam, at the last step.
+        psnr: validation PSNR in dB at this moment, None between validations.
+        best_psnr: highest so far, None before the first.
+        skipped: non-finite steps so far.
+        reconstruction: as `loss`, of the reconstruction loss alone; None where that is the whole loss.
+    """
+
+    iteration: int
+    fraction: float
+    elapsed: float
+    remaining: float
+    loss: float
+    rate: float
+    learning_rate: float
+    psnr: float | None
+    best_psnr: float | None
+    skipped: int
+    reconstruction: float | None = None
+
+
+Report = Callable[[Progress], None]
+
+# Of a Progress, what `metrics.csv` keeps, and how it is written.
+_COLUMNS = {
+    "iteration": "d",
+    "elapsed": ".1f",
+    "loss": ".6f",
+    "reconstruction": ".6f",
+    "learning_rate": ".3e",
+    "psnr": ".4f",
+    "skipped": "d",
+}
 _EVENT_TAGS = {
     "loss": "loss",
     "reconstruction": "reconstruction loss",
@@ -35,7 +79,7 @@ class RunLog:
 
     def __init__(self, folder: Path, resumed_at: int) -> None:
         self.folder = folder
-        self._metrics = MetricsFile(folder / METRICS_FILE, COLUMNS, resumed_at)
+        self._metrics = MetricsFile(folder / METRICS_FILE, tuple(_COLUMNS), resumed_at)
         self._events: Any = None
         _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
         with suppress(ImportError):
@@ -43,14 +87,16 @@ class RunLog:
 
             self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at or None)
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row, a value for each of COLUMNS; an empty string is no value."""
+    def append(self, progress: Progress) -> None:
+        """Add a row; what is not known at a moment is left empty."""
+        values = {column: getattr(progress, column) for column in _COLUMNS}
+        row = {column: "" if value is None else format(value, _COLUMNS[column]) for column, value in values.items()}
         self._metrics.append(row)
         if self._events:
             for column, tag in _EVENT_TAGS.items():
-                if row[column] != "":
-                    self._events.add_scalar(tag, float(row[column]), int(row["iteration"]))
-        if row["psnr"] != "":
+                if row[column]:
+                    self._events.add_scalar(tag, float(row[column]), progress.iteration)
+        if progress.psnr is not None:
             self._draw()
 
     def close(self) -> None:

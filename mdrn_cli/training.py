@@ -21,7 +21,7 @@ from mdrn_cli.engine import (
 )
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import real_path, remove_leftovers, write_atomically, write_error
-from mdrn_cli.fit import DrawNoise, Network, Report, StepLoss, fit
+from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.model import MDRN
@@ -29,6 +29,8 @@ from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
 from mdrn_cli.runfolder import CONFIG_FILE, Counters, clear, holds, save_environment
+from mdrn_cli.runlog import Report
+from mdrn_cli.steps import DrawNoise, Network, StepLoss
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -41,10 +42,9 @@ class Validator:
         return mean, [to_uint8(self.noisy[0]), restored[0], self.clean[0]]
 
 
-def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Mixed precision in `dtype` with float32 weights; plain float32 when that is `dtype`."""
-    reduced = dtype != torch.float32
-    return torch.autocast(device.type, dtype if reduced else torch.bfloat16, enabled=reduced)
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Mixed precision in `dtype` with float32 weights; plain float32 when that is `dtype`, on any device."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def _center_crop(photo: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -419,6 +419,30 @@ def test_a_row_of_metrics_cut_by_a_full_disk_is_dropped(tmp_path):
     assert path.read_text().splitlines() == ["iteration,loss", "20,0.5", "40,0.4"]
 
 
+@pytest.mark.parametrize(
+    ("metrics", "kept"),
+    [
+        (b"iteration,loss,note\r\n20,0.5,good\r\n40,0.4,better\r\n", ["20,0.5", "40,0.4"]),
+        (b"iteration,loss\r\n20,0.5,and more\r\n40,0.4\r\n", ["20,0.5", "40,0.4"]),
+        (b"loss,iteration\r\n0.5,20\r\n", ["20,0.5"]),
+        (b"iteration,loss\r\n20,0.5\r\n30,0.\xff\r\n\xb2,0.4\r\n40,0.4\r\n", ["20,0.5", "40,0.4"]),
+        (b'iteration,loss\r\n20,0.5\r\n40,"' + bytes(200_000), ["20,0.5"]),
+        (b"\xff\xfe\x00", []),
+        (b"", []),
+    ],
+    ids=["column", "field", "order", "bytes", "quote", "garbage", "empty"],
+)
+def test_metrics_that_others_have_edited_or_damaged_keep_no_run_from_going_on(tmp_path, photo_folder, metrics, kept):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(metrics)
+    MetricsFile(path, ("iteration", "loss"), 40)
+    assert path.read_text().splitlines() == ["iteration,loss", *kept]
+    run, config = tmp_path / "run", tiny_config(photo_folder, iterations=1)
+    run_train(config, run, False, lambda _progress: None)
+    (run / "metrics.csv").write_bytes(metrics)
+    assert run_train(config.extended(2, None), run, True, lambda _progress: None)[0].iteration == 2
+
+
 def test_overwriting_a_run_by_a_request_that_makes_no_sense_leaves_it(tmp_path, photo_folder, logs):
     run = tmp_path / "run"
     run_train(tiny_config(photo_folder, iterations=1), run, False, lambda _progress: None)

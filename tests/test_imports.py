@@ -59,6 +59,7 @@ PARTS = {
     "trainconfig",
     "runlog",
     "validation",
+    "steps",
 }
 PIPELINES = {"restore", "api", "batch", "bench", "fit", "training", "distillation", "release", "results", "speed"}
 LEVEL = {"errors": 0, "": 0} | dict.fromkeys(LEAVES, 1) | dict.fromkeys(PARTS, 2) | dict.fromkeys(PIPELINES, 3)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.optim import Muon, make_optimizers, orthogonalise
+from mdrn_cli.optim import FUSED_ON, Muon, make_optimizers, orthogonalise, step_where
 
 
 def test_orthogonalised_matrices_have_singular_values_near_one():
@@ -58,8 +58,10 @@ def test_muon_descends():
 
 
 @pytest.mark.parametrize("name", ["muon", "adamw", "adam"])
-def test_a_step_that_is_not_finite_changes_nothing_that_lasts(name):
+@pytest.mark.parametrize("fused_on", [FUSED_ON, ()], ids=["fused", "not fused"])
+def test_a_step_that_is_not_finite_changes_nothing_that_lasts(name, fused_on, monkeypatch):
     """One NaN step between two good ones must leave what the two alone would have given."""
+    monkeypatch.setattr("mdrn_cli.optim.FUSED_ON", fused_on)
 
     def after(gradients):
         torch.manual_seed(0)
@@ -68,9 +70,7 @@ def test_a_step_that_is_not_finite_changes_nothing_that_lasts(name):
         for value in gradients:
             for p in model.parameters():
                 p.grad = torch.full_like(p, value) + torch.arange(p.numel()).view(p.shape) / p.numel()
-            for optimizer in optimizers:
-                optimizer.found_inf = torch.tensor(0.0 if math.isfinite(value) else 1.0)
-                optimizer.step()
+            step_where(torch.tensor(value).isfinite(), optimizers)
         return list(model.parameters())
 
     for a, b in zip(after([0.1, math.nan, 0.3]), after([0.1, 0.3]), strict=True):

@@ -100,7 +100,7 @@ def test_processes_agree_on_every_decision(photo_folder, tmp_path, tiny_weights)
     assert first["skipping"]["sum"] == second["skipping"]["sum"], "the weights stay the same, to the bit"
     assert first["diverging"] == second["diverging"]
     assert first["interrupted"] == second["interrupted"]
-    assert first["diverging"]["error"] == "MdrnError"
+    assert first["diverging"]["error"] == "SharedError"
     assert load_checkpoint(tmp_path / "diverging" / "last.safetensors").record["iteration"] == 4
     assert first["interrupted"] == {"error": "KeyboardInterrupt", "steps": 5}
     assert load_checkpoint(tmp_path / "interrupted" / "last.safetensors").record["iteration"] == 5
@@ -111,6 +111,22 @@ def test_processes_agree_on_every_decision(photo_folder, tmp_path, tiny_weights)
     last = [tmp_path / folder / "last.safetensors" for folder in ("resumed", "alone")]
     assert drift(*last, initial_model(config).state_dict()) < 0.05
     assert first["threads"] == second["threads"] == max(len(os.sched_getaffinity(0)) // 2, 1)
+
+
+def test_what_the_first_process_alone_cannot_write_is_told_and_ends_them_all(photo_folder, tmp_path):
+    run = tmp_path / "run"
+    config = tiny_config(photo_folder, iterations=1)
+    run_train(config, run, False, silent)
+    (run / "last.safetensors").unlink()
+    (run / "last.safetensors").mkdir()  # met at the first save, while the other process is in its first step
+    ended = torchrun("-m", "mdrn_cli", "train", "--resume", run, "--iterations", 100)
+    assert ended.returncode == 1
+    assert [line for line in ended.stderr.splitlines() if line.startswith("error:")] == [
+        f"error: cannot write {run / 'last.safetensors'} (Is a directory)"
+    ]
+    assert "terminate called" not in ended.stderr
+    assert "SIGABRT" not in ended.stderr
+    assert saved_config(run)["iterations"] == 100
 
 
 def test_a_batch_is_divided_or_refused():

@@ -1,8 +1,10 @@
 """Command lines of `mdrn train` and `mdrn distill`: run folders, teachers, what is said and what is refused."""
 
 import csv
+import inspect
 import signal
 import time
+from dataclasses import MISSING, fields
 
 import pytest
 from commands import start
@@ -11,10 +13,13 @@ from rich.progress import Progress
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import runs
+from mdrn_cli.cli.distill import distill
+from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
-from mdrn_cli.fit import Progress as Moment
 from mdrn_cli.interrupts import TerminatedError, stop_requests
 from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runlog import Progress as Moment
+from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
 
 
@@ -105,13 +110,31 @@ def test_a_run_folder_among_the_photographs_is_refused(photo_folder, finished, t
     assert (resumed.returncode, "is inside --data" in resumed.stderr) == (2, True)
 
 
+def test_options_have_the_defaults_of_what_they_set():
+    """Which the command line cannot take from there: that would load torch before `--help` is answered."""
+    compared = set()
+    for command, settings in ((train, TrainConfig), (distill, TrainConfig), (distill, Distillation)):
+        options = {name.rstrip("_"): option.default for name, option in inspect.signature(command).parameters.items()}
+        for field in fields(settings):
+            # The student's size depends on the mode.
+            if field.default is MISSING or field.name not in options or (command, field.name) == (distill, "blocks"):
+                continue
+            default = options[field.name]
+            if isinstance(default, str) and field.name in runs._PARSED:
+                default = runs._PARSED[field.name](default)
+            assert default == field.default, field.name
+            compared.add(field.name)
+    must_be_given, no_options = {"data", "mode", "teacher", "teacher_sigma"}, {"features", "max_skipped"}
+    assert compared == {*CONFIG_KEYS, *DISTILLATION_KEYS} - must_be_given - no_options
+
+
 def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, capsys):
     clock = [0.0]
     monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
     bar = Progress(disable=True)
     report = runs._reporter(bar, bar.add_task("training", total=1.0, state=""))
     for clock[0] in (1.0, 59.0, 61.0, 120.0, 122.0):
-        report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, None, None, 0))
+        report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, 1e-3, None, None, 0))
     told = capsys.readouterr().err.splitlines()
     assert told == [f"iteration {n}: loss 0.25000, 2.00 it/s, ETA 0:01:30" for n in (61, 122)]
 

@@ -1,0 +1,191 @@
+"""The steps of training (paper, section 4.2): loss, gradient, update and count, all on the device."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils._triton import has_triton
+
+from mdrn_cli.engine import compute_type
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.model import MDRN
+from mdrn_cli.optim import make_optimizers, step_where
+from mdrn_cli.parallel import Group
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.runfolder import Counters, RunState
+from mdrn_cli.trainconfig import TrainConfig
+from mdrn_cli.validation import autocast
+
+Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""`MDRN.forward_features`, compiled or not."""
+DrawNoise = Callable[[Tensor], Tensor]
+"""Standard normal noise of the shape of a batch, other noise at each call."""
+
+
+class Terms(NamedTuple):
+    """A loss that has more terms than reconstruction: their weighted sum, to go down, and the reconstruction loss."""
+
+    total: Tensor
+    reconstruction: Tensor
+
+
+StepLoss = Callable[[Network, Tensor, DrawNoise, float], "Tensor | Terms"]
+"""(network, clean (N, C, H, W) in [0, 1], noise, share of the run done) -> scalar loss, a mean over the batch."""
+
+
+def compiles(config: TrainConfig, device: torch.device) -> bool:
+    """Whether a run compiles its networks: unless it says, on CUDA where there is Triton, which that needs."""
+    return config.compile if config.compile is not None else device.type == "cuda" and has_triton()
+
+
+def network_of(model: MDRN, compiled: bool) -> Network:
+    """A model as losses call it."""
+    features: Network = model.forward_features
+    return torch.compile(features) if compiled else features
+
+
+def rate_factor(config: TrainConfig, done: float) -> float:
+    """Learning rate relative to its peak when a share `done` of the run is: linear warm-up, then down as the schedule
+    says."""
+    done = min(done, 1.0)
+    rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
+    if config.schedule == "halving":
+        return rise * 0.5 ** math.floor(done * (config.halvings + 1))
+    return rise * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _terms(loss: Tensor | Terms) -> Terms:
+    """The terms of a loss that may be reconstruction alone."""
+    return loss if isinstance(loss, Terms) else Terms(loss, loss)
+
+
+class Stepper:
+    """Takes the steps of a run, in one process of its group; nothing waits for the device but `collect` (and,
+    where they are not fused, the optimizers).
+
+    Args:
+        config: the run.
+        model: on the sampler's device; trained in place.
+        step_loss: what goes down.
+        sampler: of patches.
+        group: the processes of the run.
+
+    Attributes:
+        state: all that decides how the run goes on, the average of the weights included.
+        averaged: a model of these averages, for validation.
+        compiled: whether networks are compiled; to be done by `compile`, before the first step.
+
+    Raises:
+        UsageError: the group cannot share a batch.
+    """
+
+    def __init__(
+        self, config: TrainConfig, model: MDRN, step_loss: StepLoss, sampler: PatchSampler, group: Group
+    ) -> None:
+        device = sampler.device
+        self.config, self.step_loss, self.sampler, self.device = config, step_loss, sampler, device
+        self.group, self.part = group, group.share(config.batch_size)
+        self.dtype = compute_type(device, config.precision)
+        self.model = model
+        self.compiled = compiles(config, device)
+        self.network = network_of(model, self.compiled)
+        self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
+        optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
+        generator = torch.Generator(sampler.drawn_on).manual_seed(config.seed)
+        self.state = RunState(model, self.averaged.state_dict(), optimizers, generator, Counters())
+        self.peak_rates = [group["lr"] for group in self._groups()]
+        self.parameters: list[Tensor] = list(model.parameters())
+        self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
+        self.tally = self._no_tally()
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the last step, of AdamW or Adam."""
+        return float(self._groups()[-1]["lr"])
+
+    def _groups(self) -> list[dict[str, Any]]:
+        # Asked for anew each time: resuming replaces an optimizer's groups.
+        return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
+
+    def compile(self, done: float) -> None:
+        """Have the networks compiled, which takes a minute and happens in a first step; here one of other random
+        numbers that leaves no trace, so that it takes nothing from the budget and the schedule.
+
+        Args:
+            done: share of the run that is.
+
+        Raises:
+            MdrnError: they cannot be.
+        """
+        other = torch.Generator(self.sampler.drawn_on).manual_seed(self.config.seed)
+        clean = self.sampler.sample(self.config.batch_size, other, self.part)
+        try:
+            with autocast(self.device, self.dtype):
+                loss = _terms(self.step_loss(self.network, clean, torch.randn_like, done)).total
+                loss.backward()  # type: ignore[no-untyped-call]
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise MdrnError(f"the network cannot be compiled here ({reason})", "use --no-compile") from error
+        self.model.zero_grad(set_to_none=True)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def step(self, done: float) -> None:
+        """One step, when a share `done` of the run is."""
+        factor = rate_factor(self.config, done)
+        for group, peak in zip(self._groups(), self.peak_rates, strict=True):
+            group["lr"] = peak * factor
+        clean = self.sampler.sample(self.config.batch_size, self.state.generator, self.part)
+        with autocast(self.device, self.dtype):
+            terms = _terms(self.step_loss(self.network, clean, self._draw_noise, done))
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        loss, reconstruction = (term.detach().clone() for term in terms)
+        self.group.average([loss, reconstruction, *(p.grad for p in self.parameters if p.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        finite = (loss + norm).isfinite()
+        self._update(finite)
+        self._tally(loss, reconstruction, finite)
+        self.model.zero_grad(set_to_none=True)
+        self.state.counters.iteration += 1
+
+    def _draw_noise(self, clean: Tensor) -> Tensor:
+        whole = (self.config.batch_size, *clean.shape[1:])
+        noise = torch.randn(whole, generator=self.state.generator, device=self.sampler.drawn_on)
+        return noise[self.part].to(self.device)
+
+    def _update(self, finite: Tensor) -> None:
+        """Move weights and their average, unless the step was not finite."""
+        step_where(finite, self.state.optimizers)
+        done = self.state.counters.iteration
+        decay = min(self.config.ema, (1 + done) / (10 + done))
+        with torch.no_grad():
+            gains = torch._foreach_sub(self.parameters, self.averaged_parameters)
+            torch._foreach_mul_(gains, (1 - decay) * finite.float())
+            torch._foreach_add_(self.averaged_parameters, gains)
+
+    def _tally(self, loss: Tensor, reconstruction: Tensor, finite: Tensor) -> None:
+        """Count on the device: sums and number of losses, steps skipped, and of these the ones in a row."""
+        good, bad = finite.float(), (~finite).float()
+        sums = [torch.where(finite, term, 0).float() for term in (loss, reconstruction)]
+        total = torch.stack([*sums, good, bad, bad])
+        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 4 + [bad])
+
+    def collect(self) -> None:
+        """Bring the device's counts into the counters."""
+        counters = self.state.counters
+        loss, reconstruction, steps, skipped, in_a_row = self.tally.tolist()
+        counters.loss_sum += loss
+        counters.reconstruction_sum += reconstruction
+        counters.loss_steps += int(steps)
+        counters.skipped += int(skipped)
+        counters.consecutive_skipped = int(in_a_row)
+        self.tally = self._no_tally()
+
+    def _no_tally(self) -> Tensor:
+        start = [0.0, 0.0, 0.0, 0.0, float(self.state.counters.consecutive_skipped)]
+        return torch.tensor(start, device=self.device)
