@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,7 +25,7 @@ _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64"
 def denoise(
     image: ImageLike,
     sigma: float | str = "auto",
-    model: str = "auto",
+    model: str | Path = "auto",
     *,
     ensemble: bool = False,
     coarse_sigma: float | Sequence[float] | str = "auto",
@@ -64,7 +65,7 @@ def denoise(
     levels = coarse_sigma if isinstance(coarse_sigma, (str, Sequence, np.ndarray)) else (coarse_sigma,)
     options = DenoiseOptions(
         sigma=None if isinstance(sigma, str) else float(sigma),
-        model=model,
+        model=str(model),
         ensemble=ensemble,
         strength=strength,
         tile=tile,
@@ -72,10 +73,15 @@ def denoise(
         precision=precision,
         coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
-    restore = Restorer(options, _denoisers(model, device, precision))
+    restore = Restorer(options, _denoisers(options.model, device, precision))
     if isinstance(image, Image.Image):
         if image.mode not in ("L", "LA", "RGB", "RGBA"):
-            raise UsageError(f"an image of mode {image.mode} is not handled", 'convert it first: image.convert("RGB")')
+            # Pillow would clip these to 8 bits.
+            deep = image.mode.startswith(("I", "F"))
+            hint = (
+                "give an array of uint16, or of floats in [0, 1]" if deep else 'convert it first: image.convert("RGB")'
+            )
+            raise UsageError(f"an image of mode {image.mode} is not handled", hint)
         restored = Image.fromarray(_restored(np.asarray(image), restore))
         restored.info = dict(image.info)
         return restored

@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw, ImageFont
 from mdrn_cli.errors import UsageError
 from mdrn_cli.metrics import psnr, ssim
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit
+from mdrn_cli.pixels import from_unit, to_unit
 
 WIDEST = 900
 """Width of a whole picture on the sheet, in pixels, at most."""
 CROPS = 3
+FINEST = 1e-6
+"""Difference of intensities that no file but one of floats can hold."""
 MARGIN = 12
 LABEL = 28
 _PAPER, _INK, _FRAME = (250, 250, 250), (20, 20, 20), (230, 60, 40)
@@ -48,6 +50,16 @@ def compare_pictures(versions: Sequence[tuple[str, Picture]]) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def are_equal(picture: Picture, other: Picture) -> bool:
+    """Whether two pictures of the same size and color mode are the same as shown, to the last bit of either and with
+    their alpha; no alpha is the same as an opaque one."""
+    picture, other = picture.upright(), other.upright()
+    alphas = [to_unit(np.ones((1, 1), np.float32) if p.alpha is None else p.alpha) for p in (picture, other)]
+    return all(
+        np.allclose(ours, theirs, rtol=0, atol=FINEST) for ours, theirs in ((picture.pixels, other.pixels), alphas)
+    )
 
 
 def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float]:

@@ -111,6 +111,18 @@ def test_networks_are_loaded_once_whatever_else_is_asked_for(noisy, tiny_weights
     assert len(loads) == 1
 
 
+def test_a_path_of_a_checkpoint_is_taken(noisy, tiny_weights):
+    weights = tiny_weights("color")
+    assert np.array_equal(mdrn_cli.denoise(noisy, 30, weights), mdrn_cli.denoise(noisy, 30, str(weights)))
+
+
+@pytest.mark.parametrize(("mode", "hint"), [("I;16", "uint16"), ("F", "floats"), ("CMYK", 'convert("RGB")')])
+def test_the_hint_for_another_mode_loses_nothing(mode, hint):
+    with pytest.raises(UsageError) as told:
+        mdrn_cli.denoise(Image.new(mode, (32, 32)), 30)
+    assert hint in told.value.hint
+
+
 def test_one_level_of_coarse_noise_may_be_a_number(noisy, tiny_weights):
     one, several = (mdrn_cli.denoise(noisy, 30, str(tiny_weights("color")), coarse_sigma=c) for c in (10, [10.0]))
     assert np.array_equal(one, several)

@@ -137,8 +137,20 @@ def test_an_input_without_images_is_a_problem_of_its_own(folder):
     assert not plan_jobs([Path("empty")], Naming(recursive=True))[0].problem.hint
 
 
-def test_an_output_of_no_name_is_refused(folder):
-    """As of a variable that a script has left unset."""
-    done = run_mdrn("denoise", "a.jpg", "-o", "", cwd=folder)
-    assert (done.returncode, "--output is empty" in done.stderr) == (2, True)
-    assert sorted(path.name for path in folder.iterdir()) == ["B.JPG", "a.jpg"]
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["denoise", "", "--in-place"], "an argument is"),
+        (["denoise", "--in-place", "--", ""], "the argument after -- is"),
+        (["denoise", "a.jpg", "-o", ""], "the argument after -o is"),
+        (["denoise", "a.jpg", "--report="], "--report is"),
+        (["train", "--data", ""], "the argument after --data is"),
+        (["bench", ""], "an argument is"),
+    ],
+)
+def test_an_empty_path_is_refused(folder, arguments, named):
+    """As of a variable that a script has left unset; it would be the current folder."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    done = run_mdrn(*arguments, cwd=folder)
+    assert (done.returncode, f"error: {named} empty" in done.stderr) == (2, True), done.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pyvips
 from conftest import run_mdrn
 from PIL import ExifTags, Image
 
@@ -55,6 +56,23 @@ def test_a_picture_compared_with_itself_is_equal(noisy):
     assert (done.returncode, done.stdout) == (0, f"{noisy}: equal against {noisy}\n")
     (row,) = json.loads(run_mdrn("compare", noisy, noisy, "--json").stdout)["results"]
     assert (row["psnr"], row["ssim"]) == (None, 1)
+
+
+def test_pictures_that_differ_in_alpha_or_below_eight_bits_are_not_called_equal(tmp_path):
+    pixels = np.full((20, 20, 4), 255, np.uint8)
+    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "plain.png")
+    Image.fromarray(pixels).save(tmp_path / "opaque.png")
+    pixels[5, 5, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    for k in (0, 60):
+        deep = pyvips.Image.new_from_array(np.full((20, 20, 1), 30_000 + k, np.uint16), interpretation="grey16")
+        deep.write_to_file(str(tmp_path / f"{k}.png"))
+    for first, second, equal in (("plain", "opaque", True), ("opaque", "clear", False), ("0", "60", False)):
+        files = tmp_path / f"{first}.png", tmp_path / f"{second}.png"
+        (row,) = json.loads(run_mdrn("compare", *files, "--json").stdout)["results"]
+        assert (row["psnr"], row["equal"]) == (None, equal)
+        told = run_mdrn("compare", *files).stdout.split(": ")[1]
+        assert told.startswith("equal against" if equal else "equal in 8 bits")
 
 
 def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy):

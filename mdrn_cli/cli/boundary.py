@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import INTERRUPTED, DeviceError, InputError, MdrnError, WeightsError
+from mdrn_cli.errors import INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.parallel import launched
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
@@ -30,6 +32,7 @@ def run(app: typer.Typer) -> int:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
     try:
+        _refuse_empty(arguments)
         code = app(arguments, standalone_mode=False)
     except MdrnError as error:
         if launched().first or isinstance(error, _OF_ONE_PROCESS):
@@ -54,6 +57,20 @@ def run(app: typer.Typer) -> int:
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _refuse_empty(arguments: Sequence[str]) -> None:
+    """An empty path would be the current folder, which nobody means: `mdrn denoise "$FILE" --in-place`.
+
+    Raises:
+        UsageError: an argument is empty, or the value of an option.
+    """
+    for before, argument in pairwise(("", *arguments)):
+        name, equals, value = argument.partition("=")
+        if argument and not (name.startswith("--") and equals and not value):
+            continue
+        named = name or (f"the argument after {before}" if before[:1] == "-" else "an argument")
+        raise UsageError(f"{named} is empty", "an unset variable of the shell?")
 
 
 def _usage(error: Exception, debug: bool) -> int:

@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Put two pictures side by side with enlarged crops, and measure them.
 
-    Without a reference, B is measured against A.
+    Without a reference, B is measured against A. PSNR and SSIM are those of 8 bits a channel, without alpha.
 
     [bold]Examples[/]
 
@@ -59,19 +59,20 @@ def compare(
 
 
 def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[str, Any]:
-    from mdrn_cli.compare import measure_pictures
+    from mdrn_cli.compare import are_equal, measure_pictures
 
     psnr, ssim = measure_pictures(pictures[path], pictures[truth])
     return {
         "file": str(path),
         "psnr": round(psnr, 4) if math.isfinite(psnr) else None,  # JSON has no infinity
         "ssim": round(ssim, 6) if math.isfinite(ssim) else None,
+        "equal": are_equal(pictures[path], pictures[truth]),
     }
 
 
 def _shown(row: dict[str, Any]) -> str:
     if row["psnr"] is None:
-        return "equal"
+        return "equal" if row["equal"] else "equal in 8 bits, but not beyond or not in alpha"
     ssim = "" if row["ssim"] is None else f", SSIM {row['ssim']:.4f}"  # too small for its window
     return f"PSNR {row['psnr']:.2f} dB{ssim}"
 

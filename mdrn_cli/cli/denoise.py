@@ -224,8 +224,6 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
 def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
     from mdrn_cli.jobs import Naming
 
-    if output == "":
-        raise UsageError("--output is empty", "an unset variable of the shell?")
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
     path = None if output is None else Path(output)
     is_folder = output is not None and output.endswith(("/", os.sep))
