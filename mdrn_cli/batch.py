@@ -280,7 +280,8 @@ class _Finish:
                 return outcome
             if job.target == job.source:
                 _refuse_changed(job, result.stamp)
-            _write(job.target, content)
+            if content is not None:
+                _write(job.target, content)
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -289,13 +290,14 @@ class _Finish:
             self.on_restored(result.before, result.picture)
         return Outcome(job, DONE, None, result.facts, warnings, result.seconds + time.perf_counter() - began)
 
-    def _content(self, job: Job, result: _Result) -> tuple[bytes, tuple[str, ...]]:
+    def _content(self, job: Job, result: _Result) -> tuple[bytes | None, tuple[str, ...]]:
         """What to write, and warnings. A file to which nothing was done is taken as it is: decoded and encoded again it
-        would lose, if it is a JPEG."""
+        would lose, if it is a JPEG; None where it is its own result."""
         if result.same_as and self.save == SaveOptions():
             same = result.same_as if isinstance(result.same_as, bytes) else _read_again(job, result.stamp)
             if kind_of(same) == job.kind:
-                return same, result.told
+                in_place = job.target == job.source != PIPE
+                return None if in_place else same, result.told
         content, lost = encode_picture(result.picture, job.kind, self.save)
         return content, result.picture.warnings + lost
 

@@ -18,6 +18,7 @@ _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION = 258, 262, 338, (282, 283)
 _UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
+_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 330
 _TRANSFER_FUNCTION = 301
 """A table with a value for each intensity, or three of them."""
 _SAME_INTENSITIES = (1, 2, 6)
@@ -141,12 +142,15 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
-        InputError: its colors are multiplied by its alpha.
+        InputError: its colors are multiplied by its alpha, or it shows a preview of what lies deeper.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
     directory = _tiff_directory(stream)
     if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
+    reduced = directory.get(_SUBFILE_TYPE, 0)
+    if isinstance(reduced, int) and reduced & 1 and _SUB_DIRECTORIES in directory:
+        raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
     values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC)))
     bits = directory.get(_BITS, 1)  # one number, or one for each channel
     whole = {bits} if isinstance(bits, int) else {*bits}

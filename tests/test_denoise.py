@@ -303,7 +303,9 @@ def test_a_file_without_noise_is_copied_unless_more_is_asked_for(tmp_path, tiny_
         assert result(smooth, tmp_path / f"{save.quality}.jpg", save).read_bytes() != content
     assert Image.open(result(smooth, tmp_path / "a.png")).format == "PNG"
     assert Image.open(result(tmp_path / "named.png", tmp_path / "b.png")).format == "PNG"
+    before = smooth.stat()
     assert result(smooth, None).read_bytes() == content
+    assert (smooth.stat().st_ino, smooth.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "not written again"
 
 
 def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):

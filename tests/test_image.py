@@ -10,6 +10,7 @@ import pyvips
 import tifffile
 from corpus import png
 from PIL import Image, ImageCms
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
@@ -328,6 +329,22 @@ def test_large_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 17 * 2 // 3)
     monkeypatch.setattr("mdrn_cli.image._STRIP", 4)  # Pillow before 13 looks at these, too
     assert read_picture(tmp_path / "a.png").channels.shape == (3, 13, 17)
+
+
+@pytest.mark.parametrize(("reduced", "nested", "refused"), [(1, True, True), (1, False, False), (0, True, False)])
+def test_the_preview_of_a_camera_raw_is_not_taken_for_the_picture(tmp_path, reduced, nested, refused):
+    """DNG and its like: the first directory holds a thumbnail, the picture of the sensor lies in one below it."""
+    tags = ImageFileDirectory_v2()
+    tags[254] = reduced
+    if nested:
+        tags.tagtype[330] = 4
+        tags[330] = 8
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.tif", tiffinfo=tags)
+    if refused:
+        with pytest.raises(InputError, match="preview"):
+            read_picture(tmp_path / "a.tif")
+    else:
+        assert read_picture(tmp_path / "a.tif").mode == "RGB"
 
 
 def test_colors_multiplied_by_alpha_are_refused(tmp_path):
