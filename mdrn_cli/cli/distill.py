@@ -58,6 +58,8 @@ def distill(
 
       mdrn distill --mode hmds --teacher-sigma 25 --sigma 50 --data photos --time-budget 60m --output run
 
+      mdrn distill --mode hads --sigma 25 --data photos --time-budget 60m --output run
+
       mdrn distill --mode hads --teacher run8/best.safetensors --sigma 50 --data photos --time-budget 60m --output run
 
       mdrn distill --resume run
