@@ -81,6 +81,10 @@ def run_out() -> None:
     raise MemoryError
 
 
+def vanish() -> None:
+    os._exit(3)
+
+
 def test_a_case_fails_as_what_it_failed_with():
     with pytest.raises(DeviceError, match="no device") as caught:
         speed._alone(fall_short, DeviceError("no device", "another one"))
@@ -90,7 +94,7 @@ def test_a_case_fails_as_what_it_failed_with():
     with pytest.raises(OutOfMemoryError, match="measuring run_out ran out of memory"):
         speed._alone(run_out)
     with pytest.raises(MdrnError, match="ended with code 3"):
-        speed._alone(os._exit, 3)
+        speed._alone(vanish)
     with pytest.raises(MdrnError, match="no device 'nowhere'") as caught:
         speed._start_case("nowhere")
     assert caught.value.exit_code == 6
