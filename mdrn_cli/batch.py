@@ -106,14 +106,13 @@ def run_jobs(
         if fail_fast and outcome.status == FAILED:
             return
     with _executor(jobs) as reader, _executor(jobs) as writer:
-        reading: deque[Future[_Input]] = deque()
+        ahead: Future[_Input] | None = None
         writing: deque[Future[Outcome]] = deque()
         try:
             for job, following in zip_longest(todo, todo[1:]):
-                given = reading.popleft() if reading else reader.submit(_read, job)
+                given = ahead or reader.submit(_read, job)
                 overlapping = _overlaps(given, options.memory)
-                if following and overlapping:
-                    reading.append(reader.submit(_read, following))
+                ahead = reader.submit(_read, following) if following and overlapping else None
                 while writing and (not overlapping or len(writing) > LOOKAHEAD or writing[0].done()):
                     outcome = _released(writing.popleft().result())
                     yield outcome
@@ -129,8 +128,8 @@ def run_jobs(
             yield from _under_way(writing)
             raise
         finally:
-            for read in reading:
-                read.cancel()
+            if ahead:
+                ahead.cancel()
             for write in writing:
                 write.cancel()
 
