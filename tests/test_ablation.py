@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,17 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     assert f"| distilled | {statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} |" in text
     assert "weight 0.2 to 0. 2 iterations" in text
     assert document.with_suffix(".png").is_file()
+
+
+def test_students_may_begin_from_a_checkpoint(tool, photo_folder, tmp_path, tiny_weights):
+    init = tiny_weights("gray", 25.0)
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=1, init=str(init))
+    config = replace(config, distillation=Distillation("hmds", str(init), 25.0))
+    document = tmp_path / "distillation.md"
+    tool.ablate(config, 1, tmp_path / "runs", [str(photo_folder)], None, document)
+    assert f", from `{init.name}`; seeds 0." in document.read_text()
+    plain = replace(config, distillation=None)
+    assert tool.describe(plain) != tool.describe(replace(plain, init=None)), "runs from fresh weights are others"
 
 
 def test_gains_are_means_of_differences_of_the_same_seed(tool):

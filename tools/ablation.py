@@ -3,7 +3,8 @@
     python tools/ablation.py --mode hmds --teacher-sigma 25 --blocks 2 --data ../shared/data/train \
         --val ../shared/data/val --sets ../shared/data/test --iterations 4000 --seeds 3 --runs ../ablation
 
-For each seed there is a plain run and a distilled one, from the same initial weights, over the same patches and noise,
+For each seed there is a plain run and a distilled one, from the same initial weights (drawn by the seed, or those of
+--init), over the same patches and noise,
 for the same number of iterations; what is measured is the averaged weights at the end. (Under --no-shared-noise the
 teacher's noise comes from the same random stream, and the patches differ.) Figures go into docs/distillation.json, run
 by run, and the document is written from that file alone. A run that is in it is not run again, one that was interrupted
@@ -46,6 +47,8 @@ SETTINGS = (
 def describe(config: TrainConfig) -> dict[str, Any]:
     """What identifies a run in the file of results: its settings, its teacher or None, its seed."""
     about = {key: getattr(config, key) for key in SETTINGS} | {"data": Path(config.data).name}
+    if config.init:
+        about["init"] = Path(config.init).name
     teacher = asdict(config.distillation) if config.distillation else None
     if teacher:
         teacher["teacher"] = Path(teacher["teacher"]).name
@@ -116,13 +119,14 @@ def section(run: dict[str, Any], both: Sequence[tuple[dict[str, Any], dict[str, 
     """A heading, the settings and a table of one way to distill."""
     settings, teacher = run["settings"], run["distillation"]
     columns = [name for name in run["psnr"] if all(name in r["psnr"] for pair in both for r in pair)]
+    begun = f", from `{settings['init']}`" if "init" in settings else ""
     own = "" if teacher["mode"] == "hads" or teacher["shared_noise"] else ", noise of its own"
     lines = [
         f"## {teacher['mode'].upper()}: {settings['color']} {settings['sigma']:g}, B = {settings['blocks']}",
         "",
         f"Teacher `{teacher['teacher']}` at sigma {teacher['teacher_sigma']:g}{own}; weight {teacher['weight']:g} to "
         f"{teacher['final_weight']:g}. {settings['iterations']} iterations of {settings['batch_size']} patches of "
-        f"{settings['patch_size']}x{settings['patch_size']}, {settings['optimizer']}, {settings['loss']}; "
+        f"{settings['patch_size']}x{settings['patch_size']}, {settings['optimizer']}, {settings['loss']}{begun}; "
         f"seeds {', '.join(str(plain['seed']) for plain, _ in both)}.",
         "",
         f"| student | {' | '.join(columns)} |",
@@ -206,6 +210,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--mode", choices=("hads", "hmds"), required=True)
     parser.add_argument("--teacher", help="name or file; as `mdrn distill` chooses by default")
     parser.add_argument("--teacher-sigma", type=float, help="the student's own for hads")
+    parser.add_argument("--init", help="checkpoint that the students begin from, a file")
     parser.add_argument("--weight", type=float, default=Distillation.weight)
     parser.add_argument("--final-weight", type=float, default=Distillation.final_weight)
     parser.add_argument("--shared-noise", action=argparse.BooleanOptionalAction, default=True)
@@ -243,6 +248,7 @@ def main(given: Sequence[str] | None = None) -> None:
         val=a.val,
         color=a.color,
         blocks=a.blocks,
+        init=a.init,
         sigma=a.sigma,
         iterations=a.iterations,
         batch_size=a.batch_size,
