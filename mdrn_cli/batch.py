@@ -23,6 +23,7 @@ from mdrn_cli.files import (
     write_error,
 )
 from mdrn_cli.image import kind_of, read_picture
+from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.passes import OnTile, has_room
 from mdrn_cli.picture import Picture
@@ -124,7 +125,7 @@ def run_jobs(
                 writing.append(_restore(job, given, restore, on_tile, writer, finish))
             while writing:
                 yield _released(writing.popleft().result())
-        except KeyboardInterrupt:
+        except INTERRUPTIONS:
             yield from _under_way(writing)
             raise
         finally:

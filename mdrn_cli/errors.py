@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM: 128 and the number of the signal, as shells have it."""
 
 
 class MdrnError(Exception):

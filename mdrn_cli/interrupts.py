@@ -9,13 +9,36 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class TerminatedError(KeyboardInterrupt):
-    """SIGTERM has asked for the end, as the system or a batch queue does."""
+class TerminatedError(BaseException):
+    """SIGTERM has asked for the end, as the system or a batch queue does. No KeyboardInterrupt, which typer keeps to
+    itself."""
 
 
-def interruption(number: int) -> KeyboardInterrupt:
+INTERRUPTIONS = (KeyboardInterrupt, TerminatedError)
+
+
+def interruption(number: int) -> BaseException:
     """What a stop ends in that a signal has asked for."""
     return TerminatedError() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """While this lasts, SIGTERM raises TerminatedError, so that a run leaves behind what it does after Ctrl-C.
+    A process started to ignore the signal goes on doing so."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
+        yield
+        return
+
+    def end(number: int, _frame: Any) -> None:
+        raise interruption(number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

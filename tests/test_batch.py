@@ -500,7 +500,10 @@ def test_an_image_is_not_written_to_a_terminal(tree, tiny_weights):
     assert b"terminal" in done.stderr
 
 
-def test_ctrl_c_keeps_finished_files_removes_partial_ones_and_exits_130(tmp_path, photo, tiny_weights):
+@pytest.mark.parametrize(
+    ("number", "code", "told"), [(signal.SIGINT, 130, b"interrupted"), (signal.SIGTERM, 143, b"terminated")]
+)
+def test_a_run_that_is_ended_keeps_finished_files_and_tells_of_them(tmp_path, photo, tiny_weights, number, code, told):
     folder = tmp_path / "many"
     folder.mkdir()
     for k in range(300):
@@ -512,11 +515,11 @@ def test_ctrl_c_keeps_finished_files_removes_partial_ones_and_exits_130(tmp_path
     while len(list((tmp_path / "out").glob("*.png"))) < 5:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
+    assert process.returncode == code, stderr
     assert b"Traceback" not in stderr
-    assert b"interrupted" in stderr
+    assert stderr.splitlines()[-1] == told
     finished = list((tmp_path / "out").iterdir())
     assert 5 <= len(finished) < 300
     *results, summary = map(json.loads, stdout.splitlines())

@@ -16,7 +16,7 @@ from mdrn_cli.cli import runs
 from mdrn_cli.cli.distill import distill
 from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
-from mdrn_cli.interrupts import TerminatedError, stop_requests
+from mdrn_cli.interrupts import TerminatedError, stop_requests, terminable
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.runlog import Progress as Moment
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
@@ -169,3 +169,15 @@ def test_a_second_sigterm_ends_it_at_once():
         with pytest.raises(TerminatedError):
             signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_sigterm_raises_unless_it_was_to_be_ignored():
+    with terminable(), pytest.raises(TerminatedError):
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with terminable():
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -19,6 +19,7 @@ from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model,
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import exists
+from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
@@ -96,7 +97,7 @@ def bench(
     results: list[Result] = []
     try:
         _measure(opened, levels, denoisers, ensemble, side, targets, results)
-    except (KeyboardInterrupt, MdrnError):
+    except (*INTERRUPTIONS, MdrnError):
         if results:  # a run that cannot go on has measured something, too
             _show(results, as_json, as_csv, as_markdown)
             print_warning(f"{len(results)} of {len(levels)} noise levels were measured")

@@ -11,7 +11,8 @@ from itertools import pairwise
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.errors import INTERRUPTED, TERMINATED, DeviceError, InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
@@ -33,7 +34,8 @@ def run(app: typer.Typer) -> int:
         warnings.filterwarnings("ignore", module="PIL")
     try:
         _refuse_empty(arguments)
-        code = app(arguments, standalone_mode=False)
+        with terminable():
+            code = app(arguments, standalone_mode=False)
     except MdrnError as error:
         if launched().first or isinstance(error, _OF_ONE_PROCESS):
             _show(error.message, error.hint, debug)
@@ -44,6 +46,10 @@ def run(app: typer.Typer) -> int:
         if launched().first:
             stderr.print("interrupted")
         return INTERRUPTED
+    except TerminatedError:
+        if launched().first:
+            stderr.print("terminated")
+        return TERMINATED
     except BrokenPipeError:
         return 1
     except MemoryError:

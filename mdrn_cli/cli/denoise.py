@@ -18,6 +18,7 @@ from mdrn_cli.cli.console import parse_bytes, parse_tile, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, write_report
 from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from mdrn_cli.batch import Outcome
@@ -262,7 +263,7 @@ class _Run:
         compared: list[tuple[Picture, Picture]] = []
         try:
             self._do(jobs, outcomes, compared)
-        except (KeyboardInterrupt, MdrnError):
+        except (*INTERRUPTIONS, MdrnError):
             if outcomes:  # a run that cannot go on has done something, too
                 self._sum_up(outcomes, len(jobs))
             raise

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
 from mdrn_cli.cli.options import Device, Precision, options_given
 from mdrn_cli.errors import UsageError
-from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tuple[Counters, PhotoFolder]"]
 
 RUN = "Run"
-TERMINATED = 143
-"""Exit code after SIGTERM, 128 + 15 as shells have it."""
 LINE_EVERY = 60.0
 """Seconds between two lines of progress where there is no bar."""
 
@@ -260,20 +257,7 @@ def _flag(name: str) -> str:
 
 def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
     """Run it with a bar on a terminal, with a line a minute elsewhere, and a line at each validation; say how it ended.
-    Of several processes only the first says anything.
-
-    Raises:
-        typer.Exit: the run was ended by SIGTERM, and saved.
-    """
-    try:
-        _show_run(runner, config, output, resume)
-    except TerminatedError as error:
-        if launched().first:
-            stderr.print("terminated")
-        raise typer.Exit(TERMINATED) from error
-
-
-def _show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) -> None:
+    Of several processes only the first says anything."""
     if not launched().first:
         runner(config, output, resume, lambda _progress: None, None)
         return
