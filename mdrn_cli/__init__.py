@@ -1,6 +1,6 @@
 """mdrn: an image denoiser built on MDRN (CVPR Workshops 2022).
 
-`mdrn_cli.denoise(image)` and `mdrn_cli.estimate_sigma(pixels)` are the Python API; torch is loaded on first use.
+`mdrn_cli.denoise(image)` and `mdrn_cli.estimate_sigma(image)` are the Python API; torch is loaded on first use.
 """
 
 from __future__ import annotations
@@ -8,20 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mdrn_cli.api import denoise
-    from mdrn_cli.noise import estimate_sigma
+    from mdrn_cli.api import denoise, estimate_sigma
 
 __version__ = "0.1.0"
 __all__ = ["denoise", "estimate_sigma", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "denoise":
-        from mdrn_cli.api import denoise
+    if name in ("denoise", "estimate_sigma"):
+        from mdrn_cli import api
 
-        return denoise
-    if name == "estimate_sigma":
-        from mdrn_cli.noise import estimate_sigma
-
-        return estimate_sigma
+        return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

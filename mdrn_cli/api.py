@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
@@ -24,13 +25,13 @@ _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64"
 
 def denoise(
     image: ImageLike,
-    sigma: float | str = "auto",
+    sigma: float | str | None = "auto",
     model: str | Path = "auto",
     *,
     ensemble: bool = False,
     coarse_sigma: float | Sequence[float] | str = "auto",
     strength: float = 1.0,
-    tile: int | None = None,
+    tile: int | str | None = "auto",
     device: str = "auto",
     precision: str = "auto",
 ) -> ImageLike:
@@ -39,13 +40,14 @@ def denoise(
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
             [0, 1]; or a Pillow image of mode L, LA, RGB or RGBA.
-        sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" estimates it.
+        sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
             none; "auto" estimates them where `sigma` is estimated.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
-        tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None lets memory decide.
+        tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; "auto" (or None)
+            lets memory decide.
         device: "auto", "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
@@ -60,32 +62,53 @@ def denoise(
     """
     if isinstance(sigma, str) and sigma != "auto":
         raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
+    if isinstance(tile, str) and tile != "auto":
+        raise UsageError(f"tile must be a number of pixels or 'auto', not {tile!r}")
     if isinstance(coarse_sigma, str) and coarse_sigma != "auto":
         raise UsageError(f"coarse_sigma must be numbers or 'auto', not {coarse_sigma!r}")
     levels = coarse_sigma if isinstance(coarse_sigma, (str, Sequence, np.ndarray)) else (coarse_sigma,)
     options = DenoiseOptions(
-        sigma=None if isinstance(sigma, str) else float(sigma),
+        sigma=None if sigma is None or isinstance(sigma, str) else float(sigma),
         model=str(model),
         ensemble=ensemble,
         strength=strength,
-        tile=tile,
+        tile=None if isinstance(tile, str) else tile,
         device=device,
         precision=precision,
         coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
     restore = Restorer(options, _denoisers(options.model, device, precision))
-    if isinstance(image, Image.Image):
-        if image.mode not in ("L", "LA", "RGB", "RGBA"):
-            # Pillow would clip these to 8 bits.
-            deep = image.mode.startswith(("I", "F"))
-            hint = (
-                "give an array of uint16, or of floats in [0, 1]" if deep else 'convert it first: image.convert("RGB")'
-            )
-            raise UsageError(f"an image of mode {image.mode} is not handled", hint)
-        restored = Image.fromarray(_restored(np.asarray(image), restore))
-        restored.info = dict(image.info)
-        return restored
-    return _restored(np.asarray(image), restore)
+    result = _restored(_pixels(image), restore)
+    if not isinstance(image, Image.Image):
+        return result
+    restored = Image.fromarray(result)
+    restored.info = dict(image.info)
+    return restored
+
+
+def estimate_sigma(image: NDArray[Any] | Image.Image) -> float:
+    """Estimate the noise level of an image, as `mdrn estimate` does.
+
+    Args:
+        image: as for `denoise`.
+
+    Returns:
+        The level on the 0-255 scale whatever the data type; NaN when a side is below 16 pixels.
+
+    Raises:
+        UsageError: the image is of another kind.
+    """
+    picture = _picture(_pixels(image))
+    return noise.estimate_sigma(picture.channels, picture.seen)
+
+
+def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
+    if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA"):
+        # Pillow would clip these to 8 bits.
+        deep = image.mode.startswith(("I", "F"))
+        hint = "give an array of uint16, or of floats in [0, 1]" if deep else 'convert it first: image.convert("RGB")'
+        raise UsageError(f"an image of mode {image.mode} is not handled", hint)
+    return np.asarray(image)
 
 
 def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:

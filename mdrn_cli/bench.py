@@ -63,8 +63,15 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class Result:
-    """A set at one noise level; figures are means over its images, published ones PSNR in dB by method, of which there
-    are none unless the images are those of the public set."""
+    """A set at one noise level.
+
+    Attributes:
+        dataset, color, sigma, model, ensemble: what was measured.
+        images: figures of each image, of which means are told.
+        published: PSNR in dB by method; none unless the images are those of the public set.
+        sha256: of the checkpoint; None of a file or another denoiser.
+        device, precision: that the network ran on and in; empty of another denoiser.
+    """
 
     dataset: str
     color: str
@@ -73,6 +80,9 @@ class Result:
     ensemble: bool
     images: tuple[ImageRow, ...]
     published: dict[str, float]
+    sha256: str | None = None
+    device: str = ""
+    precision: str = ""
 
     def mean(self, field: str) -> float:
         """Mean of a numeric field of ImageRow over the images."""

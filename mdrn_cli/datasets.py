@@ -94,6 +94,11 @@ class Found:
     folder: Path | None = None
 
     @property
+    def place(self) -> Path | None:
+        """Where all files lie, on disk or in the cache; None where they are missing."""
+        return self.folder or (self.files[0].parents[1] if self.files else None)
+
+    @property
     def verified(self) -> bool:
         """Whether the files are those of the public set, byte for byte."""
         return self.state in ("on disk", "cached")

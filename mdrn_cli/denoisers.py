@@ -80,9 +80,10 @@ class Denoisers:
         threads_asked_for()
         self._loaded: dict[str, tuple[Engine, float]] = {}
         self._records: tuple[Record, ...] = ()
-        if path := explicit_path(model):
-            if not path.is_file():
-                raise WeightsError(f"no checkpoint file {path}")
+        self._path = explicit_path(model)
+        if self._path:
+            if not self._path.is_file():
+                raise WeightsError(f"no checkpoint file {self._path}")
         else:
             self._records = all_records(manifests)
             if model not in ("auto", *FAMILIES, *(record.name for record in self._records)):
@@ -97,10 +98,12 @@ class Denoisers:
             UsageError: the checkpoint asked for is for another color mode.
             DeviceError: no such device.
         """
-        record = None if explicit_path(self.model) else choose(self._records, self.model, color, sigma)
+        record = None if self._path else choose(self._records, self.model, color, sigma)
         name, sha256 = (record.name, record.sha256) if record else (self.model, None)
         if name not in self._loaded:  # a file is checked once a run, not once a picture
-            self._loaded[name] = self._load(locate(record) if record else Path(self.model))
+            path = locate(record) if record else self._path
+            assert path
+            self._loaded[name] = self._load(path)
         engine, trained = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")

@@ -11,7 +11,7 @@ from torch import Tensor
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
-from mdrn_cli.manifest import FAMILY_BLOCKS
+from mdrn_cli.manifest import FAMILY_BLOCKS, choose
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
@@ -19,7 +19,7 @@ from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, compiles, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
-from mdrn_cli.weights import find_weights
+from mdrn_cli.weights import all_records, explicit_path, find_weights
 
 
 def run_distill(
@@ -54,6 +54,28 @@ def run_distill(
         report,
         reading,
     )
+
+
+def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: float | None) -> float:
+    """Noise level of a student of whom none is told, 0-255 scale: for hads its teacher's, where no teacher is named
+    that of the bundled one; for hmds, and where there is no such teacher, the level of `mdrn train`.
+
+    Args:
+        mode, teacher, color: as for `find_teacher`.
+        teacher_sigma: noise level asked of the teacher, if any.
+
+    Raises:
+        WeightsError: the named teacher is missing or no checkpoint.
+        UsageError: it is for another color mode.
+    """
+    if mode == "hads":
+        if teacher_sigma is not None:
+            return teacher_sigma
+        if path := explicit_path(teacher or ""):
+            return load_checkpoint(path).sigma
+        with suppress(WeightsError):
+            return choose(all_records(), teacher or "mdrn", color, TrainConfig.sigma).sigma
+    return TrainConfig.sigma
 
 
 def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, blocks: int) -> Path:

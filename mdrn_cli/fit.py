@@ -18,8 +18,6 @@ from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.runfolder import (
-    BEST_FILE,
-    LAST_FILE,
     STATE_FILE,
     Counters,
     load_state,
@@ -31,6 +29,7 @@ from mdrn_cli.runlog import Progress, Report, RunLog
 from mdrn_cli.steps import StepLoss, Stepper
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
+from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 REPORT_EVERY = 20
 

@@ -34,11 +34,16 @@ FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
     ".tif": "TIFF",
     ".tiff": "TIFF",
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
+_RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"}
+OTHER_PICTURES = _RAW | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".exr", ".tga", ".ppm", ".pgm"}
+"""Suffixes of pictures that are not handled, so that it can be told that there are such."""
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -62,7 +67,10 @@ _WHITE_IS_ZERO, _PALETTE = 0, 3
 
 
 def find_images(
-    folder: Path, recursive: bool = True, on_unreadable: Callable[[OSError], None] | None = None
+    folder: Path,
+    recursive: bool = True,
+    on_unreadable: Callable[[OSError], None] | None = None,
+    on_other: Callable[[Path], None] | None = None,
 ) -> list[Path]:
     """Whatever is named like an image in a folder, sorted; folders are not, nor is what is hidden. Links to folders are
     not followed.
@@ -71,6 +79,7 @@ def find_images(
         folder: where to look.
         recursive: whether at any depth.
         on_unreadable: called with the error for each folder that cannot be listed.
+        on_other: called with each file that is passed over though it is named like a picture of another format.
 
     Raises:
         InputError: the folder does not exist; or without `on_unreadable`, a folder cannot be listed.
@@ -81,6 +90,9 @@ def find_images(
     for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         found += [Path(place, name) for name in files if not name.startswith(".")]
+    if on_other:
+        for path in (path for path in found if path.suffix.lower() in OTHER_PICTURES):
+            on_other(path)
     return sorted(path for path in found if path.suffix.lower() in FORMATS)
 
 

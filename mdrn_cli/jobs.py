@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,25 +71,38 @@ class Job:
     kind: str = ""
 
 
-def plan_jobs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
+OnOther = Callable[[Path], None]
+"""Called with each picture of a folder whose format is not handled."""
+
+
+def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None = None) -> list[Job]:
     """Decide what is to be done, before anything is.
 
     Args:
         inputs: files, and folders (whose tree is mirrored under the output folder); or `-` alone.
         naming: where results go.
+        on_other: see OnOther.
 
     Returns:
-        A job for each image; and for each input that is missing, cannot be listed or is no image by its name among
-        others, and each folder without images, one that tells of the problem.
+        A job for each image, once however often it is given; and for each input that is missing, cannot be listed or is
+        no image by its name among others, and each folder without images, one that tells of the problem.
 
     Raises:
         UsageError: two results would have one name, a result exists already, an output folder is missing,
             or its format is unknown or not the one asked for.
     """
     piped = PIPE in inputs or naming.output == PIPE
-    jobs = [_plan_pipe(inputs, naming)] if piped else _plan_inputs(inputs, naming)
+    jobs = [_plan_pipe(inputs, naming)] if piped else _once(_plan_inputs(inputs, naming, on_other))
     _refuse_collisions(jobs, naming.in_place)
     return jobs
+
+
+def _once(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs of which none is there twice."""
+    named: dict[tuple[Path, Path], Job] = {}
+    for job in jobs:
+        named.setdefault((job.source.absolute(), job.target.absolute()), job)
+    return list(named.values())
 
 
 def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
@@ -98,6 +111,8 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
     if len(inputs) != 1 or naming.output is None:
         raise UsageError("- takes a single input and needs --output")
     if naming.output == PIPE:
+        if is_folder(inputs[0]):
+            raise UsageError(f"{inputs[0]} is a folder, and stdout takes one image", "name an output folder")
         if naming.suffix is None:
             raise UsageError("stdout has no file name to tell the format", "give --format")
         return Job(inputs[0], PIPE, kind=FORMATS[naming.suffix])
@@ -107,7 +122,7 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
     return _plan_file(PIPE, naming.output, naming.suffix, naming.existing)
 
 
-def _plan_inputs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
+def _plan_inputs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None) -> list[Job]:
     into_folder = _goes_into_folder(inputs, naming)
     if naming.output is not None and not into_folder:
         require_folder(naming.output.parent)
@@ -117,7 +132,7 @@ def _plan_inputs(inputs: Sequence[Path], naming: Naming) -> list[Job]:
         if _is_missing(source):
             jobs.append(_hopeless(source, InputError(f"no file or folder {source}")))
         elif is_folder(source):
-            jobs += _plan_folder(source, naming)
+            jobs += _plan_folder(source, naming, on_other)
         elif naming.beside and (original := _original_of(source, originals)):
             jobs.append(Job(source, source, f"it is the result of {original}"))
         elif len(inputs) > 1 and (problem := _foreign(source, naming)):
@@ -170,9 +185,9 @@ def _hopeless(source: Path, problem: MdrnError) -> Job:
     return Job(source, source, problem=problem)
 
 
-def _plan_folder(folder: Path, naming: Naming) -> list[Job]:
+def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list[Job]:
     unreadable: list[OSError] = []
-    files = find_images(folder, naming.recursive, unreadable.append)
+    files = find_images(folder, naming.recursive, unreadable.append, on_other)
     if naming.output is not None:
         files = _without_results(files, folder, naming.output, naming.suffix is not None)
     elif naming.beside:

@@ -49,7 +49,7 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
     return np.ascontiguousarray(noisy.transpose(2, 0, 1))
 
 
-def estimate_sigma(image: NDArray[Any]) -> float:
+def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
     """Noise level of an image: that of white Gaussian noise which, told to `mdrn denoise`, restores it best. Of white
     noise that is the standard deviation.
 
@@ -60,6 +60,7 @@ def estimate_sigma(image: NDArray[Any]) -> float:
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
+        seen: (H, W), the pixels that count; None for all. All do where too few of them lie together.
 
     Returns:
         The level on the 0-255 scale; NaN when a side is below 16 pixels.
@@ -67,14 +68,18 @@ def estimate_sigma(image: NDArray[Any]) -> float:
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
     if len(image) == 3 and (tone := find_tone(image)):
-        sigma = _estimate(_blocks(tone.intensity(image)))
+        sigma = _estimate(_blocks(tone.intensity(image), seen))
         if tone.explains(sigma):
             return sigma
-    return _estimate(_blocks(image))
+    return _estimate(_blocks(image, seen))
 
 
-def _blocks(image: NDArray[Any]) -> NDArray[np.float32]:
-    return to_unit(blocks_of(image, SIDE)) * np.float32(255)
+def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    blocks = blocks_of(image, SIDE)
+    if seen is not None:
+        whole = blocks_of(seen[None], SIDE).all(axis=(1, 2, 3))
+        blocks = blocks[whole] if whole.sum() >= ENOUGH_BLOCKS else blocks
+    return to_unit(blocks) * np.float32(255)
 
 
 def estimate_coarse_sigma(half: NDArray[Any]) -> float:

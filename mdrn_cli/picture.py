@@ -53,6 +53,14 @@ class Picture:
         return to_unit(self.channels)
 
     @property
+    def seen(self) -> NDArray[np.bool_] | None:
+        """Where anything can be seen, (H, W): colors under full transparency are whatever a program has left there.
+        None where that is everywhere."""
+        if self.alpha is None or not self.metadata.extra_is_alpha:
+            return None
+        return self.alpha > 0
+
+    @property
     def color(self) -> str:
         """ "gray" or "color"."""
         return "gray" if self.channels.shape[0] == 1 else "color"

@@ -29,8 +29,8 @@ from mdrn_cli.manifest import (
     parse_record,
     save_manifest,
 )
-from mdrn_cli.runfolder import BEST_FILE, LAST_FILE, load_environment
-from mdrn_cli.weights import BUNDLED
+from mdrn_cli.runfolder import load_environment
+from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
 
 LICENCE = "MIT"
 FAMILY_FEATURES = 64

@@ -232,7 +232,7 @@ def _white(picture: Picture) -> float:
 
 
 def _estimate(picture: Picture) -> float:
-    sigma = estimate_sigma(picture.channels)
+    sigma = estimate_sigma(picture.channels, picture.seen)
     if math.isnan(sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
     return sigma

@@ -31,10 +31,9 @@ from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, WeightsError
 from mdrn_cli.files import real_path, write_atomically
+from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"
-LAST_FILE = "last.safetensors"
-BEST_FILE = "best.safetensors"
 METRICS_FILE = "metrics.csv"
 SAMPLES_FOLDER = "samples"
 CONFIG_FILE = "config.toml"

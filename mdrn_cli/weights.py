@@ -11,10 +11,12 @@ from pathlib import Path
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.fetch import OnBytes, is_offline, is_remote, read_small
-from mdrn_cli.manifest import Record, choose, load_manifest, parse_manifest
+from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 
 BUNDLED = Path(__file__).parent / "weights"
 LARGEST_MANIFEST = 1 << 22
+LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
+"""Of a run folder: the averaged weights as they are, and as they were where they validated best."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,12 @@ def named(records: Sequence[Record], name: str) -> Record:
     """The record of a name.
 
     Raises:
-        UsageError: there is none; the hint lists those there are.
+        WeightsError: there is none; the hint lists those there are.
     """
     for record in records:
         if record.name == name:
             return record
-    raise UsageError(f"no checkpoint {name!r}", f"there are: {', '.join(r.name for r in records)}")
+    raise WeightsError(f"no checkpoint {name!r}", f"there are: {', '.join(r.name for r in records)}")
 
 
 def status(record: Record, cache: Cache | None = None) -> Status:
@@ -96,8 +98,15 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
 
 
 def explicit_path(model: str) -> Path | None:
-    """The file that a request for a model names, or None if it is a name; names have neither folder nor suffix."""
-    return Path(model) if os.sep in model or Path(model).suffix else None
+    """The file that a request for a model names, of a run folder its best checkpoint; None if it is a name. Names have
+    neither folder nor suffix, and a run folder that lies here is one unless it is called as a bundled checkpoint is."""
+    path = Path(model)
+    is_path = bool(os.sep in model or path.suffix)
+    if is_path or model not in ("auto", *FAMILIES, *(record.name for record in load_manifest())):
+        for file in (path / BEST_FILE, path / LAST_FILE):
+            if file.is_file():
+                return file
+    return path if is_path else None
 
 
 def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | None]:

@@ -126,3 +126,25 @@ def test_the_hint_for_another_mode_loses_nothing(mode, hint):
 def test_one_level_of_coarse_noise_may_be_a_number(noisy, tiny_weights):
     one, several = (mdrn_cli.denoise(noisy, 30, str(tiny_weights("color")), coarse_sigma=c) for c in (10, [10.0]))
     assert np.array_equal(one, several)
+
+
+def test_what_is_left_to_be_found_may_be_none_or_auto(noisy, tiny_weights):
+    weights = str(tiny_weights("color"))
+    plainly = mdrn_cli.denoise(noisy, model=weights)
+    assert np.array_equal(mdrn_cli.denoise(noisy, None, weights, tile="auto"), plainly)
+    assert np.array_equal(mdrn_cli.denoise(noisy, "auto", weights, tile=None), plainly)
+    with pytest.raises(UsageError, match="tile must be"):
+        mdrn_cli.denoise(noisy, 30, weights, tile="large")
+
+
+def test_the_level_of_arrays_and_images_as_the_command_tells_it(tmp_path, noisy):
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    told = float(run_mdrn("estimate", tmp_path / "a.png").stdout.split("\t")[1])
+    level = mdrn_cli.estimate_sigma(noisy)
+    assert level == pytest.approx(told, abs=0.005)
+    assert mdrn_cli.estimate_sigma(Image.fromarray(noisy)) == level
+    opaque = np.dstack([noisy, np.full(noisy.shape[:2], 255, np.uint8)])
+    assert mdrn_cli.estimate_sigma(opaque) == level
+    assert mdrn_cli.estimate_sigma(noisy[:, :, 0]) == mdrn_cli.estimate_sigma(noisy[:, :, :1])
+    with pytest.raises(UsageError, match="no image"):
+        mdrn_cli.estimate_sigma(noisy.transpose(2, 0, 1))

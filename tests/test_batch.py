@@ -101,7 +101,6 @@ def test_in_place_replaces_the_inputs(tree):
     ("inputs", "naming", "message"),
     [
         (["a.png", "sub/a.png"], {"output": "out"}, "both be written"),
-        (["a.png", "a.png"], {"output": "out"}, "both be written"),
         (["a.png", "b.jpg"], {"output": "a.png"}, "is a file"),
         (["a.png"], {"output": "none/x.png"}, "no folder"),
         (["a.png"], {"output": "b.jpg"}, "exists already"),
@@ -337,6 +336,11 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     done = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run")
     assert done.stdout.splitlines() == [f"{tree}/a.png -> {tree}/a_mdrn.png", f"{tree}/b.jpg -> {tree}/b_mdrn.jpg"]
     assert content(tmp_path) == before
+    reported = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json")
+    assert reported.stdout == done.stdout
+    report = json.loads((tmp_path / "r.json").read_bytes())
+    assert [about["status"] for about in report["results"]] == ["planned"] * 2
+    assert report["summary"]["planned"] == 2
     (tree / "a_mdrn.png").touch()
     listed = run_mdrn("denoise", tree, tree / "none.png", "--dry-run", "--json")
     assert listed.returncode == 3
@@ -389,6 +393,46 @@ def test_a_pipe_to_stdout_has_a_dry_run_and_a_report(tree, tmp_path, tiny_weight
     done = pipe([*how, "--report", tmp_path / "r.json"], b"")
     assert done.stdout.startswith(b"\x89PNG")
     assert json.loads((tmp_path / "r.json").read_text())["results"][0]["output"] == "-"
+
+
+def test_a_quiet_run_says_nothing_but_warnings_and_errors(tree, tmp_path, tiny_weights):
+    how = ["--sigma", 50, "--model", tiny_weights("color"), "--quiet"]
+    done = run_mdrn("denoise", tree, "-o", tmp_path / "out", *how)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    (tree / "c.png").write_bytes(b"none")
+    Image.new("P", (40, 40)).save(tree / "d.png")
+    done = run_mdrn("denoise", tree, "-o", tmp_path / "out", *how)
+    assert done.returncode == 3
+    error, warning = sorted(done.stderr.splitlines())
+    assert (error[:6], warning[:8]) == ("error:", "warning:")
+
+
+def test_names_that_the_locale_cannot_encode(tree):
+    name = tree / "\u017e.png"
+    (tree / "a.png").rename(name)
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(name), "--dry-run"]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u017e.png" in done.stdout
+
+
+def test_a_run_folder_is_a_model(tree, tmp_path, tiny_weights, monkeypatch):
+    from mdrn_cli.weights import explicit_path
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "last.safetensors").write_bytes(tiny_weights("color").read_bytes())
+    done = run_mdrn("denoise", tree / "a.png", "-o", tmp_path / "x.png", "--model", run, "--sigma", 50, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])["model"]["name"] == str(run)
+    monkeypatch.chdir(tmp_path)
+    (run / "best.safetensors").touch()
+    run.rename(tmp_path / "mdrn")
+    assert explicit_path("mdrn") is None, "what is bundled has its name to itself"
+    (tmp_path / "mdrn").rename(run)
+    assert explicit_path("run") == Path("run", "best.safetensors")
 
 
 def test_a_name_without_suffix_is_a_file_in_the_format_asked_for(tree, tmp_path, tiny_weights):

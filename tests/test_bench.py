@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import run_mdrn, set_of
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mdrn_cli import bench as pipeline
@@ -17,6 +18,7 @@ from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
 from mdrn_cli.cli import app
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
+from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 
@@ -167,6 +169,24 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
     clash = run_mdrn(*arguments, "--overwrite")
     assert (clash.returncode, "2 results" in clash.stderr) == (2, True)
+    within = run_mdrn(*arguments[:-1], tmp_path / "nest" / "out")
+    assert (within.returncode, "next time" in within.stderr) == (2, True)
+    assert not (tmp_path / "nest" / "out").exists()
+
+
+def test_what_was_measured_and_how_is_told(sets):
+    (result,) = json.loads(bench("Set12", "--data", sets, "--sigma", 25, "--device", "cpu", "--json"))["results"]
+    assert result["sha256"] == {record.name: record.sha256 for record in load_manifest()}[result["model"]]
+    assert (result["device"], result["precision"] in ("float32", "bfloat16")) == ("cpu", True)
+
+
+def test_a_table_too_wide_for_the_terminal_is_several(sets, monkeypatch):
+    monkeypatch.setattr("mdrn_cli.cli.bench.stdout", Console(width=80))
+    levels = (5, 10, 15, 20, 25, 30, 35, 40, 50)
+    text = bench("Set12", "--data", sets, *(word for level in levels for word in ("--sigma", level)))
+    assert all(f"sigma {level} " in text for level in levels)
+    assert text.count("megapixels/s") > 1
+    assert "…" not in text
 
 
 class Room:

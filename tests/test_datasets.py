@@ -193,6 +193,18 @@ def test_data_commands(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_data_list_says_where_a_set_lies(small_set, tmp_path):
+    known, contents = small_set
+    assert CliRunner().invoke(app, ["data", "list"]).stdout.splitlines()[0].endswith(", missing")
+    for item in known.items:
+        (tmp_path / item.name).write_bytes(contents[item.name])
+        Cache().store(item, tmp_path / item.name)
+    listed = json.loads(CliRunner().invoke(app, ["data", "list", "--json"]).stdout)["sets"]
+    assert [(entry["state"], entry["path"]) for entry in listed] == [("cached", str(Cache().root / "files"))]
+    listed = json.loads(CliRunner().invoke(app, ["data", "list", "--data", str(tmp_path), "--json"]).stdout)["sets"]
+    assert [(entry["state"], entry["path"]) for entry in listed] == [("on disk", str(tmp_path))]
+
+
 @pytest.mark.shared
 def test_the_shared_sets_are_the_public_ones():
     for name in ("Set12", "BSD68", "CBSD68", "Kodak24", "RNI6", "RNI15"):

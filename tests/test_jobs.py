@@ -131,7 +131,7 @@ def test_an_input_without_images_is_a_problem_of_its_own(folder):
     (folder / "broken.png").symlink_to("nowhere.png")
     inputs = [Path(name) for name in ("empty", "a.jpg", "none.png", "none.png", "broken.png", "a.jpg/b.png")]
     jobs = plan_jobs(inputs, Naming())
-    assert [type(job.problem) for job in jobs] == [InputError, type(None), *[InputError] * 4]
+    assert [type(job.problem) for job in jobs] == [InputError, type(None), *[InputError] * 3]
     assert jobs[0].problem
     assert "--recursive" in jobs[0].problem.hint
     assert not plan_jobs([Path("empty")], Naming(recursive=True))[0].problem.hint
@@ -154,3 +154,24 @@ def test_an_empty_path_is_refused(folder, arguments, named):
     done = run_mdrn(*arguments, cwd=folder)
     assert (done.returncode, f"error: {named} empty" in done.stderr) == (2, True), done.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_image_given_more_than_once_is_denoised_once():
+    assert planned("a.jpg", "./a.jpg", ".", output=Path("out")) == ["out/a.jpg", "out/B.JPG"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_folder_does_not_go_to_stdout():
+    with pytest.raises(UsageError, match="is a folder, and stdout takes one image"):
+        plan_jobs([Path()], Naming(Path("-"), suffix=".png"))
+
+
+def test_pictures_of_other_formats_are_told_of(folder):
+    for name in ("c.heic", "d.HEIC", "e.gif", "notes.txt", ".hidden.gif", "old.jfif"):
+        (folder / name).touch()
+    done = run_mdrn("denoise", ".", "-o", "out", "--dry-run")
+    assert done.returncode == 0
+    assert done.stderr == "warning: formats that are not handled were passed over: 1 .gif, 2 .heic\n"
+    assert f"old.jfif -> {Path('out', 'old.jfif')}" in done.stdout
+    assert "passed over" not in run_mdrn("denoise", "a.jpg", "-o", "out/", "--dry-run").stderr

@@ -61,7 +61,7 @@ def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path
     assert "teacher mdrn-2b-gray-25: 2 blocks, sigma 25\n" in done.stderr
     assert saved_config(tmp_path / "run")["init"].endswith("mdrn-2b-gray-50.safetensors")
     unknown = run_mdrn("train", "--data", photo_folder, "--init", "mdrn-2b-gray-51", "--smoke", tmp_path / "other")
-    assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (2, True)
+    assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (5, True)
 
 
 def smoke(photo_folder, *more):
@@ -116,8 +116,8 @@ def test_options_have_the_defaults_of_what_they_set():
     for command, settings in ((train, TrainConfig), (distill, TrainConfig), (distill, Distillation)):
         options = {name.rstrip("_"): option.default for name, option in inspect.signature(command).parameters.items()}
         for field in fields(settings):
-            # The student's size depends on the mode.
-            if field.default is MISSING or field.name not in options or (command, field.name) == (distill, "blocks"):
+            of_mode = command is distill and field.name in ("blocks", "sigma")
+            if field.default is MISSING or field.name not in options or of_mode:
                 continue
             default = options[field.name]
             if isinstance(default, str) and field.name in runs._PARSED:

@@ -17,7 +17,7 @@ from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
-from mdrn_cli.noise import add_noise
+from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.picture import Picture
 
 
@@ -40,6 +40,31 @@ def test_estimate_prints_a_level_for_each_file(noisy):
     about = json.loads(run_mdrn("estimate", noisy, "--json").stdout)
     assert (about["schema"], about["input"]) == ("mdrn.estimate/1", str(noisy))
     assert run_mdrn("estimate", noisy.with_name("none.png")).returncode == 4
+
+
+def test_estimate_takes_folders(noisy):
+    done = run_mdrn("estimate", noisy.parent)
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(noisy.with_name("clean.png")), str(noisy)]
+    (noisy.parent / "below").mkdir()
+    (noisy.parent / "below" / "c.heic").touch()
+    noisy.rename(noisy.parent / "below" / "a.png")
+    done = run_mdrn("estimate", "-r", noisy.parent, noisy.parent / "none.png")
+    assert (done.returncode, len(done.stdout.splitlines())) == (3, 2)
+    assert "passed over: 1 .heic" in done.stderr
+    (noisy.parent / "clean.png").unlink()
+    empty = run_mdrn("estimate", noisy.parent)
+    assert (empty.returncode, "--recursive" in empty.stderr) == (4, True)
+
+
+def test_colors_that_nobody_sees_tell_nothing_of_noise(tmp_path, photo):
+    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    alpha = np.zeros(photo.shape[:2], np.uint8)
+    alpha[:150, :200] = 255
+    pixels[alpha == 0] = (30, 60, 90)
+    Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / "cut.png")
+    done = run_mdrn("estimate", tmp_path / "cut.png")
+    assert float(done.stdout.split("\t")[1]) == pytest.approx(20, rel=0.1)
+    assert estimate_sigma(pixels.transpose(2, 0, 1)) < 10
 
 
 def test_estimate_reads_standard_input(noisy):
@@ -136,6 +161,12 @@ def test_doctor_says_what_there_is():
     assert about["network"].startswith("off")
     text = run_mdrn("doctor", env={"MDRN_THREADS": "1"}).stdout
     assert "threads      1" in text
+
+
+def test_doctor_tells_all_else_where_there_is_no_such_device():
+    done = run_mdrn("doctor", "--json", env={"MDRN_DEVICE": "none"})
+    assert (done.returncode, "no device 'none'" in done.stderr) == (6, True)
+    assert json.loads(done.stdout)["device"]
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch):

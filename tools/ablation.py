@@ -31,9 +31,10 @@ from mdrn_cli.datasets import open_dataset
 from mdrn_cli.distillation import find_teacher, run_distill
 from mdrn_cli.engine import Engine
 from mdrn_cli.files import write_atomically
-from mdrn_cli.runfolder import LAST_FILE, METRICS_FILE, STATE_FILE
+from mdrn_cli.runfolder import METRICS_FILE, STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train
+from mdrn_cli.weights import LAST_FILE
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
 SCHEMA = "mdrn.ablation/1"

@@ -7,7 +7,8 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,7 @@ from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import exists
+from mdrn_cli.files import exists, real_path
 from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
 OF_SPEED = {"speed", "tile", "megapixels", "device", "as_json", "as_markdown", "_offline"}
 """Parameters that mean something to --speed."""
+LABEL_WIDTH, LEVEL_WIDTH = 32, 12
+"""Characters that the widest label of a table takes, and those of one noise level."""
 SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
 
 
@@ -123,7 +126,8 @@ def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: b
         header, *rows = _cells(results)
         typer.echo("\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)))
     else:
-        stdout.print(_table(results))
+        for shown in _that_fit(results):
+            stdout.print(_table(shown))
 
 
 def _open(name: str, data: Path | None, color: str | None) -> Dataset:
@@ -152,6 +156,8 @@ def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
 def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: bool) -> dict[tuple[float, Path], Path]:
     """Where the restored version of each file goes, by noise level; whatever speaks against it is said before any
     work."""
+    if opened.folder and real_path(folder).is_relative_to(real_path(opened.folder)):
+        raise UsageError(f"results in {folder} would be measured with {opened.folder} next time", "save them elsewhere")
     targets = {
         (level, file): folder / f"sigma-{level:g}" / opened.path_of(file).with_suffix(".png")
         for level in levels
@@ -190,7 +196,9 @@ def _measure(
                     _save(targets[value, file], restored)
 
             tiles = tile_by_memory(denoiser.engine) if tile is None else tile
-            results.append(measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image))
+            result = measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image)
+            engine, sha256 = denoiser.engine, denoiser.sha256
+            results.append(replace(result, sha256=sha256, device=str(engine.device), precision=engine.precision))
 
 
 def _save(path: Path, restored: Any) -> None:
@@ -218,6 +226,9 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
             {
                 "sigma": result.sigma,
                 "model": result.model,
+                "sha256": result.sha256,
+                "device": result.device,
+                "precision": result.precision,
                 "ensemble": result.ensemble,
                 "psnr": _finite(result.mean("psnr")),
                 "ssim": _finite(result.mean("ssim")),
@@ -272,6 +283,13 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
 
 def _gap_label(results: Sequence[Result]) -> str:
     return f"ours - {results[0].reference}"
+
+
+def _that_fit(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
+    """As many noise levels at a time as the terminal has room for side by side."""
+    most = max(1, (stdout.width - LABEL_WIDTH) // LEVEL_WIDTH)
+    for first in range(0, len(results), most):
+        yield results[first : first + most]
 
 
 def _table(results: Sequence[Result]) -> Table:

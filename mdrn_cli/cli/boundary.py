@@ -6,6 +6,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 
 import typer
@@ -32,6 +33,9 @@ def run(app: typer.Typer) -> int:
     else:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
+    # A name that the locale cannot encode is no reason to fail; stderr writes such as escapes anyway.
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(arguments)
         with terminable():

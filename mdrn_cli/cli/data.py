@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, stderr
+from mdrn_cli.cli.console import bytes_bar, format_bytes, printable, stderr
 from mdrn_cli.cli.options import Data, DryRun, Json, Offline
 from mdrn_cli.errors import FetchError, UsageError
 
@@ -31,8 +31,9 @@ def list_(data: Data = None, as_json: Json = False) -> None:
         return
     for known, found in rows:
         kind = known.color if known.clean else f"{known.color}, real noise"
+        place = f" in {printable(str(found.place))}" if found.place else ""
         typer.echo(
-            f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {found.state}\n"
+            f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {found.state}{place}\n"
             f"    licence: {known.licence}; from {known.source}"
         )
 
@@ -88,9 +89,10 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
 
 
 def _print_json(rows: list[tuple[BenchmarkSet, Found]]) -> None:
-    typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, found.state) for known, found in rows]}))
+    typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, found) for known, found in rows]}))
 
 
-def _to_json(known: BenchmarkSet, state: str) -> dict[str, object]:
+def _to_json(known: BenchmarkSet, found: Found) -> dict[str, object]:
     about = {"name": known.name, "color": known.color, "clean": known.clean, "images": len(known.items)}
-    return {**about, "bytes": known.bytes, "state": state, "source": known.source, "licence": known.licence}
+    where = {"state": found.state, "path": str(found.place) if found.place else None}
+    return {**about, "bytes": known.bytes, **where, "source": known.source, "licence": known.licence}

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import parse_bytes, parse_tile, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
-from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, write_report
+from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, warn_of_others, write_report
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
 
@@ -114,6 +114,9 @@ Compare = Annotated[
         metavar="FILE.png", help="Also write a picture of before and after; one input.", rich_help_panel=REPORT
     ),
 ]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Say nothing but warnings and errors.", rich_help_panel=REPORT)
+]
 Report = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write all results as JSON to a file.", rich_help_panel=REPORT),
@@ -167,6 +170,7 @@ def denoise(
     fail_fast: FailFast = False,
     compare: Compare = None,
     report: Report = None,
+    quiet: Quiet = False,
     as_json: Json = False,
 ) -> int:
     """Remove noise from images.
@@ -206,9 +210,11 @@ def denoise(
     to_stdout = naming.output == PIPE
     if as_json and to_stdout:
         raise UsageError("--json and the image would both go to stdout", "use --report FILE, or --output FILE")
-    jobs = plan_jobs(inputs, naming)
+    others: list[Path] = []
+    jobs = plan_jobs(inputs, naming, others.append)
+    warn_of_others(others)
     _refuse_extras(jobs, compare, report, overwrite)
-    run = _Run(options, save, fail_fast, report, compare, as_json)
+    run = _Run(options, save, fail_fast, report, compare, quiet, as_json)
     if dry_run:
         return run.foresee(jobs)
     if to_stdout and sys.stdout and sys.stdout.isatty():
@@ -256,6 +262,7 @@ class _Run:
     fail_fast: bool
     report: Path | None
     compare: Path | None
+    quiet: bool
     as_json: bool
 
     def __call__(self, jobs: list[Job]) -> int:
@@ -274,7 +281,7 @@ class _Run:
         return _code(outcomes, len(jobs))
 
     def _sum_up(self, outcomes: Sequence[Outcome], jobs: int) -> None:
-        summary = show_summary(outcomes, jobs, self.as_json)
+        summary = show_summary(outcomes, jobs, self.as_json, self.quiet)
         if self.report:
             write_report(self.report, outcomes, summary)
 
@@ -288,15 +295,16 @@ class _Run:
                 show(outcome, self.as_json, alone=len(jobs) == 1)
             else:
                 typer.echo(plan_line(outcome.job))
-        if self.as_json:
-            show_summary(outcomes, len(jobs), as_json=True)
+        summary = show_summary(outcomes, len(jobs), self.as_json, quiet=True)
+        if self.report:
+            write_report(self.report, outcomes, summary)
         return _code(outcomes, len(jobs))
 
     def _do(self, jobs: list[Job], outcomes: list[Outcome], compared: list[tuple[Picture, Picture]]) -> None:
         """Do the jobs, each outcome kept and shown as it arrives."""
         from mdrn_cli.batch import run_jobs
 
-        with _bar() as bar:
+        with _bar(self.quiet) as bar:
             files = bar.add_task("images", total=len(jobs), unit="images", visible=len(jobs) > 1)
             tiles = bar.add_task("", total=None, unit="tiles")
 
@@ -313,7 +321,7 @@ class _Run:
             for outcome in run_jobs(jobs, self.options, on_start, on_tile, self.fail_fast, self.save, keep):
                 outcomes.append(outcome)
                 bar.advance(files)
-                show(outcome, self.as_json, alone=len(jobs) == 1)
+                show(outcome, self.as_json, alone=len(jobs) == 1, quiet=self.quiet)
 
 
 def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
@@ -325,7 +333,7 @@ def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
     return exit_code(outcomes, jobs)
 
 
-def _bar() -> Progress:
+def _bar(quiet: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -333,6 +341,6 @@ def _bar() -> Progress:
         TextColumn("{task.fields[unit]}"),
         TimeRemainingColumn(),
         console=stderr,
-        disable=not stderr.is_terminal,
+        disable=quiet or not stderr.is_terminal,
         transient=True,
     )

@@ -50,21 +50,25 @@ def distill(
     blocks: Annotated[
         int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")
     ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(help="Noise level on the 0-255 scale; by default for hads the teacher's, for hmds 50."),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train a network under a frozen teacher, as the paper's section 3.2 does.
 
     [bold]Examples[/]
 
-      mdrn distill --mode hmds --teacher-sigma 25 --sigma 50 --data photos --time-budget 60m --output run
+      mdrn distill --mode hmds --teacher-sigma 25 --data photos --time-budget 60m --output run
 
-      mdrn distill --mode hads --sigma 25 --data photos --time-budget 60m --output run
+      mdrn distill --mode hads --data photos --time-budget 60m --output run
 
-      mdrn distill --mode hads --teacher run8/best.safetensors --sigma 50 --data photos --time-budget 60m --output run
+      mdrn distill --mode hads --teacher run8 --data photos --time-budget 60m --output run
 
       mdrn distill --resume run
     """
-    from mdrn_cli.distillation import run_distill
+    from mdrn_cli.distillation import default_sigma, run_distill
     from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, MODES, TrainConfig
 
     if resume:
@@ -76,6 +80,8 @@ def distill(
             raise UsageError(f"--mode must be hads or hmds, not {ours['mode']!r}")
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
+        if values["sigma"] is None:
+            values["sigma"] = default_sigma(ours["mode"], ours["teacher"], values["color"], ours["teacher_sigma"])
         made = _with_teacher(TrainConfig(**values), ours)
     output = run_folder(ctx)
     _show_teacher(made)

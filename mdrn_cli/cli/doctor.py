@@ -12,24 +12,29 @@ import typer
 
 from mdrn_cli import __version__
 from mdrn_cli.cli.options import Json, Offline
+from mdrn_cli.errors import MdrnError
 
 SCHEMA = "mdrn.doctor/1"
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors", "typer")
 
 
 def doctor(_offline: Offline = False, as_json: Json = False) -> int:
-    """Say what this installation has and would use; exits with 5 when weights are missing or damaged."""
-    about = _examine()
+    """Say what this installation has and would use; exits with 5 when weights are missing or damaged,
+    with 6 when MDRN_DEVICE names none there is."""
+    about, problem = _examine()
     if as_json:
         typer.echo(json.dumps({"schema": SCHEMA, **about}))
     else:
         for label, value in about.items():
             text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             typer.echo(f"{label.replace('_', ' '):12} {text}")
+    if problem:
+        raise problem
     return 0 if about["weights"]["damaged or missing"] == 0 else 5
 
 
-def _examine() -> dict[str, Any]:
+def _examine() -> tuple[dict[str, Any], MdrnError | None]:
+    """What there is; and what is wrong with the device that the environment asks for, the best being told instead."""
     import torch
 
     from mdrn_cli.cache import Cache
@@ -37,9 +42,13 @@ def _examine() -> dict[str, Any]:
     from mdrn_cli.fetch import is_offline
 
     limit_threads()
-    device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
+    problem = None
+    try:
+        device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
+    except MdrnError as error:
+        device, problem = pick_device("auto"), error
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
-    return {
+    about = {
         "mdrn": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",  # platform() starts uname
@@ -52,6 +61,7 @@ def _examine() -> dict[str, Any]:
         "network": "off (MDRN_OFFLINE)" if is_offline() else "may be used to fetch weights and image sets",
         "weights": _weights(),
     }
+    return about, problem
 
 
 def _version(name: str) -> str:

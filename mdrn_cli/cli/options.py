@@ -22,7 +22,7 @@ def _complete_model(start: str) -> list[str]:
 Model = Annotated[
     str,
     typer.Option(
-        help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name or a file.",
+        help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name, a file or a run folder.",
         autocompletion=_complete_model,
         rich_help_panel=NETWORK,
     ),

@@ -23,17 +23,22 @@ SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
 
 
-def show(outcome: Outcome, as_json: bool, alone: bool) -> None:
-    """An outcome as it arrives: JSON on stdout, or lines on stderr; the error of an only job is left to the caller."""
+def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> None:
+    """An outcome as it arrives: JSON on stdout, or lines on stderr, if quiet only warnings and errors; the error of an
+    only job is left to the caller."""
     job = outcome.job
     if as_json:
         _echo(to_json(outcome))
     if outcome.error and not alone:
         print_error(outcome.error.message, outcome.error.hint)
     if outcome.facts and not as_json:
-        _tell(_shown(job.target), outcome.facts, outcome.warnings, outcome.seconds)
+        target = _shown(job.target)
+        if not quiet:
+            _print(_line(target, outcome.facts, outcome.seconds))
+        for warning in outcome.warnings:
+            print_warning(f"{target}: {warning}")
     # Results of earlier runs are counted only: there may be thousands.
-    if job.skip and not as_json and (alone or job.target == job.source):
+    if job.skip and not (as_json or quiet) and (alone or job.target == job.source):
         _print(plan_line(job))
 
 
@@ -42,12 +47,21 @@ def plan_line(job: Job) -> str:
     return printable(f"{job.source}: skipped, {job.skip}" if job.skip else f"{job.source} -> {job.target}")
 
 
-def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool) -> dict[str, Any]:
-    """How many of the jobs were done: JSON on stdout, or for several a line on stderr; returned as JSON has it."""
+def warn_of_others(paths: Sequence[Path]) -> None:
+    """A warning that a search of folders has passed over pictures, if it has."""
+    counts = Counter(path.suffix.lower() for path in paths)
+    if counts:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+        print_warning(f"formats that are not handled were passed over: {kinds}")
+
+
+def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: bool = False) -> dict[str, Any]:
+    """How many of the jobs were done: JSON on stdout, or for several, unless quiet, a line on stderr; returned as JSON
+    has it."""
     summary = _summary(outcomes, jobs)
     if as_json:
         _echo(summary)
-    elif jobs > 1:
+    elif jobs > 1 and not quiet:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
         _print(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
     return summary
@@ -80,8 +94,8 @@ def _print(line: str) -> None:
     stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> None:
-    """A line on what was done, and one for each warning."""
+def _line(target: str, done: Facts, seconds: float) -> str:
+    """What was done."""
     how = "estimated" if done.sigma_source == "estimate" else "given"
     if any(done.coarse_sigmas):
         sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
@@ -89,9 +103,7 @@ def _tell(target: str, done: Facts, warnings: Sequence[str], seconds: float) -> 
     about = [f"{done.width}x{done.height} {done.mode} {done.bit_depth} bits", f"sigma {done.sigma:.3g} {how}"]
     about += dict.fromkeys(one.label for one in done.passes)
     about += [f"{one.device} {one.precision}" for one in done.passes[:1]]
-    _print(printable(f"{target}: {', '.join(about)}, {seconds:.1f} s"))
-    for warning in warnings:
-        print_warning(f"{target}: {warning}")
+    return printable(f"{target}: {', '.join(about)}, {seconds:.1f} s")
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:

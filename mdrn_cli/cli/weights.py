@@ -118,11 +118,14 @@ def export(
 
     if kind != "onnx":
         raise UsageError(f"--format must be onnx, not {kind!r}")
-    record = None if explicit_path(name) else named(all_records(manifest or ()), name)
+    file = explicit_path(name)
+    record = None if file else named(all_records(manifest or ()), name)
     target = output or Path(Path(record.file if record else name).stem + ".onnx")
     refuse_existing(target, overwrite)
     require_folder(target.parent)
-    checkpoint = load_checkpoint(locate(record) if record else Path(name))
+    source = locate(record) if record else file
+    assert source
+    checkpoint = load_checkpoint(source)
     content = to_onnx(checkpoint)
     difference = check(content, checkpoint)
     write_atomically(behind_link(target), content)
@@ -193,7 +196,8 @@ def pack(
         stderr.print(f"measuring {name}", highlight=False)
 
     record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest)
-    stderr.print(f"{record.name}: validation {checks}, {record.metrics}", markup=False, highlight=False, soft_wrap=True)
+    figures = ", ".join(f"{place} {value:.3f} dB" for place, value in {**checks, **record.metrics}.items())
+    stderr.print(f"{record.name}: {figures}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
