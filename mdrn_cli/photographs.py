@@ -26,7 +26,7 @@ from mdrn_cli.model import COLOR_CHANNELS
 
 READERS = 8
 FOLDER = "photographs"
-FORMAT = "mdrn.photographs/2"
+FORMAT = "mdrn.photographs/3"
 
 
 @dataclass(frozen=True)

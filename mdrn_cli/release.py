@@ -223,13 +223,17 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
     """Sets and folders that figures can be had of.
 
     Raises:
-        UsageError: one has no truth to compare with, or has the name of a public set and other content.
+        UsageError: one has no truth to compare with, has the name of a public set and other content, or is of gray
+            images where the network is for color.
     """
     opened = [open_dataset(name, data, checkpoint.config.color) for name in names]
     for dataset in opened:
         if not dataset.clean:
             raise UsageError(f"{dataset.name} has no clean images to measure PSNR against", "take sets of clean images")
-        if named_set(dataset.name) and not dataset.verified:
+        known = named_set(dataset.name)
+        if known and known.color == "gray" and dataset.color == "color":
+            raise UsageError(f"{dataset.name} is of gray images, and the network for color", "take Kodak24 or CBSD68")
+        if known and not dataset.verified:
             raise UsageError(
                 f"{dataset.folder} is not byte for byte the public {dataset.name}",
                 "bring that with `mdrn data fetch`, or call the folder otherwise",

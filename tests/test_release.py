@@ -49,9 +49,9 @@ def pictures(tmp_path, photo):
     return folder
 
 
-def trained(folder, scale=0.01, sigma=50.0, **record):
+def trained(folder, scale=0.01, sigma=50.0, color="gray", **record):
     torch.manual_seed(0)
-    config = MDRNConfig("gray", 2)
+    config = MDRNConfig(color, 2)
     state = MDRN(config).state_dict()
     state["tail.weight"] *= scale
     save_checkpoint(folder / "best.safetensors", Checkpoint(config, sigma, state, RUN | record), torch.float32)
@@ -135,6 +135,12 @@ def test_sets_that_give_no_figure_are_refused_before_measuring(room, pictures, b
         release.pack(trained(room, 0.02), [], str(room / "plain"), on_set=seen.append)
     assert seen == []
     assert_kept(room, bundled)
+
+
+def test_a_network_for_color_is_not_measured_on_a_gray_set(room, pictures, monkeypatch):
+    monkeypatch.setattr(datasets, "benchmark_sets", lambda: {"Set12": set_of(pictures, "Set12")})
+    with pytest.raises(UsageError, match="Set12 is of gray images"):
+        release.pack(trained(room, color="color"), [str(pictures)], str(pictures))
 
 
 @pytest.mark.parametrize(
