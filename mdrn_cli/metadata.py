@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -108,6 +109,8 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     if not _is_readable(exif):
         exif = b""
         warnings.append("the EXIF is damaged and left out")
+    if _aspect(info) != 1:
+        warnings.append("pixels that are not square are not kept as such")
     text = [(key, value) for key, value in getattr(file, "text", {}).items() if key != _PNG_XMP]
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
@@ -213,6 +216,12 @@ def _exact(value: Any) -> Any:
     if isinstance(value, dict):
         return {tag: _exact(inner) for tag, inner in value.items()}
     return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
+
+
+def _aspect(info: Mapping[Any, Any]) -> float:
+    """Of a pixel, where a JPEG or PNG tells that without a resolution, which Pillow cannot write."""
+    across, down = info.get("aspect") or (info.get("jfif_unit") == 0 and info.get("jfif_density")) or (1, 1)
+    return across / down if across and down else 1.0
 
 
 def _dpi(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:

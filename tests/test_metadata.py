@@ -397,3 +397,20 @@ def test_a_profile_of_the_other_kind_is_dropped_with_a_warning(jpeg):
     assert gray.metadata.icc_profile == b""
     assert gray.metadata.exif
     assert "ICC profile" in gray.warnings[0]
+
+
+def test_pixels_that_are_not_square_are_told_of():
+    jpeg = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(jpeg, "JPEG")
+    content = jpeg.getvalue()
+    density = content.index(b"JFIF\0") + 7
+    wide = content[:density] + b"\0\0\2\0\1" + content[density + 5 :]
+    png = io.BytesIO()
+    Image.new("RGB", (20, 20)).save(png, "PNG")
+    after_header = 33
+    chunk = b"pHYs" + bytes((0, 0, 0, 3, 0, 0, 0, 2, 0))
+    framed = b"\0\0\0\x09" + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    tall = png.getvalue()[:after_header] + framed + png.getvalue()[after_header:]
+    for odd, even in ((wide, content), (tall, png.getvalue())):
+        assert read_picture(odd).warnings == ("pixels that are not square are not kept as such",)
+        assert read_picture(even).warnings == ()
