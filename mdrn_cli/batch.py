@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -36,6 +36,8 @@ PLANNED, DONE, SKIPPED, FAILED = "planned", "done", "skipped", "failed"
 
 OnRestored = Callable[[Picture, Picture], None]
 """Called with (picture, restored picture)."""
+
+OnOutcome = Callable[["Outcome"], None]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -77,8 +79,10 @@ def run_jobs(
     fail_fast: bool = False,
     save: SaveOptions | None = None,
     on_restored: OnRestored | None = None,
+    on_outcome: OnOutcome | None = None,
 ) -> Iterator[Outcome]:
-    """Do the jobs, giving each outcome as soon as its result is on disk; one that fails does not stop the rest.
+    """Do the jobs, giving each outcome before the next picture but one is computed; one that fails does not stop the
+    rest.
 
     The next pictures are read and finished ones encoded and written in other threads, so the processor that
     computes the network does not wait. Results appear whole or not at all, but for one on standard output.
@@ -91,6 +95,8 @@ def run_jobs(
         fail_fast: stop at the first failure.
         save: how results are written.
         on_restored: called with (picture, restored picture), in another thread, once the result is written.
+        on_outcome: called with each outcome once it is known, while the next picture is computed after the tile under
+            way. What it raises ends the run.
 
     Raises:
         BrokenPipeError: nobody reads standard output.
@@ -102,42 +108,116 @@ def run_jobs(
     todo = [job for job in jobs if not foresee(job)]
     for folder in {job.target.parent for job in todo if job.target != PIPE}:
         remove_leftovers(folder)
+    writing = _Writing(on_outcome, fail_fast)
     for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
-        yield outcome
-        if fail_fast and outcome.status == FAILED:
+        writing.add(_known(outcome))
+        yield from writing.finished(everything=True)
+        if writing.is_given_up():
             return
     with _executor(jobs) as reader, _executor(jobs) as writer:
         ahead: Future[_Input] | None = None
-        writing: deque[Future[Outcome]] = deque()
+
+        def on_progress(done: int, total: int) -> None:
+            if on_tile:
+                on_tile(done, total)
+            writing.tell()
+
         try:
             for job, following in zip_longest(todo, todo[1:]):
+                yield from writing.finished(everything=ahead is None)  # beside which there was no room to read another
+                if writing.is_given_up():
+                    break
                 given = ahead or reader.submit(_read, job)
                 overlapping = _overlaps(given, options.memory)
                 ahead = reader.submit(_read, following) if following and overlapping else None
-                while writing and (not overlapping or len(writing) > LOOKAHEAD or writing[0].done()):
-                    outcome = _released(writing.popleft().result())
-                    yield outcome
-                    if fail_fast and outcome.status == FAILED:
-                        yield from _under_way(writing)
-                        return
+                yield from writing.finished(everything=not overlapping)
+                if writing.is_given_up():
+                    break
                 if on_start:
                     on_start(job)
-                writing.append(_restore(job, given, restore, on_tile, writer, finish))
-            while writing:
-                yield _released(writing.popleft().result())
+                writing.add(_restore(job, given, restore, on_progress, writer, finish))
+            yield from writing.finished(everything=True)
+            yield from writing.under_way()
+        except _CallbackError as raised:
+            raise raised.error from None
         except INTERRUPTIONS:
-            yield from _under_way(writing)
+            yield from writing.under_way()
             raise
         finally:
             if ahead:
                 ahead.cancel()
-            for write in writing:
-                write.cancel()
+            writing.cancel()
 
 
-def _under_way(writing: Iterable[Future[Outcome]]) -> list[Outcome]:
-    """Of results that wait to be written, those that are being, which can no longer be held back."""
-    return [_released(write.result()) for write in writing if not write.cancel()]
+class _CallbackError(BaseException):
+    """What `on_outcome` has raised amidst a picture, whose failure it is not."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Writing:
+    """Outcomes of results that are being written, in their order; each is told of once, as soon as it is known."""
+
+    def __init__(self, on_outcome: OnOutcome | None, fail_fast: bool) -> None:
+        self._given_up = False
+        self._on_outcome, self._fail_fast = on_outcome, fail_fast
+        self._waiting: deque[Future[Outcome]] = deque()
+        self._told = 0
+
+    def add(self, outcome: Future[Outcome]) -> None:
+        self._waiting.append(outcome)
+
+    def is_given_up(self) -> bool:
+        """Whether one has failed that ends the run."""
+        return self._given_up
+
+    def finished(self, everything: bool) -> Iterator[Outcome]:
+        """Those that are known, and more until no more wait than may, or until one ends the run.
+
+        Args:
+            everything: wait for all.
+        """
+        while not self._given_up and self._waiting:
+            if not (everything or len(self._waiting) > LOOKAHEAD or self._waiting[0].done()):
+                return
+            outcome = self._next()
+            self._given_up = self._fail_fast and outcome.status == FAILED
+            yield outcome
+
+    def under_way(self) -> Iterator[Outcome]:
+        """Those that can no longer be held back; the others are given up."""
+        self._waiting = deque(write for write in self._waiting if not write.cancel())
+        while self._waiting:
+            yield self._next()
+
+    def tell(self) -> None:
+        """Tell of those that have come to be known; in the midst of a picture."""
+        while self._told < len(self._waiting) and self._waiting[self._told].done():
+            outcome = self._waiting[self._told]
+            if outcome.exception():  # raised when its turn comes
+                return
+            self._told += 1
+            if self._on_outcome:
+                try:
+                    self._on_outcome(_released(outcome.result()))
+                except Exception as error:
+                    raise _CallbackError(error) from error
+
+    def cancel(self) -> None:
+        """Give up those that are not being written yet."""
+        for write in self._waiting:
+            write.cancel()
+
+    def _next(self) -> Outcome:
+        """Wait for the first one, and take it out."""
+        outcome = _released(self._waiting.popleft().result())
+        if self._told:
+            self._told -= 1
+        elif self._on_outcome:
+            self._on_outcome(outcome)
+        return outcome
 
 
 def _executor(jobs: Sequence[Job]) -> Executor:
@@ -219,7 +299,7 @@ def _restore(
     job: Job,
     reading: Future[_Input],
     restore: Restorer,
-    on_tile: OnTile | None,
+    on_tile: OnTile,
     writer: Executor,
     finish: _Finish,
 ) -> Future[Outcome]:

@@ -575,6 +575,38 @@ def test_a_run_that_is_ended_keeps_finished_files_and_tells_of_them(tmp_path, ph
         Image.open(path).load()
 
 
+@pytest.fixture
+def two_in_tiles(tmp_path, photo, tiny_weights):
+    """Jobs of two pictures of several tiles each, and how to do them."""
+    for name in ("a.png", "b.png"):
+        Image.fromarray(photo[:200, :300]).save(tmp_path / name)
+    jobs = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], Naming(tmp_path / "out"))
+    return jobs, DenoiseOptions(50, str(tiny_weights("color")), tile=128)
+
+
+def test_an_outcome_is_told_while_the_next_picture_is_computed(two_in_tiles):
+    jobs, options = two_in_tiles
+    events = []
+
+    def on_tile(done, total):
+        time.sleep(0.2)  # a picture is written meanwhile
+        events.append(f"{done} of {total}")
+
+    given = list(run_jobs(jobs, options, on_tile=on_tile, on_outcome=events.append))
+    tiles = [event for event in events if isinstance(event, str)]
+    first, second = (events.index(outcome) for outcome in given)
+    assert len(tiles) // 2 < first < second - 1, "amidst the tiles of the second picture"
+    assert len(events) == len(tiles) + 2
+
+
+def test_what_telling_raises_is_no_failure_of_a_picture(two_in_tiles):
+    def refuse(_outcome):
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        list(run_jobs(*two_in_tiles, on_tile=lambda _done, _total: time.sleep(0.3), on_outcome=refuse))
+
+
 def test_ctrl_c_while_the_command_line_is_imported(monkeypatch, capsys):
     class Interrupted(ModuleType):
         def __getattr__(self, name: str) -> None:

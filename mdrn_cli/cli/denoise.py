@@ -317,11 +317,15 @@ class _Run:
             def on_restored(before: Picture, after: Picture) -> None:
                 compared.append((before, after))
 
-            keep = on_restored if self.compare else None
-            for outcome in run_jobs(jobs, self.options, on_start, on_tile, self.fail_fast, self.save, keep):
+            def on_outcome(outcome: Outcome) -> None:
                 outcomes.append(outcome)
                 bar.advance(files)
                 show(outcome, self.as_json, alone=len(jobs) == 1, quiet=self.quiet)
+
+            keep = on_restored if self.compare else None
+            how = jobs, self.options, on_start, on_tile, self.fail_fast, self.save, keep
+            for _ in run_jobs(*how, on_outcome):
+                pass
 
 
 def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
