@@ -41,7 +41,7 @@ def denoise(
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
             [0, 1]; or a Pillow image of mode L, LA, RGB or RGBA.
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
-        model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one.
+        model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
             none; "auto" estimates them where `sigma` is estimated.

@@ -60,7 +60,7 @@ class Denoisers:
     """The networks of one run, each loaded once.
 
     Args:
-        model: "auto", a family, the name of a checkpoint, or a path to one.
+        model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
 
@@ -80,7 +80,7 @@ class Denoisers:
         threads_asked_for()
         self._loaded: dict[str, tuple[Engine, float]] = {}
         self._records: tuple[Record, ...] = ()
-        self._path = explicit_path(model)
+        self._path = explicit_path(model, manifests)
         if self._path:
             if not self._path.is_file():
                 raise WeightsError(f"no checkpoint file {self._path}")

@@ -66,13 +66,14 @@ def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: flo
 
     Raises:
         WeightsError: the named teacher is missing or no checkpoint.
-        UsageError: it is for another color mode.
     """
     if mode == "hads":
         if teacher_sigma is not None:
             return teacher_sigma
-        if path := explicit_path(teacher or ""):
+        if teacher and (path := explicit_path(teacher)):
             return load_checkpoint(path).sigma
+        if teacher and (known := [record for record in all_records() if record.name == teacher]):
+            return known[0].sigma
         with suppress(WeightsError):
             return choose(all_records(), teacher or "mdrn", color, TrainConfig.sigma).sigma
     return TrainConfig.sigma
@@ -82,8 +83,8 @@ def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, block
     """The file of a teacher.
 
     Args:
-        teacher: name or file; None for the bundled network that the mode asks for: MDRN for hads, for hmds the
-            student's architecture, or what there is at that level.
+        teacher: name, file or run folder; None for the bundled network that the mode asks for: MDRN for hads, for hmds
+            the student's architecture, or what there is at that level.
         mode: "hads" or "hmds".
         color: "gray" or "color".
         sigma: noise level of the teacher, 0-255 scale.

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.image import FORMATS, find_images
 from mdrn_cli.pipes import PIPE
+
+_T = TypeVar("_T")
 
 OUTPUT_SUFFIX = "_mdrn"
 REPLACE_OR_KEEP = "use --overwrite to replace it, --skip-existing to keep it"
@@ -84,25 +88,36 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None =
         on_other: see OnOther.
 
     Returns:
-        A job for each image, once however often it is given; and for each input that is missing, cannot be listed or is
-        no image by its name among others, and each folder without images, one that tells of the problem.
+        A job for each image and place of its result, once however often that is given; and for each input that is
+        missing, cannot be listed or is no image by its name among others, and each folder without images, one that
+        tells of the problem.
 
     Raises:
         UsageError: two results would have one name, a result exists already, an output folder is missing,
             or its format is unknown or not the one asked for.
     """
+    inputs = _once(inputs, _spelled_out)
     piped = PIPE in inputs or naming.output == PIPE
-    jobs = [_plan_pipe(inputs, naming)] if piped else _once(_plan_inputs(inputs, naming, on_other))
+    jobs = [_plan_pipe(inputs, naming)] if piped else _once(_plan_inputs(inputs, naming, on_other), _places)
     _refuse_collisions(jobs, naming.in_place)
     return jobs
 
 
-def _once(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs of which none is there twice."""
-    named: dict[tuple[Path, Path], Job] = {}
-    for job in jobs:
-        named.setdefault((job.source.absolute(), job.target.absolute()), job)
-    return list(named.values())
+def _once(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[_T]:
+    """The first of all items that have the same key."""
+    distinct: dict[Hashable, _T] = {}
+    for item in items:
+        distinct.setdefault(key(item), item)
+    return list(distinct.values())
+
+
+def _places(job: Job) -> tuple[Path, Path]:
+    return _spelled_out(job.source), _spelled_out(job.target)
+
+
+def _spelled_out(path: Path) -> Path:
+    """A path as it is whatever the current folder, without following links: two names of a file are two images."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:

@@ -54,15 +54,16 @@ class Tone:
         return image + self.slopes[:, None, None] * (intensity - self.intensity(image))
 
 
-def find_tone(image: NDArray[Any]) -> Tone | None:
+def find_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Tone | None:
     """The tone of a picture, or None where it has several: the line on which its colors lie.
 
     Args:
         image: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
+        seen: (H, W), the pixels that count; see `blocks_of`.
     """
     if min(image.shape[1:]) < SIDE:
         return None
-    blocks = to_unit(blocks_of(image, SIDE)).astype(np.float64)
+    blocks = to_unit(blocks_of(image, SIDE, seen)).astype(np.float64)
     colors = blocks.transpose(1, 0, 2, 3).reshape(3, -1)
     if (colors == colors[0]).all():
         return Tone(np.ones(3, np.float32), np.array([1, 0, 0], np.float32), 0.0, 0.0)

@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.monochrome import find_tone
-from mdrn_cli.pixels import blocks_of, to_unit
+from mdrn_cli.pixels import ENOUGH_BLOCKS, blocks_of, to_unit
 
 SIDE = 8
 """Of the blocks whose frequencies are looked at, in pixels."""
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
-ENOUGH_BLOCKS = 200
 AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level."""
 LEAST_AMPLITUDE = 0.05
@@ -60,14 +59,14 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
-        seen: (H, W), the pixels that count; None for all. All do where too few of them lie together.
+        seen: (H, W), the pixels that count; see `blocks_of`.
 
     Returns:
         The level on the 0-255 scale; NaN when a side is below 16 pixels.
     """
     if min(image.shape[1:]) < SMALLEST:
         return math.nan
-    if len(image) == 3 and (tone := find_tone(image)):
+    if len(image) == 3 and (tone := find_tone(image, seen)):
         sigma = _estimate(_blocks(tone.intensity(image), seen))
         if tone.explains(sigma):
             return sigma
@@ -75,11 +74,7 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
 
 
 def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    blocks = blocks_of(image, SIDE)
-    if seen is not None:
-        whole = blocks_of(seen[None], SIDE).all(axis=(1, 2, 3))
-        blocks = blocks[whole] if whole.sum() >= ENOUGH_BLOCKS else blocks
-    return to_unit(blocks) * np.float32(255)
+    return to_unit(blocks_of(image, SIDE, seen)) * np.float32(255)
 
 
 def estimate_coarse_sigma(half: NDArray[Any]) -> float:

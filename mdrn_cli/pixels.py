@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 """Bits a channel of the data types that pictures come in."""
-MOST_BLOCKS = 6000
+MOST_BLOCKS, ENOUGH_BLOCKS = 6000, 200
 
 
 def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
@@ -29,18 +29,38 @@ def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
     return rounded
 
 
-def blocks_of(image: NDArray[Any], side: int) -> NDArray[Any]:
+def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = None) -> NDArray[Any]:
     """Blocks spread evenly over an image, about MOST_BLOCKS of them where there are so many.
 
     Args:
         image: (C, H, W), no smaller than a block.
         side: of a block in pixels.
+        seen: (H, W), the pixels that count; None for all. All do where there are fewer than ENOUGH_BLOCKS places for a
+            block among them.
 
     Returns:
         (N, C, side, side).
     """
     windows = sliding_window_view(image, (side, side), axis=(1, 2))  # (C, h, w, side, side)
-    step = max(1, math.isqrt(windows.shape[1] * windows.shape[2] // MOST_BLOCKS))
+    places = None if seen is None else _within(seen, side)
+    count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
+    if places is not None and count < ENOUGH_BLOCKS:
+        return blocks_of(image, side)
+    step = max(1, math.isqrt(count // MOST_BLOCKS))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-    blocks: NDArray[Any] = taken.reshape(-1, image.shape[0], side, side)
+    blocks: NDArray[Any] = (
+        taken.reshape(-1, image.shape[0], side, side) if places is None else taken[places[::step, ::step]]
+    )
     return blocks
+
+
+def _within(seen: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Places of blocks (H - side + 1, W - side + 1) of which all pixels are seen."""
+    height, width = (length - side + 1 for length in seen.shape)
+    across = seen[:, :width].copy()
+    for k in range(1, side):
+        across &= seen[:, k : k + width]
+    places = across[:height].copy()
+    for k in range(1, side):
+        places &= across[k : k + height]
+    return places

@@ -45,7 +45,7 @@ class DenoiseOptions:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
         coarse: noise levels of what has been denoised, at half the size and at a quarter, 0-255 scale, 0 for none;
             None estimates them, too, where sigma is estimated (color only).
-        model: "auto", a family, the name of a checkpoint, or a path to one.
+        model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
         strength: 1 gives the denoised picture, 0 the input, between them a blend.
@@ -191,7 +191,7 @@ class Restorer:
         asked = self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
         if asked or picture.color == "gray":
             return None
-        tone = find_tone(picture.channels)
+        tone = find_tone(picture.channels, picture.seen)
         return tone if tone and tone.explains(sigma) else None
 
     def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:

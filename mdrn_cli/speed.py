@@ -24,7 +24,7 @@ from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device, telling_out_of_memory
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.interrupts import INTERRUPTIONS
+from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
@@ -146,6 +146,9 @@ def _alone(case: Callable[..., T], *arguments: Any) -> T:
         process.join()
         ended = f"{_label(case, arguments)} failed: its process ended with code {process.exitcode}"
         raise MdrnError(ended, "maybe for want of memory: use a smaller --tile") from None
+    except TerminatedError:  # of which the process has heard nothing, while Ctrl-C comes to both
+        process.terminate()
+        raise
     finally:
         process.join()
     if isinstance(answer, MdrnError):
@@ -163,7 +166,7 @@ def _report(connection: Any, case: Callable[..., object], arguments: tuple[Any, 
         answer = error
     except Exception as error:
         answer = MdrnError(f"{label} failed ({type(error).__name__}: {error})")
-    except INTERRUPTIONS:  # which the process that waits has met, too
+    except KeyboardInterrupt:  # which the process that waits has met, too
         return
     connection.send(answer)
 

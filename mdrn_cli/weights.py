@@ -97,15 +97,23 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
     return Cache().fetch(item, on_bytes)
 
 
-def explicit_path(model: str) -> Path | None:
+def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     """The file that a request for a model names, of a run folder its best checkpoint; None if it is a name. Names have
-    neither folder nor suffix, and a run folder that lies here is one unless it is called as a bundled checkpoint is."""
+    neither folder nor suffix; a run folder that lies here and is called as a checkpoint is has to be given as `./NAME`.
+
+    Args:
+        model: name or path.
+        manifests: see `all_records`.
+
+    Raises:
+        WeightsError: see `all_records`.
+    """
     path = Path(model)
     is_path = bool(os.sep in model or path.suffix)
-    if is_path or model not in ("auto", *FAMILIES, *(record.name for record in load_manifest())):
-        for file in (path / BEST_FILE, path / LAST_FILE):
-            if file.is_file():
-                return file
+    for file in (path / BEST_FILE, path / LAST_FILE):
+        if model and file.is_file():
+            names = () if is_path else ("auto", *FAMILIES, *(record.name for record in all_records(manifests)))
+            return None if model in names else file
     return path if is_path else None
 
 
@@ -113,7 +121,7 @@ def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | N
     """The weights file of a network trained at the very level of a request.
 
     Args:
-        model: "auto", a family, the name of a checkpoint, or a path to a safetensors file.
+        model: "auto", a family, the name of a checkpoint, or a path to a safetensors file or run folder.
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
 

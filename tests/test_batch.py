@@ -341,6 +341,11 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     report = json.loads((tmp_path / "r.json").read_bytes())
     assert [about["status"] for about in report["results"]] == ["planned"] * 2
     assert report["summary"]["planned"] == 2
+    assert run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json").returncode == 0
+    report["summary"]["planned"] = 0
+    (tmp_path / "r.json").write_text(json.dumps(report))
+    real = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json")
+    assert (real.returncode, "exists already" in real.stderr) == (2, True), "of a run that has done something"
     (tree / "a_mdrn.png").touch()
     listed = run_mdrn("denoise", tree, tree / "none.png", "--dry-run", "--json")
     assert listed.returncode == 3
@@ -412,7 +417,7 @@ def test_names_that_the_locale_cannot_encode(tree):
     name = tree / "\u017e.png"
     (tree / "a.png").rename(name)
     command = [sys.executable, "-m", "mdrn_cli", "denoise", str(name), "--dry-run"]
-    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\\u017e.png" in done.stdout
@@ -433,6 +438,8 @@ def test_a_run_folder_is_a_model(tree, tmp_path, tiny_weights, monkeypatch):
     assert explicit_path("mdrn") is None, "what is bundled has its name to itself"
     (tmp_path / "mdrn").rename(run)
     assert explicit_path("run") == Path("run", "best.safetensors")
+    monkeypatch.chdir(run)
+    assert explicit_path("") is None
 
 
 def test_a_name_without_suffix_is_a_file_in_the_format_asked_for(tree, tmp_path, tiny_weights):

@@ -159,6 +159,8 @@ def test_an_empty_path_is_refused(folder, arguments, named):
 @pytest.mark.usefixtures("folder")
 def test_an_image_given_more_than_once_is_denoised_once():
     assert planned("a.jpg", "./a.jpg", ".", output=Path("out")) == ["out/a.jpg", "out/B.JPG"]
+    assert planned("B.JPG", "a.jpg", f"../{Path.cwd().name}/B.JPG", output=Path("out")) == ["out/B.JPG", "out/a.jpg"]
+    assert planned("a.jpg", "a.jpg", output=Path("b.jpg")) == ["b.jpg"], "one input goes to a name"
 
 
 @pytest.mark.usefixtures("folder")

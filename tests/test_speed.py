@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import signal
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mdrn_cli import speed
 from mdrn_cli.cli import app, bench
 from mdrn_cli.cli.speed import to_markdown
 from mdrn_cli.errors import DeviceError, MdrnError, OutOfMemoryError, UsageError
+from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.peers import peers
 
@@ -83,6 +86,18 @@ def run_out() -> None:
 
 def vanish() -> None:
     os._exit(3)
+
+
+def ask_for_the_end() -> None:
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(600)
+
+
+def test_sigterm_ends_the_case_under_way():
+    began = time.monotonic()
+    with terminable(), pytest.raises(TerminatedError):
+        speed._alone(ask_for_the_end)
+    assert time.monotonic() - began < 300
 
 
 def test_a_case_fails_as_what_it_failed_with():

@@ -17,6 +17,7 @@ from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
+from mdrn_cli.monochrome import find_tone
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.picture import Picture
 
@@ -65,6 +66,21 @@ def test_colors_that_nobody_sees_tell_nothing_of_noise(tmp_path, photo):
     done = run_mdrn("estimate", tmp_path / "cut.png")
     assert float(done.stdout.split("\t")[1]) == pytest.approx(20, rel=0.1)
     assert estimate_sigma(pixels.transpose(2, 0, 1)) < 10
+    canvas = np.zeros((1500, 1800, 4), np.uint8)
+    canvas[-150:, -200:, :3], canvas[-150:, -200:, 3] = pixels[:150, :200], 255
+    level = estimate_sigma(canvas[:, :, :3].transpose(2, 0, 1), canvas[:, :, 3] > 0)
+    assert level == pytest.approx(20, rel=0.1), "however little of the whole it is"
+
+
+def test_colors_that_nobody_sees_hide_no_tone(gray_photo):
+    noisy = np.clip(np.rint(add_noise(gray_photo, 20)[0] * 255), 0, 255).astype(np.uint8)
+    toned = np.concatenate([np.stack([noisy] * 3), np.full((3, *noisy.shape), 60, np.uint8)], axis=2)
+    toned[2, :, noisy.shape[1] :] = 200
+    seen = np.zeros(toned.shape[1:], bool)
+    seen[:, : noisy.shape[1]] = True
+    assert find_tone(toned) is None
+    assert find_tone(toned, seen)
+    assert estimate_sigma(toned, seen) == pytest.approx(20, rel=0.1)
 
 
 def test_estimate_reads_standard_input(noisy):

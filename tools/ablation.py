@@ -34,7 +34,7 @@ from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import METRICS_FILE, STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train
-from mdrn_cli.weights import LAST_FILE
+from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
 SCHEMA = "mdrn.ablation/1"
@@ -49,7 +49,8 @@ def describe(config: TrainConfig) -> dict[str, Any]:
     """What identifies a run in the file of results: its settings, its teacher or None, its seed."""
     about = {key: getattr(config, key) for key in SETTINGS} | {"data": Path(config.data).name}
     if config.init:
-        about["init"] = Path(config.init).name
+        file = Path(config.init)
+        about["init"] = f"{file.parent.name}/{file.name}" if file.name in (BEST_FILE, LAST_FILE) else file.name
     teacher = asdict(config.distillation) if config.distillation else None
     if teacher:
         teacher["teacher"] = Path(teacher["teacher"]).name

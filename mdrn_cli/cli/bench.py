@@ -31,8 +31,8 @@ SCHEMA = "mdrn.bench/1"
 SPEED_TILE = 512
 OF_SPEED = {"speed", "tile", "megapixels", "device", "as_json", "as_markdown", "_offline"}
 """Parameters that mean something to --speed."""
-LABEL_WIDTH, LEVEL_WIDTH = 32, 12
-"""Characters that the widest label of a table takes, and those of one noise level."""
+LABEL_WIDTH, BORDER = 32, 3
+"""Characters that the widest label of a table takes, and what parts one noise level from the next."""
 SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
 
 
@@ -287,9 +287,14 @@ def _gap_label(results: Sequence[Result]) -> str:
 
 def _that_fit(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
     """As many noise levels at a time as the terminal has room for side by side."""
-    most = max(1, (stdout.width - LABEL_WIDTH) // LEVEL_WIDTH)
+    widest = max(len(_heading(result)) for result in results)
+    most = max(1, (stdout.width - LABEL_WIDTH) // (widest + BORDER))
     for first in range(0, len(results), most):
         yield results[first : first + most]
+
+
+def _heading(result: Result) -> str:
+    return f"sigma {result.sigma:g}"
 
 
 def _table(results: Sequence[Result]) -> Table:
@@ -299,7 +304,7 @@ def _table(results: Sequence[Result]) -> Table:
     table = Table(title=f"{first.dataset}, {first.color}, {len(first.images)} images, {what}")
     table.add_column("")
     for result in results:
-        table.add_column(f"sigma {result.sigma:g}", justify="right")
+        table.add_column(_heading(result), justify="right")
 
     def add(label: str, values: Sequence[float | None], form: str = ".2f", style: str = "") -> None:
         cells = ("-" if value is None or math.isnan(value) else format(value, form) for value in values)

@@ -34,7 +34,7 @@ def run(app: typer.Typer) -> int:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
     # A name that the locale cannot encode is no reason to fail; stderr writes such as escapes anyway.
-    if isinstance(sys.stdout, TextIOWrapper):
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(arguments)

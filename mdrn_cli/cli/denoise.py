@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import parse_bytes, parse_tile, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
-from mdrn_cli.cli.outcomes import is_report, plan_line, show, show_summary, warn_of_others, write_report
+from mdrn_cli.cli.outcomes import is_replaceable, plan_line, show, show_summary, warn_of_others, write_report
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
 
@@ -115,7 +115,7 @@ Compare = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Say nothing but warnings and errors.", rich_help_panel=REPORT)
+    bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but warnings and errors.", rich_help_panel=REPORT)
 ]
 Report = Annotated[
     Path | None,
@@ -213,7 +213,8 @@ def denoise(
     others: list[Path] = []
     jobs = plan_jobs(inputs, naming, others.append)
     warn_of_others(others)
-    _refuse_extras(jobs, compare, report, overwrite)
+    replaces_report = overwrite or (report is not None and is_replaceable(report, dry_run))
+    _refuse_extras(jobs, compare, overwrite, report, replaces_report)
     run = _Run(options, save, fail_fast, report, compare, quiet, as_json)
     if dry_run:
         return run.foresee(jobs)
@@ -237,7 +238,9 @@ def _naming(output: str | None, in_place: bool, format_: str | None, existing: s
     return Naming(path, in_place, suffix, existing, recursive, is_folder)
 
 
-def _refuse_extras(jobs: Sequence[Job], compare: Path | None, report: Path | None, overwrite: bool) -> None:
+def _refuse_extras(
+    jobs: Sequence[Job], compare: Path | None, overwrite: bool, report: Path | None, replaces_report: bool
+) -> None:
     """Tell, before any work, what is wrong with the files that are to be written beside the results."""
     from mdrn_cli.files import real_path
     from mdrn_cli.jobs import refuse_extra
@@ -248,7 +251,7 @@ def _refuse_extras(jobs: Sequence[Job], compare: Path | None, report: Path | Non
         refuse_extra(compare, jobs, overwrite)
         refuse_sheet(compare, overwrite)
     if report:
-        refuse_extra(report, jobs, overwrite or is_report(report))
+        refuse_extra(report, jobs, replaces_report)
         if compare and real_path(compare) == real_path(report):
             raise UsageError(f"{report} cannot be both --compare and --report", "give one of them another name")
 

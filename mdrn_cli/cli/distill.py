@@ -38,8 +38,8 @@ def distill(
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Name or file of the teacher; by default the bundled network of its noise level: for hads MDRN, "
-            "for hmds one of the student's size, or of another where there is none."
+            help="Name, file or run folder of the teacher; by default the bundled network of its noise level: for hads "
+            "MDRN, for hmds one of the student's size, or of another where there is none."
         ),
     ] = None,
     weight: Annotated[float, typer.Option(help="Weight of the distillation loss at the start.")] = 0.1,
@@ -81,7 +81,8 @@ def distill(
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
         if values["sigma"] is None:
-            values["sigma"] = default_sigma(ours["mode"], ours["teacher"], values["color"], ours["teacher_sigma"])
+            named = ours["teacher"] if isinstance(ours["teacher"], str) else None  # what else it may be is told below
+            values["sigma"] = default_sigma(ours["mode"], named, values["color"], ours["teacher_sigma"])
         made = _with_teacher(TrainConfig(**values), ours)
     output = run_folder(ctx)
     _show_teacher(made)

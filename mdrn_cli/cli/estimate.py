@@ -72,13 +72,11 @@ def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[In
         if not is_folder(source):
             files.append(source)
             continue
-        try:
-            found = find_images(source, recursive, on_other=others.append)
-        except InputError as error:
-            failures.append(error)
-            continue
+        unreadable: list[OSError] = []
+        found = find_images(source, recursive, unreadable.append, others.append)
         files += found
-        if not found:
+        failures += [InputError(f"cannot list {error.filename} ({error.strerror})") for error in unreadable]
+        if not found and not unreadable:
             hint = "" if recursive else "use --recursive for nested folders"
             failures.append(InputError(f"no images in {source}", hint))
     warn_of_others(others)

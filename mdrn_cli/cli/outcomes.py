@@ -49,7 +49,7 @@ def plan_line(job: Job) -> str:
 
 def warn_of_others(paths: Sequence[Path]) -> None:
     """A warning that a search of folders has passed over pictures, if it has."""
-    counts = Counter(path.suffix.lower() for path in paths)
+    counts = Counter(path.suffix.lower() for path in set(paths))
     if counts:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
         print_warning(f"formats that are not handled were passed over: {kinds}")
@@ -180,9 +180,11 @@ def write_report(path: Path, outcomes: Sequence[Outcome], summary: dict[str, Any
     write_atomically(behind_link(path), (json.dumps(about, indent=1) + "\n").encode())
 
 
-def is_report(path: Path) -> bool:
-    """Whether a file is the report of an earlier run, which that of a later run may replace."""
+def is_replaceable(path: Path, dry_run: bool) -> bool:
+    """Whether a file is the report of an earlier run, which that of a later run may replace; that of a dry run replaces
+    only another such."""
     try:
-        return path.is_file() and json.loads(path.read_bytes())["summary"]["schema"] == SUMMARY_SCHEMA
+        summary = json.loads(path.read_bytes())["summary"] if path.is_file() else {}
+        return summary["schema"] == SUMMARY_SCHEMA and (not dry_run or summary["planned"] > 0)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

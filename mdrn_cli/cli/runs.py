@@ -38,7 +38,9 @@ Color = Annotated[str, typer.Option(help="gray or color.")]
 Sigma = Annotated[float, typer.Option(help="Noise level on the 0-255 scale.")]
 Init = Annotated[
     str | None,
-    typer.Option(help="Checkpoint to start from, by name or file: other sigma, color mode or fewer blocks."),
+    typer.Option(
+        help="Checkpoint to start from, by name, file or run folder: other sigma, color mode or fewer blocks."
+    ),
 ]
 Iterations = Annotated[int | None, typer.Option(help="Length of the run in iterations.")]
 TimeBudget = Annotated[
@@ -203,8 +205,8 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         known: keys that a configuration file may have.
 
     Raises:
-        UsageError: the folder is not empty, preset or file make no sense, or no checkpoint has the name of `init`.
-        WeightsError: that checkpoint cannot be had.
+        UsageError: the folder is not empty, or preset or file make no sense.
+        WeightsError: no checkpoint has the name of `init`, or it cannot be had.
     """
     from mdrn_cli.configfile import read_config
     from mdrn_cli.runfolder import is_empty
@@ -239,7 +241,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
 
 
 def _checkpoint_file(init: str) -> Path:
-    """The file of a checkpoint given by file or name."""
+    """The file of a checkpoint given by file, run folder or name."""
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if Path(init).is_file():

@@ -101,7 +101,7 @@ def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> N
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help="A checkpoint, by name or file.")],
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE|RUN", help="A checkpoint, by name, file or run folder.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; NAME.onnx here by default.")
     ] = None,
@@ -112,15 +112,16 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX model of any height and width, checked against the network."""
     from mdrn_cli.checkpoint import load_checkpoint
-    from mdrn_cli.files import behind_link, refuse_existing, require_folder, write_atomically
+    from mdrn_cli.files import behind_link, is_folder, refuse_existing, require_folder, write_atomically
     from mdrn_cli.onnxexport import check, to_onnx
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if kind != "onnx":
         raise UsageError(f"--format must be onnx, not {kind!r}")
-    file = explicit_path(name)
+    file = explicit_path(name, manifest or ())
     record = None if file else named(all_records(manifest or ()), name)
-    target = output or Path(Path(record.file if record else name).stem + ".onnx")
+    called = Path(name).resolve().name if is_folder(Path(name)) else Path(record.file if record else name).stem
+    target = output or Path(called + ".onnx")
     refuse_existing(target, overwrite)
     require_folder(target.parent)
     source = locate(record) if record else file
