@@ -220,4 +220,4 @@ def test_list_verify_path_fetch_and_rm(lab, tmp_path):
     assert freed.returncode == 0
     assert "freed" in freed.stderr
     assert not located.exists()
-    assert run_mdrn("weights", "path", "nonsense").returncode == 2
+    assert run_mdrn("weights", "path", "nonsense").returncode == 5
