@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,50 +23,17 @@ from mdrn_cli.files import (
 from mdrn_cli.image import kind_of, read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
+from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import OnTile, has_room
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 
-LOOKAHEAD = 1
-"""Results waiting to be written: enough to keep the network busy, and no more memory."""
-PLANNED, DONE, SKIPPED, FAILED = "planned", "done", "skipped", "failed"
-
 OnRestored = Callable[[Picture, Picture], None]
 """Called with (picture, restored picture)."""
 
-OnOutcome = Callable[["Outcome"], None]
-
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
-
-    Attributes:
-        job: the job.
-        status: "done", "skipped" or "failed"; "planned" of one that is only looked at.
-        error: why it failed.
-        facts: what was done.
-        warnings: what could not be kept as it was.
-        seconds: from reading begun to result written, not counting time spent on other jobs and on loading networks.
-    """
-
-    job: Job
-    status: str
-    error: MdrnError | None = None
-    facts: Facts | None = None
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-
-def foresee(job: Job) -> Outcome | None:
-    """What becomes of a job, where that is known before it is run: skipped or failed."""
-    if job.problem:
-        return Outcome(job, FAILED, job.problem)
-    return Outcome(job, SKIPPED) if job.skip else None
 
 
 def run_jobs(
@@ -108,9 +73,9 @@ def run_jobs(
     todo = [job for job in jobs if not foresee(job)]
     for folder in {job.target.parent for job in todo if job.target != PIPE}:
         remove_leftovers(folder)
-    writing = _Writing(on_outcome, fail_fast)
+    writing = Pending(on_outcome, fail_fast)
     for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
-        writing.add(_known(outcome))
+        writing.add(known(outcome))
         yield from writing.finished(everything=True)
         if writing.is_given_up():
             return
@@ -138,7 +103,7 @@ def run_jobs(
                 writing.add(_restore(job, given, restore, on_progress, writer, finish))
             yield from writing.finished(everything=True)
             yield from writing.under_way()
-        except _CallbackError as raised:
+        except CallbackError as raised:
             raise raised.error from None
         except INTERRUPTIONS:
             yield from writing.under_way()
@@ -147,77 +112,6 @@ def run_jobs(
             if ahead:
                 ahead.cancel()
             writing.cancel()
-
-
-class _CallbackError(BaseException):
-    """What `on_outcome` has raised amidst a picture, whose failure it is not."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class _Writing:
-    """Outcomes of results that are being written, in their order; each is told of once, as soon as it is known."""
-
-    def __init__(self, on_outcome: OnOutcome | None, fail_fast: bool) -> None:
-        self._given_up = False
-        self._on_outcome, self._fail_fast = on_outcome, fail_fast
-        self._waiting: deque[Future[Outcome]] = deque()
-        self._told = 0
-
-    def add(self, outcome: Future[Outcome]) -> None:
-        self._waiting.append(outcome)
-
-    def is_given_up(self) -> bool:
-        """Whether one has failed that ends the run."""
-        return self._given_up
-
-    def finished(self, everything: bool) -> Iterator[Outcome]:
-        """Those that are known, and more until no more wait than may, or until one ends the run.
-
-        Args:
-            everything: wait for all.
-        """
-        while not self._given_up and self._waiting:
-            if not (everything or len(self._waiting) > LOOKAHEAD or self._waiting[0].done()):
-                return
-            outcome = self._next()
-            self._given_up = self._fail_fast and outcome.status == FAILED
-            yield outcome
-
-    def under_way(self) -> Iterator[Outcome]:
-        """Those that can no longer be held back; the others are given up."""
-        self._waiting = deque(write for write in self._waiting if not write.cancel())
-        while self._waiting:
-            yield self._next()
-
-    def tell(self) -> None:
-        """Tell of those that have come to be known; in the midst of a picture."""
-        while self._told < len(self._waiting) and self._waiting[self._told].done():
-            outcome = self._waiting[self._told]
-            if outcome.exception():  # raised when its turn comes
-                return
-            self._told += 1
-            if self._on_outcome:
-                try:
-                    self._on_outcome(_released(outcome.result()))
-                except Exception as error:
-                    raise _CallbackError(error) from error
-
-    def cancel(self) -> None:
-        """Give up those that are not being written yet."""
-        for write in self._waiting:
-            write.cancel()
-
-    def _next(self) -> Outcome:
-        """Wait for the first one, and take it out."""
-        outcome = _released(self._waiting.popleft().result())
-        if self._told:
-            self._told -= 1
-        elif self._on_outcome:
-            self._on_outcome(outcome)
-        return outcome
 
 
 def _executor(jobs: Sequence[Job]) -> Executor:
@@ -280,21 +174,6 @@ def _appeared(job: Job) -> Outcome | None:
     return None
 
 
-def _released(outcome: Outcome) -> Outcome:
-    """The same, without what the frames of its failure hold: the pixels of its picture."""
-    error: BaseException | None = outcome.error
-    while error:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-    return outcome
-
-
-def _known(outcome: Outcome) -> Future[Outcome]:
-    future: Future[Outcome] = Future()
-    future.set_result(outcome)
-    return future
-
-
 def _restore(
     job: Job,
     reading: Future[_Input],
@@ -305,7 +184,7 @@ def _restore(
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
     if outcome := _appeared(job):
-        return _known(outcome)
+        return known(outcome)
     try:
         given = reading.result()
         refuse_unwritable(given.picture, job.kind, finish.save)
@@ -313,11 +192,11 @@ def _restore(
         restored, facts = restore(given.picture, on_tile)
         spent = given.seconds + time.perf_counter() - restore.loading - began
     except OutOfMemoryError as error:
-        return _known(Outcome(job, FAILED, error))
+        return known(Outcome(job, FAILED, error))
     except DeviceError:
         raise  # there is no such device for the other pictures either
     except Exception as error:
-        return _known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
+        return known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
     result = _Result(
         restored,
         facts,
@@ -423,14 +302,3 @@ def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error
     return wrapped
-
-
-def exit_code(outcomes: Sequence[Outcome], jobs: int) -> int:
-    """The exit code of DESIGN section 5, of outcomes and the number of jobs, of which some may not have been tried:
-    0 all done or skipped, 3 some failed; when all failed, their common code, or 4."""
-    failures = [outcome.error.exit_code for outcome in outcomes if outcome.error]
-    if not failures:
-        return 0
-    if len(failures) < jobs:
-        return 3
-    return failures[0] if len(set(failures)) == 1 else 4

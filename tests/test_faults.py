@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mdrn_cli import batch
-from mdrn_cli.batch import DONE, FAILED, SKIPPED, run_jobs
+from mdrn_cli.batch import run_jobs
 from mdrn_cli.cache import Cache
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError
@@ -27,6 +27,7 @@ from mdrn_cli.files import LEFTOVER_AGE, remove_leftovers, sha256_of, write_atom
 from mdrn_cli.image import read_picture
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import parse_record, save_manifest
+from mdrn_cli.outcome import DONE, FAILED, SKIPPED
 from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.runfolder import MetricsFile, saved_config
 from mdrn_cli.training import run_train

@@ -61,7 +61,19 @@ PARTS = {
     "validation",
     "steps",
 }
-PIPELINES = {"restore", "api", "batch", "bench", "fit", "training", "distillation", "release", "results", "speed"}
+PIPELINES = {
+    "restore",
+    "api",
+    "outcome",
+    "batch",
+    "bench",
+    "fit",
+    "training",
+    "distillation",
+    "release",
+    "results",
+    "speed",
+}
 LEVEL = {"errors": 0, "": 0} | dict.fromkeys(LEAVES, 1) | dict.fromkeys(PARTS, 2) | dict.fromkeys(PIPELINES, 3)
 MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
 

@@ -21,9 +21,9 @@ from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
-    from mdrn_cli.batch import Outcome
     from mdrn_cli.encoding import SaveOptions
     from mdrn_cli.jobs import Job, Naming
+    from mdrn_cli.outcome import Outcome
     from mdrn_cli.picture import Picture
     from mdrn_cli.restore import DenoiseOptions
 
@@ -290,7 +290,7 @@ class _Run:
 
     def foresee(self, jobs: list[Job]) -> int:
         """Show what a call would do."""
-        from mdrn_cli.batch import PLANNED, Outcome, foresee
+        from mdrn_cli.outcome import PLANNED, Outcome, foresee
 
         outcomes = [foresee(job) or Outcome(job, PLANNED) for job in jobs]
         for outcome in outcomes:
@@ -333,7 +333,7 @@ class _Run:
 
 def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
     """The exit code of a run; the error of an only job is raised."""
-    from mdrn_cli.batch import exit_code
+    from mdrn_cli.outcome import exit_code
 
     if jobs == 1 and outcomes[0].error:
         raise outcomes[0].error

@@ -14,8 +14,8 @@ import typer
 from mdrn_cli.cli.console import print_error, print_warning, printable, stderr
 
 if TYPE_CHECKING:
-    from mdrn_cli.batch import Outcome
     from mdrn_cli.jobs import Job
+    from mdrn_cli.outcome import Outcome
     from mdrn_cli.passes import Pass
     from mdrn_cli.restore import Facts
 
