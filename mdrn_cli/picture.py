@@ -58,7 +58,8 @@ class Picture:
         None where that is everywhere."""
         if self.alpha is None or not self.metadata.extra_is_alpha:
             return None
-        return self.alpha > 0
+        seen: NDArray[np.bool_] = self.alpha > 0
+        return None if seen.all() else seen
 
     @property
     def color(self) -> str:

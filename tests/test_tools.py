@@ -72,6 +72,14 @@ def test_colors_that_nobody_sees_tell_nothing_of_noise(tmp_path, photo):
     assert level == pytest.approx(20, rel=0.1), "however little of the whole it is"
 
 
+def test_an_opaque_picture_is_seen_everywhere():
+    alpha = np.full((20, 30), 255, np.uint8)
+    picture = Picture(np.zeros((3, 20, 30), np.uint8), alpha)
+    assert picture.seen is None
+    alpha[3, 4] = 0
+    assert np.argwhere(~picture.seen).tolist() == [[3, 4]]
+
+
 def test_colors_that_nobody_sees_hide_no_tone(gray_photo):
     noisy = np.clip(np.rint(add_noise(gray_photo, 20)[0] * 255), 0, 255).astype(np.uint8)
     toned = np.concatenate([np.stack([noisy] * 3), np.full((3, *noisy.shape), 60, np.uint8)], axis=2)
