@@ -23,7 +23,11 @@ Denoise = Callable[[NDArray[Any], float], NDArray[Any]]
 
 
 def without_coarse_noise(
-    channels: NDArray[Any], denoise: Denoise, own: bool, levels: Sequence[float | None] = (None,) * SCALES
+    channels: NDArray[Any],
+    denoise: Denoise,
+    own: bool,
+    levels: Sequence[float | None] = (None,) * SCALES,
+    seen: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image once more at half its size and at a quarter, where there is noise; what that changes is put back
     into the image.
@@ -34,6 +38,7 @@ def without_coarse_noise(
         own: whether `channels` may be changed.
         levels: of the noise at half the size, at a quarter and so on, 0-255 scale, 0 for none; None: as estimated,
             for which there must be three channels.
+        seen: (H, W), the pixels that count in the estimate; None for all.
 
     Returns:
         The image, `channels` itself where nothing was done, and the level denoised at each size, 0-255 scale, 0 where
@@ -43,10 +48,11 @@ def without_coarse_noise(
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    sigma = estimate_coarse_sigma(half) if level is None else level
+    seen = None if seen is None else _wholly_seen(seen)
+    sigma = estimate_coarse_sigma(half, seen) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
-    restored, others = without_coarse_noise(restored, denoise, changed, deeper)
+    restored, others = without_coarse_noise(restored, denoise, changed, deeper, seen)
     if restored is not half:
         channels = channels if own else channels.copy()
         _put_back(channels, half, restored)
@@ -71,6 +77,12 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
     else:
         means = (total // np.uint32(4)).astype(np.uint16) if kind == "u" else total / np.float32(4)
     return means
+
+
+def _wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where all pixels that a mean is of are seen."""
+    whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
+    return whole
 
 
 def _pairs(image: NDArray[Any], axis: int, dtype: type[np.generic]) -> NDArray[Any]:

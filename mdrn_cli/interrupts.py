@@ -44,7 +44,8 @@ def terminable() -> Iterator[None]:
 @contextmanager
 def stop_requests(insistent: bool) -> Iterator[Callable[[], int]]:
     """While this lasts, Ctrl-C and SIGTERM only set what the given function tells: the number of the last such signal,
-    0 before one has come.
+    0 before one has come. What a process was started to ignore, as shells do to commands in the background, it goes on
+    ignoring.
 
     Args:
         insistent: a second one raises `interruption` at once. Not under torchrun, which passes on a Ctrl-C
@@ -62,7 +63,8 @@ def stop_requests(insistent: bool) -> Iterator[Callable[[], int]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: 0
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heeded}
     try:
         yield lambda: asked
     finally:

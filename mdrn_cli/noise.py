@@ -77,7 +77,7 @@ def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArr
     return to_unit(blocks_of(image, SIDE, seen)) * np.float32(255)
 
 
-def estimate_coarse_sigma(half: NDArray[Any]) -> float:
+def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
     """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
 
     So far from the pixel, texture is as sharp as noise, but seldom colored: what is noise is told by the differences of
@@ -85,8 +85,9 @@ def estimate_coarse_sigma(half: NDArray[Any]) -> float:
 
     Args:
         half: (3, H, W), as for `estimate_sigma`.
+        seen: (H, W), the pixels that count; see `blocks_of`.
     """
-    blocks = _blocks(half)
+    blocks = _blocks(half, seen)
     planes = np.einsum("kc,ncij->nkij", _OPPONENT[1:], blocks) + np.float32(127.5)
     if min(_estimate(planes[:, k : k + 1]) for k in range(2)) < LEAST_COARSE:
         return 0.0

@@ -173,7 +173,8 @@ class Passes:
             done.append(self.last)
             return restored
 
-        channels, found = without_coarse_noise(channels, denoise, channels is not self.picture.channels, levels)
+        own = channels is not self.picture.channels
+        channels, found = without_coarse_noise(channels, denoise, own, levels, self.picture.seen)
         left += [
             f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
             for level in filter(None, levels[len(found) :])

@@ -214,21 +214,31 @@ class Restorer:
 
 
 def _white(picture: Picture) -> float:
-    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart.
+    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart,
+    where anything can be seen.
 
     Raises:
         InputError: it goes so far that its values must mean something else.
     """
     if picture.depth != "float32":
         return 1.0
-    _, height, width = picture.channels.shape
-    rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
-    whole = picture.channels[:, : height // rows * rows, : width // columns * columns]
-    means = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
+    means = _block_means(picture.channels)
+    if picture.seen is not None:
+        whole = _block_means(picture.seen[None])[0] == 1
+        means = means[:, whole] if whole.any() else means
     white = float(means.max())
     if white > FLOAT_LIMIT:
         raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "scale them")
     return white if white > BEYOND_WHITE else 1.0
+
+
+def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
+    """Means of (C, H, W) over squares of WHITE_SIDE, less the pixels beyond the last of them."""
+    _, height, width = planes.shape
+    rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
+    whole = planes[:, : height // rows * rows, : width // columns * columns]
+    means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
+    return means
 
 
 def _estimate(picture: Picture) -> float:

@@ -105,6 +105,20 @@ def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
     assert coarsely > finely + 1
 
 
+def test_what_is_transparent_neither_hides_grain_nor_adds_any(photo):
+    clean = photo[:256, :256]
+    noisy = with_grain(clean)
+    alpha = np.zeros((256, 256, 1), np.uint8)
+    alpha[:, 60:] = 255
+    for under, whole in ((0, noisy), (noisy[:, :60], clean)):
+        cut = whole.copy()
+        cut[:, :60] = under
+        _, facts = Restorer(DenoiseOptions())(picture_of(np.concatenate([cut, alpha], axis=2), True))
+        _, alone = Restorer(DenoiseOptions())(picture_of(np.ascontiguousarray(whole[:, 60:]), False))
+        assert facts.coarse_sigmas[0] == pytest.approx(alone.coarse_sigmas[0], rel=0.2)
+        assert (facts.coarse_sigmas[0] > 4) == (whole is noisy)
+
+
 def test_white_noise_is_left_to_the_network_alone(photo):
     noisy = from_unit(add_noise(photo[:256, :256], 15), "uint8").transpose(1, 2, 0)
     _, facts = Restorer(DenoiseOptions())(picture_of(noisy, False))

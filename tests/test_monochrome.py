@@ -121,6 +121,9 @@ def test_photographs_of_several_colors_and_what_is_too_small_have_no_tone(photo)
 def test_floats_on_another_scale_are_refused_and_noise_beyond_all_is_told(noisy, restorer):
     with pytest.raises(InputError, match="floats should be from 0 to 1, and these reach"):
         restorer(plain(10 * noisy.astype(np.float32)))
+    hidden = np.concatenate([noisy / 255, np.ones_like(noisy)], axis=2).astype(np.float32)
+    hidden[:64, :, 0], hidden[:64, :, 1] = 100, 0
+    assert np.isfinite(restorer(picture_of(hidden, has_alpha=True))[0].channels).all()
     with pytest.raises(InputError, match="floats should be from 0 to 1"):
         Restorer(DenoiseOptions(25.0))(plain(10 * noisy.astype(np.float32)))
     coarse = np.random.default_rng(0).normal(128, 200, (64, 64, 1)) / 255

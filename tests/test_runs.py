@@ -179,5 +179,11 @@ def test_sigterm_raises_unless_it_was_to_be_ignored():
     try:
         with terminable():
             signal.raise_signal(signal.SIGTERM)
+        with stop_requests(insistent=True) as asked:
+            signal.raise_signal(signal.SIGTERM)
+            assert not asked()
+            signal.raise_signal(signal.SIGINT)
+            assert asked() == signal.SIGINT
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
