@@ -138,7 +138,7 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list
     gray = data.shape[2] < 3
     image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16")
     pixels = image.pngsave_buffer(bitdepth=16, keep="none")
-    return with_chunks_alone(pixels, (*metadata.png_colors, *_pillow_chunks(keep))), lost
+    return with_chunks_alone(pixels, (*metadata.png_chunks, *_pillow_chunks(keep))), lost
 
 
 def _pillow_chunks(arguments: dict[str, Any]) -> list[Chunk]:

@@ -115,7 +115,8 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     if kind == "JPEG":
         content += metadata.trailer
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
-    return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost)
+    dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
+    return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
 
 
 def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:
@@ -136,8 +137,8 @@ def _encode_plain(data: NDArray[np.uint8], metadata: Metadata, kind: str, qualit
     Image.fromarray(data.squeeze(2) if data.shape[2] == 1 else data).save(
         buffer, kind, **_format_arguments(kind, quality), **arguments
     )
-    if kind == "PNG" and metadata.png_colors:
-        return with_chunks(buffer.getvalue(), metadata.png_colors), lost
+    if kind == "PNG" and metadata.png_chunks:
+        return with_chunks(buffer.getvalue(), metadata.png_chunks), lost
     return buffer.getvalue(), lost
 
 

@@ -28,7 +28,7 @@ from mdrn_cli.jpeg import read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit
-from mdrn_cli.png import read_color_chunks
+from mdrn_cli.png import read_color_chunks, read_repeated_texts, read_unknown
 
 FORMATS = {
     ".png": "PNG",
@@ -272,7 +272,12 @@ def _read_other(source: Path | bytes) -> Picture:
         metadata, damages = read_metadata(file)
         with _stream(source) as stream:
             if file.format == "PNG":
-                metadata = replace(metadata, color_chunks=read_color_chunks(stream))
+                metadata = replace(
+                    metadata,
+                    color_chunks=read_color_chunks(stream),
+                    repeated_texts=read_repeated_texts(stream),
+                    dropped=tuple(f"chunk {kind}" for kind in read_unknown(stream)),
+                )
             elif file.format == "JPEG":  # further images of an MPO are left out; they would not be found any more
                 metadata = replace(metadata, trailer=read_trailer(stream))
         return picture_of(data, has_alpha, metadata, warnings + damages)

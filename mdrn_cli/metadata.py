@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -29,8 +29,21 @@ _LARGEST_SEGMENT = 65_500
 """Bytes that a JPEG segment can hold, less its heading."""
 _MOST_LEFT_OUT = 16
 """Tags that are left out of EXIF before all of it is."""
-_EXIF_START = b"Exif\0\0"
-_KEPT_SEGMENTS = (("APP13", b"Photoshop 3.0\0"), ("APP1", b"http://ns.adobe.com/xmp/extension/\0"))
+_EXIF_START, _PHOTOSHOP_START = b"Exif\0\0", b"Photoshop 3.0\0"
+_SEGMENT_STARTS = {
+    "APP0": ((), (b"JFIF\0", b"JFXX\0")),
+    "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (_EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
+    "APP2": ((), (b"ICC_PROFILE\0", b"MPF\0")),
+    "APP12": ((b"",), ()),
+    "APP13": ((_PHOTOSHOP_START,), ()),
+    "APP14": ((), (b"Adobe",)),
+    "COM": ((b"",), ()),
+}
+"""How JPEG segments start that are kept as they are, and those that are read otherwise or about the coding alone."""
+_ABOUT_CODING = b"Ducky"
+"""The quality at which Photoshop has written a JPEG, in APP12."""
+_SEGMENT_NAMES = {"APP1": "extended XMP", "APP12": "segment APP12", "APP13": "IPTC"}
+"""Of what another format than JPEG loses; comments are told of already."""
 _PNG_XMP = "XML:com.adobe.xmp"
 _LONGEST_KEY = 79
 """Characters of the key of a text in PNG."""
@@ -50,12 +63,14 @@ class Metadata:
         xmp: XML packet.
         dpi: resolution across and down, in pixels an inch; None where there is none or none that can be meant.
         text: keys and values of a PNG's text chunks, those of an iTXt with its language as Pillow has them.
-        comment: of a JPEG.
-        segments: JPEG segments (type, content) of IPTC and of XMP beyond one segment.
+        comment: of a JPEG, the last.
+        segments: JPEG segments (type, content) of IPTC, of XMP beyond one segment, of earlier comments and APP12.
         trailer: what lies behind the picture of a JPEG, such as the film of a motion photo.
         color_chunks: PNG chunks (type, content) that say how colors are meant, as `png.read_color_chunks` has them.
         extra_is_alpha: whether the last of 2 or 4 channels is transparency; a TIFF may leave open what it is
             (infrared, say).
+        repeated_texts: PNG chunks (type, content) of texts whose key comes again: `png.read_repeated_texts`.
+        dropped: names of what is kept in no format.
     """
 
     icc_profile: bytes = b""
@@ -68,6 +83,8 @@ class Metadata:
     trailer: bytes = b""
     color_chunks: tuple[tuple[bytes, bytes], ...] = ()
     extra_is_alpha: bool = True
+    repeated_texts: tuple[tuple[bytes, bytes], ...] = ()
+    dropped: tuple[str, ...] = ()
 
     @property
     def appearance(self) -> Metadata:
@@ -75,9 +92,10 @@ class Metadata:
         return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
 
     @property
-    def png_colors(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The color chunks that a PNG may have beside the profile."""
-        return tuple(chunk for chunk in self.color_chunks if chunk[0] != b"sRGB" or not self.icc_profile)
+    def png_chunks(self) -> tuple[tuple[bytes, bytes], ...]:
+        """What a PNG is to have beside what Pillow writes: the color chunks that go with the profile, and texts."""
+        colors = tuple(chunk for chunk in self.color_chunks if chunk[0] != b"sRGB" or not self.icc_profile)
+        return colors + self.repeated_texts
 
     @property
     def orientation(self) -> int:
@@ -115,20 +133,34 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
+    comments, segments, dropped = _segments(getattr(file, "applist", ()))
     metadata = Metadata(
         icc_profile=info.get("icc_profile") or b"",
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
         dpi=_dpi(info.get("dpi") or (), 2),
         text=kept,
-        comment=_bytes(info.get("comment") or b"") if file.format in ("JPEG", "MPO") else b"",
-        segments=tuple(
-            (kind, bytes(content))
-            for kind, content in getattr(file, "applist", ())
-            if any(kind == kept and content.startswith(start) for kept, start in _KEPT_SEGMENTS)
-        ),
+        comment=comments[-1] if comments else b"",
+        segments=(*segments, *(("COM", comment) for comment in comments[:-1])),  # written before it by Pillow
+        dropped=dropped,
     )
     return metadata, tuple(warnings)
+
+
+def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tuple[str, bytes]], tuple[str, ...]]:
+    """Of a JPEG's segments the comments, others that are kept as they are, and the names of those that are dropped."""
+    comments: list[bytes] = []
+    kept: list[tuple[str, bytes]] = []
+    dropped: dict[str, None] = {}
+    for kind, content in found:
+        starts, others = _SEGMENT_STARTS.get(kind, ((), ()))
+        if kind == "COM":
+            comments += [bytes(content)] if content else []
+        elif content.startswith(starts) and not content.startswith(_ABOUT_CODING):
+            kept.append((kind, bytes(content)))
+        elif not content.startswith((*others, _ABOUT_CODING)):
+            dropped[f"segment {kind} (C2PA or another JUMBF)" if kind == "APP11" else f"segment {kind}"] = None
+    return comments, kept, tuple(dropped)
 
 
 def _prefixed(exif: bytes) -> bytes:
@@ -270,13 +302,19 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         lost.append("text")
     if metadata.segments and kind == "JPEG":
         keep["extra"] = b"".join(_segment(*segment) for segment in metadata.segments)
-    elif any(name == "APP13" for name, _ in metadata.segments):
-        lost.append("IPTC")
+    elif kind != "JPEG":
+        lost += _lost_segments(metadata, "APP1", "APP12", "APP13")
     return keep, lost
 
 
+def _lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
+    there_are = {name for name, _ in metadata.segments}
+    return [_SEGMENT_NAMES[kind] for kind in kinds if kind in there_are]
+
+
 def _segment(name: str, content: bytes) -> bytes:
-    return bytes((0xFF, 0xE0 + int(name.removeprefix("APP")))) + (len(content) + 2).to_bytes(2, "big") + content
+    marker = 0xFE if name == "COM" else 0xE0 + int(name.removeprefix("APP"))
+    return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2, "big") + content
 
 
 def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.PngInfo:
@@ -333,13 +371,15 @@ def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
         if value:
             tags[tag] = value
-    for name, content in metadata.segments:
-        if name == "APP13":
-            tags[_PHOTOSHOP] = content.removeprefix(b"Photoshop 3.0\0")
+    blocks = [content.removeprefix(_PHOTOSHOP_START) for name, content in metadata.segments if name == "APP13"]
+    if blocks:
+        tags[_PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
     if metadata.dpi:
         tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), 296: 2})
     kept = {tag: value for tag, value in tags.items() if _fits_tiff(tag, value)}
-    return kept, [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
+    lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
+    lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]
+    return kept, lost + _lost_segments(metadata, "APP1", "APP12")
 
 
 def _fits_tiff(tag: int, value: Any) -> bool:

@@ -1,10 +1,10 @@
-"""Chunks of PNG files that say how colors are meant, which Pillow and libvips drop."""
+"""Chunks of PNG files that Pillow and libvips drop: how colors are meant, text under a keyword that comes again."""
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import IO
 
 Chunk = tuple[bytes, bytes]
@@ -12,6 +12,15 @@ Chunk = tuple[bytes, bytes]
 
 _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}
 """Bytes of what says how colors are meant, beside the ICC profile."""
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_LONGEST_KEYWORD = 79
+_LARGEST_TEXT = 1 << 26
+"""Bytes; Pillow takes no more, of all texts together."""
+_KEPT = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf", *_LENGTHS, *_TEXTS))
+_MEANINGLESS = frozenset((b"tIME", b"bKGD", b"sBIT", b"hIST", b"sPLT", b"acTL", b"fcTL", b"fdAT", b"iDOT"))
+"""What is about the file as it was coded, or a suggestion to viewers."""
+_MOST_NAMED = 8
 _PIXELS_AT = 33
 """Bytes of the signature and the header, behind which these chunks are to lie."""
 _SRGB_CICP = b"\x01\x0d\x00\x01"
@@ -28,17 +37,49 @@ def read_color_chunks(stream: IO[bytes]) -> tuple[Chunk, ...]:
     Those of a wrong length, or behind the palette or the pixels, mean nothing to any reader and are passed over.
     """
     found: dict[bytes, bytes] = {}
-    stream.seek(8)
-    while len(head := stream.read(8)) == 8:
-        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+    for kind, length in _heads(stream):
         if kind in (b"PLTE", b"IDAT"):
             break
         if length == _LENGTHS.get(kind):
             found.setdefault(kind, stream.read(length))
-        else:
-            stream.seek(length, 1)
-        stream.seek(4, 1)  # its checksum
     return tuple(found.items())
+
+
+def read_repeated_texts(stream: IO[bytes]) -> tuple[Chunk, ...]:
+    """Text chunks of a PNG whose keyword comes again in a later one, in another language maybe: Pillow has the last of
+    each alone. Not XMP, of which there may be one."""
+    found: list[tuple[bytes, Chunk]] = []
+    for kind, length in _heads(stream):
+        if kind in _TEXTS and length <= _LARGEST_TEXT:
+            content = stream.read(length)
+            keyword, separator, _ = content.partition(b"\0")
+            if separator and 1 <= len(keyword) <= _LONGEST_KEYWORD and keyword != _XMP_KEYWORD:
+                found.append((keyword, (kind, content)))
+    last = {keyword: number for number, (keyword, _) in enumerate(found)}
+    return tuple(chunk for number, (keyword, chunk) in enumerate(found) if number != last[keyword])
+
+
+def read_unknown(stream: IO[bytes]) -> tuple[str, ...]:
+    """The types of the chunks in a PNG that mean something to some program, maybe, and are not kept: private ones, and
+    those of extensions. A few, if there are many."""
+    found: dict[str, None] = {}
+    for kind, _ in _heads(stream):
+        if kind not in _KEPT | _MEANINGLESS and kind.isalpha() and len(found) < _MOST_NAMED:
+            found[kind.decode("ascii")] = None
+    return tuple(found)
+
+
+def _heads(stream: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Type and length of each chunk of a PNG, at whose content the stream is then."""
+    at = 8
+    stream.seek(at)
+    while len(head := stream.read(8)) == 8:
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        yield kind, length
+        if kind == b"IEND":
+            break
+        at += 8 + length + 4  # its checksum
+        stream.seek(at)
 
 
 def with_chunks(content: bytes, chunks: Iterable[Chunk], rest_at: int = _PIXELS_AT) -> bytes:

@@ -414,3 +414,90 @@ def test_pixels_that_are_not_square_are_told_of():
     for odd, even in ((wide, content), (tall, png.getvalue())):
         assert read_picture(odd).warnings == ("pixels that are not square are not kept as such",)
         assert read_picture(even).warnings == ()
+
+
+def test_text_and_comments_that_a_tiff_cannot_hold_are_told(tmp_path, jpeg):
+    info = PngInfo()
+    info.add_text("Title", "a cat")
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
+    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.tif") == ("TIFF cannot hold the input's text",)
+    assert written(read_picture(jpeg), tmp_path / "c.tif") == ("TIFF cannot hold the input's comment",)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_texts_of_one_key_are_all_kept(bits):
+    languages = [
+        (b"iTXt", b"Title\0\0\0" + tag + b"\0" + tag + b"\0" + text)
+        for tag, text in ((b"en", b"a cat"), (b"nl", b"een kat"))
+    ]
+    titles = [(b"tEXt", b"Title\0first"), (b"zTXt", b"Title\0\0" + zlib.compress(b"second")), *languages]
+    late, odd = (b"tEXt", b"Author\0one"), [(b"tEXt", b"\0no key"), (b"tEXt", b"no text")]
+    content = colored(bits, *titles, late, *odd, behind=((b"tEXt", b"Author\0two"),))
+    picture = read_picture(content)
+    assert len(picture.metadata.repeated_texts) == 4
+    result, warnings = encode_picture(picture, "PNG")
+    assert warnings == ()
+    kept = [chunk for chunk in carried(result) if chunk[0].endswith(b"Xt")]
+    assert [content.split(b"\0")[0] for _, content in kept].count(b"Title") == 4
+    assert kept[:4] == [*titles[:3], late], "in their order, as they were"
+    assert (b"tEXt", b"Author\0two") in kept
+    assert languages[1] in kept, "Pillow has the last"
+    stripped, _ = encode_picture(picture, "PNG", SaveOptions(strip_metadata=True))
+    assert carried(stripped) == []
+
+
+def test_chunks_that_are_not_kept_are_told():
+    private = [(b"prVt", b"x"), (b"caBX", b"y"), (b"prVt", b"z")]
+    silent = [(b"tIME", bytes(7)), (b"bKGD", bytes(6))]
+    picture = read_picture(colored(8, *private, *silent, behind=((b"laTe", b""),)))
+    told = tuple(f"the input's chunk {kind} is not kept" for kind in ("prVt", "caBX", "laTe"))
+    for kind in ("PNG", "TIFF", "JPEG"):
+        assert encode_picture(picture, kind)[1] == told
+    assert encode_picture(picture, "PNG", SaveOptions(strip_metadata=True))[1] == ()
+    many = [(bytes((112, 114, 86, 97 + k)), b"") for k in range(20)]
+    assert len(read_picture(colored(8, *many)).metadata.dropped) == 8
+
+
+EXTENDED = b"http://ns.adobe.com/xmp/extension/\0" + b"0" * 40 + b"<x/>"
+
+
+def with_segments(tmp_path, *segments: tuple[int, bytes]) -> Picture:
+    """A JPEG with these segments (marker, content)."""
+    extra = b"".join(bytes((0xFF, kind)) + (len(data) + 2).to_bytes(2, "big") + data for kind, data in segments)
+    Image.fromarray(GRADIENT).save(tmp_path / "s.jpg", extra=extra)
+    return read_picture(tmp_path / "s.jpg")
+
+
+def test_a_jpeg_keeps_all_its_comments_and_app12(tmp_path):
+    picture = with_segments(tmp_path, (0xFE, b"one"), (0xEC, b"a camera of 1998"), (0xFE, b"two"), (0xFE, b"three"))
+    assert written(picture, tmp_path / "b.jpg") == ()
+    with Image.open(tmp_path / "b.jpg") as file:
+        assert [content for kind, content in file.applist if kind == "COM"] == [b"one", b"two", b"three"]
+        assert ("APP12", b"a camera of 1998") in file.applist
+    told = encode_picture(picture, "PNG")[1]
+    assert told == ("PNG cannot hold the input's comment", "PNG cannot hold the input's segment APP12")
+
+
+def test_segments_that_are_not_kept_are_told(tmp_path):
+    picture = with_segments(
+        tmp_path, (0xEB, b"JP\0\x01"), (0xE5, b"?"), (0xEC, b"Ducky\0"), (0xEE, b"Adobe\0d" + bytes(5))
+    )
+    told = ("the input's segment APP11 (C2PA or another JUMBF) is not kept", "the input's segment APP5 is not kept")
+    for kind in ("JPEG", "PNG", "TIFF"):
+        assert encode_picture(picture, kind)[1] == told
+    assert encode_picture(picture, "JPEG", SaveOptions(strip_metadata=True))[1] == ()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_extended_xmp_is_lost_by_other_formats_and_told(tmp_path, kind):
+    picture = with_segments(tmp_path, (0xE1, EXTENDED))
+    assert encode_picture(picture, kind)[1] == (f"{kind} cannot hold the input's extended XMP",)
+    assert EXTENDED in encode_picture(picture, "JPEG")[0]
+
+
+def test_iptc_in_several_segments_is_one_in_tiff(tmp_path):
+    more = b"Photoshop 3.0\x00" + b"8BIM\x04\x05\0\0\0\0\0\0"
+    written(with_segments(tmp_path, (0xED, IPTC), (0xED, more)), tmp_path / "b.tif")
+    assert exif_of(tmp_path / "b.tif")[34377] == IPTC.removeprefix(b"Photoshop 3.0\0") + more.removeprefix(
+        b"Photoshop 3.0\0"
+    )
