@@ -24,7 +24,12 @@ _HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
 _STRIP = 1 << 20
 """Bytes of pixels in a strip of a TIFF, about."""
 _DEFLATE, _HORIZONTAL = 8, 2
+_NOT_BUILT_IN = "compression support is not configured"
 _LARGEST_TIFF = (1 << 32) - (1 << 20)
+
+
+class CompressionError(InputError):
+    """A TIFF is compressed in a way that libvips, as it is built here, cannot undo."""
 
 
 def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]:
@@ -39,6 +44,7 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
         channel had in the file.
 
     Raises:
+        CompressionError: a TIFF of a compression that libvips does not have.
         InputError: damaged, of several pages, or of a kind that is not handled.
     """
     import pyvips
@@ -53,7 +59,13 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
         pixels = image.numpy()
         _refuse_nonfinite(pixels, name)
     except pyvips.Error as error:
-        raise InputError(f"{name} is damaged or cannot be read ({_reason(error)})") from None
+        reason = _reason(error)
+        if _NOT_BUILT_IN in reason:
+            kind = reason.removeprefix("tiff2vips: ").split(_NOT_BUILT_IN)[0].strip()
+            raise CompressionError(
+                f"{name} has {kind} compression, which is not handled with its pixels", "save it with deflate"
+            ) from None
+        raise InputError(f"{name} is damaged or cannot be read ({reason})") from None
     bits = image.get("bits-per-sample") if "bits-per-sample" in fields else pixels.dtype.itemsize * 8
     # libvips drops axes of one band, and all of a single pixel.
     return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits

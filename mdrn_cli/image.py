@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mdrn_cli.deep import read_deep, read_jpeg
+from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError
 from mdrn_cli.files import is_folder
 from mdrn_cli.jpeg import read_trailer
@@ -58,11 +58,11 @@ LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
-_BITS_PER_SAMPLE = 258
-"""A tag of TIFF."""
+_BITS_PER_SAMPLE, _ORIENTATION = 258, 274
+"""Tags of TIFF."""
 _STRIP = 256
 """Rows that are copied at a time."""
-_WHITE_IS_ZERO, _PALETTE = 0, 3
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
 """What TIFF says of its intensities."""
 
 
@@ -248,11 +248,31 @@ def _read_tiff(source: Path | bytes) -> Picture:
         raise
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
-    data, has_alpha, bits = read_deep(source, _name(source))
+    if photometric in _LAB:
+        raise InputError(f"{_name(source)} is CIELAB; gray and RGB are handled", "convert it to RGB first")
+    data, has_alpha, bits = _decoded_tiff(source, photometric in (_BLACK_IS_ZERO, _RGB))
     if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
         raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
     picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _one_bit(bits))
     return picture.warned(f"the palette becomes {picture.mode}") if photometric == _PALETTE else picture
+
+
+def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], bool, int]:
+    """As `read_deep` has it; where libvips lacks the compression (ZSTD, LZMA), plain pixels of 8 bits by Pillow, which
+    brings a libtiff of its own."""
+    try:
+        return read_deep(source, _name(source))
+    except CompressionError:
+        with _opened(source) as file:
+            _check(file, _name(source))
+            bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
+            # Pillow drops channels that have no meaning, and turns pixels as the orientation says.
+            whole = len(bits) == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
+            if not (is_plain and whole and set(bits) == {8} and file.mode in ("L", "LA", "RGB", "RGBA")):
+                raise
+            file.load()
+            data = _array_of(file)
+            return data.reshape(*data.shape[:2], -1), file.mode in ("LA", "RGBA"), 8
 
 
 def _read_other(source: Path | bytes) -> Picture:

@@ -135,7 +135,7 @@ def test_float_pixels_beyond_one_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize("compression", ["none", "lzw", "deflate", "packbits"])
-def test_tiffs_of_any_compression_are_read(tmp_path, compression):
+def test_tiffs_of_common_compressions_are_read(tmp_path, compression):
     data = deep_data("RGB", np.uint16)
     write_with_libvips(tmp_path / "a.tif", data, compression=compression, predictor="horizontal", tile=True)
     assert np.array_equal(read_picture(tmp_path / "a.tif").pixels, (data / np.float32(65535)).transpose(2, 0, 1))
@@ -210,9 +210,34 @@ def test_kinds_not_handled_are_refused_never_converted(tmp_path):
     assert len(files) == 7
     for file in files:
         for read in (read_picture, lambda path: read_uint8(path, "gray"), lambda path: read_uint8(path, "color")):
-            with pytest.raises(InputError, match=r"cmyk|CMYK|lab|type|frames|pages") as caught:
+            with pytest.raises(InputError, match=r"cmyk|CMYK|CIELAB|type|frames|pages") as caught:
                 read(file)
             assert str(file) in caught.value.message
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lzma"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_tiffs_of_compressions_that_libvips_lacks_are_read_with_eight_bits(tmp_path, compression, mode):
+    path = tmp_path / "a.tif"
+    make(mode).save(path, compression=compression)
+    picture = read_picture(path)
+    assert (picture.mode, picture.depth) == (mode, "uint8")
+    write_picture(tmp_path / "b.png", picture)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), np.asarray(make(mode)))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError):
+        read_picture(path)
+
+
+def test_of_other_pixels_the_compression_is_named(tmp_path):
+    make("L").convert("I;16").save(tmp_path / "deep.tif", compression="zstd")
+    make("RGB").save(tmp_path / "turned.tif", compression="zstd", tiffinfo={274: 6})
+    Image.new("CMYK", (4, 4)).save(tmp_path / "inks.tif", compression="zstd")
+    for name, told in (("deep", "ZSTD compression"), ("turned", "ZSTD compression"), ("inks", "cmyk")):
+        with pytest.raises(InputError, match=told) as caught:
+            read_picture(tmp_path / f"{name}.tif")
+        assert "damaged" not in caught.value.message
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
