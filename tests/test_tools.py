@@ -40,7 +40,30 @@ def test_estimate_prints_a_level_for_each_file(noisy):
     assert "no file" in done.stderr
     about = json.loads(run_mdrn("estimate", noisy, "--json").stdout)
     assert (about["schema"], about["input"]) == ("mdrn.estimate/1", str(noisy))
+    assert (about["status"], about["error"]) == ("done", None)
     assert run_mdrn("estimate", noisy.with_name("none.png")).returncode == 4
+
+
+def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
+    none, empty, dot = (noisy.with_name(name) for name in ("none.png", "empty", "dot.png"))
+    empty.mkdir()
+    Image.new("RGB", (2, 2)).save(dot)
+    done = run_mdrn("estimate", none, empty, dot, noisy, "--json")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 3
+    assert {line["schema"] for line in lines} == {"mdrn.estimate/1"}
+    told = {line["input"]: (line["status"], line["error"]) for line in lines}
+    assert told == {
+        str(none): ("failed", f"no file {none}"),
+        str(empty): ("failed", f"no images in {empty}"),
+        str(dot): ("done", None),
+        str(noisy): ("done", None),
+    }
+    assert [line["sigma"] for line in lines][:-1] == [None, None, None]
+    assert done.stderr.count("error:") == 2
+    for alone in (none, empty):
+        done = run_mdrn("estimate", alone, "--json")
+        assert (done.returncode, json.loads(done.stdout)["status"], done.stderr.count("error:")) == (4, "failed", 1)
 
 
 def test_estimate_takes_folders(noisy):

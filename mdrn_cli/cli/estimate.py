@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -39,34 +39,51 @@ def estimate(
 
     files, failures = _files(inputs, recursive)
     count = len(files) + len(failures)
-    for error in failures if count > 1 else ():
-        print_error(error.message, error.hint)
+    for source, error in failures:
+        _show_failure(source, error, as_json, count)
     for file in files:
         try:
             picture = read_picture(readable(file))
             sigma = estimate_sigma(picture.channels, picture.seen)
         except InputError as error:
-            failures.append(error)
-            if count > 1:
-                print_error(error.message, error.hint)
+            failures.append((file, error))
+            _show_failure(file, error, as_json, count)
             continue
         value = None if math.isnan(sigma) else round(sigma, 3)
         if as_json:
-            typer.echo(json.dumps({"schema": SCHEMA, "input": str(file), "sigma": value}))
+            typer.echo(json.dumps(_to_json(file, None, value)))
         else:
             typer.echo(f"{printable(str(file))}\t{'too small to tell' if value is None else format(value, '.2f')}")
     if count == 1 and failures:
-        raise failures[0]
+        raise failures[0][1]
     return 0 if not failures else 4 if len(failures) == count else 3
 
 
-def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[InputError]]:
-    """The images of the inputs, and what is wrong with folders among them."""
+def _show_failure(source: Path, error: InputError, as_json: bool, count: int) -> None:
+    """JSON on stdout, and lines on stderr; the error of an only input is left to the caller."""
+    if as_json:
+        typer.echo(json.dumps(_to_json(source, error, None)))
+    if count > 1:
+        print_error(error.message, error.hint)
+
+
+def _to_json(source: Path, error: InputError | None, sigma: float | None) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "input": str(source),
+        "status": "failed" if error else "done",
+        "error": error.message if error else None,
+        "sigma": sigma,
+    }
+
+
+def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
+    """The images of the inputs, and folders among them with what is wrong with each."""
     from mdrn_cli.files import is_folder
     from mdrn_cli.image import find_images
 
     files: list[Path] = []
-    failures: list[InputError] = []
+    failures: list[tuple[Path, InputError]] = []
     others: list[Path] = []
     for source in inputs:
         if not is_folder(source):
@@ -75,9 +92,11 @@ def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[In
         unreadable: list[OSError] = []
         found = find_images(source, recursive, unreadable.append, others.append)
         files += found
-        failures += [InputError(f"cannot list {error.filename} ({error.strerror})") for error in unreadable]
+        for error in unreadable:
+            place = Path(error.filename)
+            failures.append((place, InputError(f"cannot list {place} ({error.strerror})")))
         if not found and not unreadable:
             hint = "" if recursive else "use --recursive for nested folders"
-            failures.append(InputError(f"no images in {source}", hint))
+            failures.append((source, InputError(f"no images in {source}", hint)))
     warn_of_others(others)
     return files, failures
