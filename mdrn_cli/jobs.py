@@ -88,9 +88,9 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None =
         on_other: see OnOther.
 
     Returns:
-        A job for each image and place of its result, once however often that is given; and for each input that is
-        missing, cannot be listed or is no image by its name among others, and each folder without images, one that
-        tells of the problem.
+        A job for each image and place of its result, once however often that is given (in place, further names of a
+        file are skipped); and for each input that is missing, cannot be listed or is no image by its name among
+        others, and each folder without images, one that tells of the problem.
 
     Raises:
         UsageError: two results would have one name, a result exists already, an output folder is missing,
@@ -99,6 +99,8 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None =
     inputs = _once(inputs, _spelled_out)
     piped = PIPE in inputs or naming.output == PIPE
     jobs = [_plan_pipe(inputs, naming)] if piped else _once(_plan_inputs(inputs, naming, on_other), _places)
+    if naming.in_place:
+        jobs = _without_other_names(jobs)
     _refuse_collisions(jobs, naming.in_place)
     return jobs
 
@@ -276,6 +278,23 @@ def _kind(target: Path, suffix: str | None) -> str:
             f"--format {suffix[1:]} is not the format of {replaced}", "leave --format out, or change the suffix"
         )
     return FORMATS[suffix]
+
+
+def _without_other_names(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs that replace their inputs, but one for each file: links to it, and paths through links, are passed over. It
+    goes by the first that is no link itself, if there is one."""
+    reals = [real_path(job.source) for job in jobs]
+    names: dict[Path, Path] = {}
+    for job, real in zip(jobs, reals, strict=True):
+        better = real not in names or (names[real].is_symlink() and not job.source.is_symlink())
+        if not job.problem and better:
+            names[real] = job.source
+    return [
+        job
+        if job.problem or names[real] == job.source
+        else Job(job.source, job.source, f"it is the file {names[real]}")
+        for job, real in zip(jobs, reals, strict=True)
+    ]
 
 
 def _refuse_collisions(jobs: Sequence[Job], in_place: bool) -> None:

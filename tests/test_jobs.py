@@ -177,3 +177,35 @@ def test_pictures_of_other_formats_are_told_of(folder):
     assert done.stderr == "warning: formats that are not handled were passed over: 1 .gif, 2 .heic\n"
     assert f"old.jfif -> {Path('out', 'old.jfif')}" in done.stdout
     assert "passed over" not in run_mdrn("denoise", "a.jpg", "-o", "out/", "--dry-run").stderr
+
+
+def test_in_place_a_file_is_replaced_once_whatever_links_lead_to_it(folder):
+    for link, target in (("0.jpg", "a.jpg"), ("z.jpg", "a.jpg"), ("twice.jpg", "0.jpg")):
+        (folder / link).symlink_to(target)
+    (folder / "B.JPG").unlink()
+    jobs = plan_jobs([Path()], Naming(in_place=True))
+    told = {job.source.name: job.skip for job in jobs}
+    links = dict.fromkeys(("0.jpg", "twice.jpg", "z.jpg"), "it is the file a.jpg")
+    assert told == {**links, "a.jpg": ""}
+    assert all(job.target == job.source for job in jobs)
+    (folder / "same").symlink_to(".")
+    assert planned("same/a.jpg", "a.jpg", "z.jpg", in_place=True) == ["same/a.jpg"]
+    done = run_mdrn("denoise", ".", "--in-place", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0.jpg: skipped, it is the file a.jpg\n" in done.stdout
+    assert len(planned(".", output=Path("out"))) == 4, "elsewhere each has a result of its own"
+
+
+def test_in_place_of_links_to_one_file_elsewhere_the_first_is_done(folder):
+    (folder / "links").mkdir()
+    for link in ("1.jpg", "2.jpg"):
+        (folder / "links" / link).symlink_to("../a.jpg")
+    jobs = plan_jobs([Path("links")], Naming(in_place=True))
+    assert [(str(job.source), job.skip) for job in jobs] == [
+        ("links/1.jpg", ""),
+        ("links/2.jpg", "it is the file links/1.jpg"),
+    ]
+    assert planned("links", "B.JPG", in_place=True) == ["links/1.jpg", "B.JPG"]
+    (folder / "broken.jpg").symlink_to("none.jpg")
+    first, second = plan_jobs([Path("broken.jpg"), Path("a.jpg")], Naming(in_place=True))
+    assert (type(first.problem), second.skip) == (InputError, "")
