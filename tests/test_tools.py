@@ -13,6 +13,7 @@ import pyvips
 from conftest import run_mdrn
 from PIL import ExifTags, Image
 
+from mdrn_cli.cli.compare import compare
 from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
@@ -150,6 +151,37 @@ def test_pictures_that_differ_in_alpha_or_below_eight_bits_are_not_called_equal(
 def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy):
     done = run_mdrn("compare", noisy, noisy.with_name("text.png"), "-o", noisy.with_name("none") / "x.png")
     assert (done.returncode, "no folder" in done.stderr) == (2, True)
+
+
+def test_files_of_one_name_are_told_apart_on_the_sheet(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("mdrn_cli.cli.compare.write_sheet", lambda _, versions: drawn.append([v[0] for v in versions]))
+    monkeypatch.chdir(tmp_path)
+    files = [Path(name) for name in ("in/x/a.png", "out/x/a.png", "a.png", "b.png")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(file)
+    for first, second, reference, labels in (
+        (files[0], files[1], files[3], ["in/x/a.png", "out/x/a.png", "b.png"]),
+        (files[2], files[1], None, ["a.png", "x/a.png"]),
+        (files[2], files[2], None, ["a.png", "a.png"]),
+        (tmp_path / files[0], files[3], None, ["a.png", "b.png"]),
+    ):
+        compare(first, second, reference, Path("sheet.png"))
+        assert drawn.pop() == [str(Path(label)) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-", "-"], "standard input can be given once"),
+        (["a.png", "-", "--reference", "-"], "standard input can be given once"),
+        (["a.png", "b.png", "-o", "-"], "the picture goes to a file; stdout is for the figures"),
+    ],
+)
+def test_pipes_that_compare_has_not_are_refused(arguments, told):
+    done = run_mdrn("compare", *arguments)
+    assert (done.returncode, f"error: {told}\n" in done.stderr) == (2, True), done.stderr
 
 
 def test_compare_measures_and_draws(noisy, tmp_path):

@@ -41,11 +41,14 @@ def compare(
       mdrn compare noisy.png clean.png --reference truth.png
     """
     from mdrn_cli.image import read_picture
-    from mdrn_cli.pipes import readable
+    from mdrn_cli.pipes import PIPE, readable
 
+    given = [path for path in (first, second, reference) if path]
+    if given.count(PIPE) > 1:
+        raise UsageError("standard input can be given once")
     if output:
         refuse_sheet(output, overwrite)
-    pictures = {path: read_picture(readable(path)) for path in (first, second, reference) if path}
+    pictures = {path: read_picture(readable(path)) for path in given}
     truth = reference or first
     measured = [path for path in (first, second) if path != truth] or [second]
     rows = [_measured(path, pictures, truth) for path in measured]
@@ -55,7 +58,15 @@ def compare(
         for row in rows:
             typer.echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
     if output:
-        write_sheet(output, [(path.name, pictures[path]) for path in (first, second, reference) if path])
+        write_sheet(output, [(_label(path, given), pictures[path]) for path in given])
+
+
+def _label(path: Path, paths: Sequence[Path]) -> str:
+    """The name of a file, with as many of its folders as tell it from others."""
+    others = [other.parts for other in paths if other != path]
+    counts = range(1, len(path.parts))
+    enough = (n for n in counts if all(other[-n:] != path.parts[-n:] for other in others))
+    return str(Path(*path.parts[-next(enough, len(path.parts)) :]))
 
 
 def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[str, Any]:
@@ -84,7 +95,10 @@ def refuse_sheet(path: Path, overwrite: bool) -> None:
         UsageError: its name is not of a PNG, it exists already, or has no folder.
     """
     from mdrn_cli.files import refuse_existing, require_folder
+    from mdrn_cli.pipes import PIPE
 
+    if path == PIPE:
+        raise UsageError("the picture goes to a file; stdout is for the figures", "name one that ends in .png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"the picture is a PNG, not {path.name}")
     refuse_existing(path, overwrite)
