@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
@@ -77,8 +78,12 @@ def denoise(
         precision=precision,
         coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
-    restore = Restorer(options, _denoisers(options.model, device, precision))
-    result = _restored(_pixels(image), restore)
+    pixels = _pixels(image)
+    try:
+        result = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
+    except MdrnError as error:
+        error.hint = error.hint.replace("--", "")  # here options are arguments
+        raise
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
@@ -103,6 +108,8 @@ def estimate_sigma(image: NDArray[Any] | Image.Image) -> float:
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
+    if isinstance(image, (str, bytes, PathLike)):
+        raise UsageError("arrays and Pillow images are taken, not paths", "open the file first: Image.open(path)")
     if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA"):
         # Pillow would clip these to 8 bits.
         deep = image.mode.startswith(("I", "F"))

@@ -96,6 +96,13 @@ def find_images(
     return sorted(path for path in found if path.suffix.lower() in FORMATS)
 
 
+def hint_without_images(folder: Path, recursive: bool) -> str:
+    """What to say of a folder without images: that those in it were not searched, if there are any."""
+    _, folders, _ = next(os.walk(folder), ("", [], []))
+    nested = any(not name.startswith(".") and not Path(folder, name).is_symlink() for name in folders)
+    return "use --recursive for nested folders" if nested and not recursive else ""
+
+
 def _refuse_folder(error: OSError) -> None:
     raise InputError(f"cannot list {error.filename} ({error.strerror})") from error
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
-from mdrn_cli.image import FORMATS, find_images
+from mdrn_cli.image import FORMATS, find_images, hint_without_images
 from mdrn_cli.pipes import PIPE
 
 _T = TypeVar("_T")
@@ -211,7 +211,7 @@ def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list
         originals = _originals(files)
         files = [f for f in files if not _original_of(f, originals)]
     if not files and not unreadable:
-        hint = "" if naming.recursive else "use --recursive for nested folders"
+        hint = hint_without_images(folder, naming.recursive)
         return [_hopeless(folder, InputError(f"no images in {folder}", hint))]
     existing = "skip" if naming.existing == "error" else naming.existing
     jobs = [_plan_named(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]

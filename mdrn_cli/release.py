@@ -186,7 +186,11 @@ def pack(
             for label, checkpoint in (("float32", trained), ("float16", stored))
         }
         if abs(checks["float32"] - checks["float16"]) > HALF_TOLERANCE_DB:
-            raise UsageError(f"float16 storage changes the PSNR of {source}: {checks}")
+            before, after = (f"{checks[kind]:.4f}" for kind in ("float32", "float16"))
+            raise UsageError(
+                f"float16 storage changes the PSNR of {source} from {before} to {after} dB",
+                "it needs float32, and is not packed: give the file itself as --model",
+            )
         results = [_measured(stored, dataset, on_set) for dataset in measured]
         training = _training(trained, load_environment(source.parent), checks)
         record = _record(name, candidate, trained, distilled, training, results)

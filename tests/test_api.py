@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 import mdrn_cli
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.noise import add_noise
 
 
@@ -67,6 +68,8 @@ def test_shape_type_and_alpha_come_back(tiny_weights, dtype, shape):
         (np.zeros((0, 4), np.uint8), {}, "shape"),
         (np.full((8, 8), np.nan, np.float32), {}, "finite"),
         (Image.new("CMYK", (4, 4)), {}, "CMYK"),
+        ("a.png", {}, "not paths"),
+        (Path("a.png"), {}, "not paths"),
         (np.zeros((8, 8), np.uint8), {"sigma": "much"}, "sigma"),
         (np.zeros((8, 8), np.uint8), {"sigma": 0.1}, "below 1"),
         (np.zeros((8, 8), np.uint8), {"sigma": 5, "strength": 3}, "strength"),
@@ -75,6 +78,12 @@ def test_shape_type_and_alpha_come_back(tiny_weights, dtype, shape):
 def test_what_makes_no_sense_is_said(image, options, message):
     with pytest.raises(UsageError, match=message):
         mdrn_cli.denoise(image, **options)
+
+
+def test_hints_are_of_arguments_not_of_options():
+    with pytest.raises(InputError) as told:
+        mdrn_cli.denoise(np.zeros((4, 4), np.uint8))
+    assert told.value.hint == "give sigma"
 
 
 def test_importing_is_light():

@@ -135,6 +135,9 @@ def test_an_input_without_images_is_a_problem_of_its_own(folder):
     assert jobs[0].problem
     assert "--recursive" in jobs[0].problem.hint
     assert not plan_jobs([Path("empty")], Naming(recursive=True))[0].problem.hint
+    (folder / "empty" / "deeper").rename(folder / "empty" / ".hidden")
+    (folder / "empty" / "link").symlink_to(folder)
+    assert not plan_jobs([Path("empty")], Naming())[0].problem.hint, "no folder that would be searched"
 
 
 @pytest.mark.parametrize(

@@ -219,5 +219,8 @@ def test_list_verify_path_fetch_and_rm(lab, tmp_path):
     freed = run_mdrn("weights", "rm", record.name, *manifest)
     assert freed.returncode == 0
     assert "freed" in freed.stderr
+    assert "bundled" not in freed.stderr
+    kept = run_mdrn("weights", "rm", "mdrn-2b-gray-50")
+    assert (kept.returncode, kept.stderr.endswith("; bundled checkpoints stay\n")) == (0, True)
     assert not located.exists()
     assert run_mdrn("weights", "path", "nonsense").returncode == 5

@@ -80,7 +80,7 @@ def _to_json(source: Path, error: InputError | None, sigma: float | None) -> dic
 def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
     """The images of the inputs, and folders among them with what is wrong with each."""
     from mdrn_cli.files import is_folder
-    from mdrn_cli.image import find_images
+    from mdrn_cli.image import find_images, hint_without_images
 
     files: list[Path] = []
     failures: list[tuple[Path, InputError]] = []
@@ -96,7 +96,6 @@ def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tu
             place = Path(error.filename)
             failures.append((place, InputError(f"cannot list {place} ({error.strerror})")))
         if not found and not unreadable:
-            hint = "" if recursive else "use --recursive for nested folders"
-            failures.append((source, InputError(f"no images in {source}", hint)))
+            failures.append((source, InputError(f"no images in {source}", hint_without_images(source, recursive))))
     warn_of_others(others)
     return files, failures

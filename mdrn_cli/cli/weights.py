@@ -146,13 +146,14 @@ def rm(
     """Remove checkpoints from the cache (never bundled ones) and say how much that freed; `mdrn cache clear` takes
     whatever there is."""
     from mdrn_cli.cache import Cache
-    from mdrn_cli.weights import item_of
+    from mdrn_cli.weights import BUNDLED, item_of
 
     if bool(names) == everything:
         raise UsageError("give names, or --all")
-    cache = Cache()
-    freed = sum(cache.remove(item_of(record)) for record in _records(names, manifest))
-    stderr.print(f"{format_bytes(freed)} freed in {cache.root}", highlight=False, markup=False, soft_wrap=True)
+    cache, records = Cache(), _records(names, manifest)
+    freed = sum(cache.remove(item_of(record)) for record in records)
+    staying = "; bundled checkpoints stay" if any((BUNDLED / record.file).is_file() for record in records) else ""
+    stderr.print(f"{format_bytes(freed)} freed in {cache.root}{staying}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
