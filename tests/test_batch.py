@@ -499,6 +499,10 @@ def test_pipes_that_cannot_work(arguments, data, code, message, tiny_weights):
         (["photos/a.png", "-o", "photos/b.jpg", "--skip-existing"], 0),
         (["photos/notes.png"], 4),
         (["photos/a.png", "--model", "none"], 5),
+        (["photos/a.png", "--model", "none", "--dry-run"], 5),
+        (["photos/a.png", "--model", "none.safetensors", "--dry-run"], 5),
+        (["photos/a.png", "--manifest", "none.json", "--dry-run"], 5),
+        (["photos/a.png", "--model", "mdrn-2b-color-25", "--dry-run"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -289,9 +289,11 @@ class _Run:
             write_report(self.report, outcomes, summary)
 
     def foresee(self, jobs: list[Job]) -> int:
-        """Show what a call would do."""
+        """Show what a call would do; what would end it before any picture does so here."""
         from mdrn_cli.outcome import PLANNED, Outcome, foresee
+        from mdrn_cli.restore import Restorer
 
+        Restorer(self.options)  # loads no network, but tells of a model that is not there
         outcomes = [foresee(job) or Outcome(job, PLANNED) for job in jobs]
         for outcome in outcomes:
             if self.as_json or outcome.error:
