@@ -15,7 +15,7 @@ from PIL import Image
 from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.image import picture_of
+from mdrn_cli.image import picture_of, plain_mode
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -40,7 +40,7 @@ def denoise(
 
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
-            [0, 1]; or a Pillow image of mode L, LA, RGB or RGBA.
+            [0, 1]; or a Pillow image of mode L, LA, RGB, RGBA or I;16, or 1, P or PA, which become L, RGB or RGBA.
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
@@ -53,7 +53,7 @@ def denoise(
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        An image of the same kind, size, data type and alpha; floats are not clipped.
+        An image of the same kind, size, data type and alpha (see above for palettes); floats are not clipped.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -87,7 +87,8 @@ def denoise(
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
-    restored.info = dict(image.info)
+    # The transparent colors of a palette are alpha now.
+    restored.info = {key: value for key, value in image.info.items() if key != "transparency" or image.mode != "P"}
     return restored
 
 
@@ -110,7 +111,9 @@ def estimate_sigma(image: NDArray[Any] | Image.Image) -> float:
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
     if isinstance(image, (str, bytes, PathLike)):
         raise UsageError("arrays and Pillow images are taken, not paths", "open the file first: Image.open(path)")
-    if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA"):
+    if isinstance(image, Image.Image) and image.mode in ("1", "P", "PA"):
+        image = image.convert(plain_mode(image))
+    if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         # Pillow would clip these to 8 bits.
         deep = image.mode.startswith(("I", "F"))
         hint = "give an array of uint16, or of floats in [0, 1]" if deep else 'convert it first: image.convert("RGB")'

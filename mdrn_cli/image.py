@@ -293,7 +293,7 @@ def _read_other(source: Path | bytes) -> Picture:
             data = _read_whole_jpeg(file, source)
         if data is None:
             file.load()
-            mode = _plain_mode(file)
+            mode = plain_mode(file)
             plain = file if file.mode == mode else file.convert(mode)
             data, has_alpha = _array_of(plain), plain.mode in ("LA", "RGBA")
         metadata, damages = read_metadata(file)
@@ -347,12 +347,12 @@ def _check(file: Image.Image, name: str) -> tuple[str, ...]:
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format != "MPO":
         raise InputError(f"{name} has {frames} frames; only single images are handled")
-    if _plain_mode(file) is None and not _is_deep(file):
+    if plain_mode(file) is None and not _is_deep(file):
         raise InputError(f"{name} is of mode {file.mode}; gray and RGB are handled", "convert it to RGB first")
     if frames > 1:  # a JPEG with more behind it, as cameras and phones write it
         return (f"only the first of {frames} images in the file is kept",)
     if file.mode in ("P", "PA"):
-        return (f"the palette becomes {_plain_mode(file)}",)
+        return (f"the palette becomes {plain_mode(file)}",)
     return _one_bit(1 if file.mode == "1" else 8)
 
 
@@ -369,7 +369,7 @@ def _is_deep(file: Image.Image) -> bool:
     return narrow or file.mode.startswith("I") or any("16" in mode for mode in raw)
 
 
-def _plain_mode(file: Image.Image) -> str | None:
+def plain_mode(file: Image.Image) -> str | None:
     """The mode with 8 bits a channel that loses nothing, or None if there is none."""
     clear = "transparency" in file.info
     return {

@@ -125,11 +125,31 @@ def test_a_path_of_a_checkpoint_is_taken(noisy, tiny_weights):
     assert np.array_equal(mdrn_cli.denoise(noisy, 30, weights), mdrn_cli.denoise(noisy, 30, str(weights)))
 
 
-@pytest.mark.parametrize(("mode", "hint"), [("I;16", "uint16"), ("F", "floats"), ("CMYK", 'convert("RGB")')])
+@pytest.mark.parametrize(("mode", "hint"), [("I", "uint16"), ("F", "floats"), ("CMYK", 'convert("RGB")')])
 def test_the_hint_for_another_mode_loses_nothing(mode, hint):
     with pytest.raises(UsageError) as told:
         mdrn_cli.denoise(Image.new(mode, (32, 32)), 30)
     assert hint in told.value.hint
+
+
+@pytest.mark.parametrize("kind", ["P", "P with transparency", "1", "I;16"])
+def test_palettes_one_and_sixteen_bits_are_taken_as_by_the_command(tmp_path, noisy, tiny_weights, kind):
+    image = Image.fromarray(noisy)
+    if kind == "I;16":
+        image = Image.fromarray(noisy[:, :, 1].astype(np.uint16) * 257)
+    else:
+        image = image.convert("1") if kind == "1" else image.quantize(64)
+    clear = {"transparency": bytes(range(64))} if "with" in kind else {}
+    image.save(tmp_path / "a.png", **clear)
+    weights = tiny_weights("gray" if kind in ("1", "I;16") else "color")
+    run_mdrn("denoise", tmp_path / "a.png", "-o", tmp_path / "b.png", "--sigma", 30, "--model", weights)
+    with Image.open(tmp_path / "a.png") as given, Image.open(tmp_path / "b.png") as expected:
+        restored = mdrn_cli.denoise(given, 30, weights)
+        assert given.mode == kind.split()[0]
+        assert restored.mode == expected.mode == {"P": "RGBA" if clear else "RGB", "1": "L", "I;16": "I;16"}[given.mode]
+        assert "transparency" not in restored.info
+        assert np.array_equal(np.asarray(restored), np.asarray(expected))
+        assert mdrn_cli.estimate_sigma(given) == mdrn_cli.estimate_sigma(np.asarray(given.convert(restored.mode)))
 
 
 def test_one_level_of_coarse_noise_may_be_a_number(noisy, tiny_weights):
