@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
 _OPPONENT /= np.linalg.norm(_OPPONENT, axis=1, keepdims=True)
 _NETWORK = Path(__file__).parent / "reference" / "noise_estimator.npz"
+
+
+class Noise(NamedTuple):
+    """What is told of the noise of an image.
+
+    Attributes:
+        sigma: its level as `estimate_sigma` tells it.
+        white: whether it is: independent from pixel to pixel.
+    """
+
+    sigma: float
+    white: bool
 
 
 def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[np.float32]:
@@ -64,13 +76,18 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
     Returns:
         The level on the 0-255 scale; NaN when a side is below 16 pixels.
     """
+    return find_noise(image, seen).sigma
+
+
+def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Noise:
+    """`estimate_sigma`, and of what kind the noise is."""
     if min(image.shape[1:]) < SMALLEST:
-        return math.nan
+        return Noise(math.nan, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        sigma = _estimate(_blocks(tone.intensity(image), seen))
-        if tone.explains(sigma):
-            return sigma
-    return _estimate(_blocks(image, seen))
+        noise = _find(_blocks(tone.intensity(image), seen))
+        if tone.explains(noise.sigma):
+            return noise
+    return _find(_blocks(image, seen))
 
 
 def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
@@ -89,25 +106,26 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
     """
     blocks = _blocks(half, seen)
     planes = np.einsum("kc,ncij->nkij", _OPPONENT[1:], blocks) + np.float32(127.5)
-    if min(_estimate(planes[:, k : k + 1]) for k in range(2)) < LEAST_COARSE:
+    if min(_find(planes[:, k : k + 1]).sigma for k in range(2)) < LEAST_COARSE:
         return 0.0
     energy = _energies(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
-    sigma = min(_estimate(blocks), COARSE_EXCESS * quiet)
+    sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
     return sigma if sigma >= LEAST_COARSE else 0.0
 
 
-def _estimate(blocks: NDArray[np.float32]) -> float:
-    """The level of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
+def _find(blocks: NDArray[np.float32]) -> Noise:
+    """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
     channels = blocks.shape[1]
     features, log_reference = _features(blocks)
     if log_reference + features[:-2].max() < math.log(2 * LEAST_AMPLITUDE):  # an even image
-        return 0.0
+        return Noise(0.0, white=False)
     white = log_reference + answer(features, _network(channels, "white"))
     features, log_reference = about_luminance(features, log_reference)
     camera = log_reference + answer(features, _network(channels, "camera"))
     # Where they agree, noise is white, which the first knows more closely.
-    return math.exp(white if abs(white - camera) < AGREEMENT else camera)
+    agreed = abs(white - camera) < AGREEMENT
+    return Noise(math.exp(white if agreed else camera), agreed)
 
 
 def answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.clipping import unclipping
 from mdrn_cli.coarse import without_coarse_noise
 from mdrn_cli.denoisers import Denoisers, labelled
 from mdrn_cli.ensemble import self_ensemble
@@ -82,6 +83,7 @@ class Passes:
         picture: in memory meanwhile.
         tone: of a picture that a network for gray restores.
         white: intensity that the networks are to see as 1.
+        independent: whether the picture's noise is so from pixel to pixel.
         tile: side of a tile in pixels; 0 takes the image whole; None chooses by memory.
         memory: bytes that the process may use, for choosing the tile.
         ensemble: average over eight orientations.
@@ -97,12 +99,14 @@ class Passes:
         picture: Picture,
         tone: Tone | None,
         white: float,
+        independent: bool,
         tile: int | None,
         memory: int,
         ensemble: bool,
         on_tile: OnTile | None,
     ) -> None:
         self.denoisers, self.picture, self.tone, self.white = denoisers, picture, tone, white
+        self.independent = independent
         self.tile, self.memory, self.ensemble, self.on_tile = tile, memory, ensemble, on_tile
         self.tiles = 0
         self.last: Pass | None = None
@@ -126,6 +130,8 @@ class Passes:
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         function = toned(whitened(denoiser, self.white), self.tone)
+        if noisy is self.picture.channels and noisy.dtype.kind == "u":
+            function = unclipping(function, sigma, self.independent)
         _, height, width = noisy.shape
         before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
         self.tiles += total

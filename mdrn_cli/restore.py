@@ -17,7 +17,7 @@ from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone
-from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
@@ -154,14 +154,16 @@ class Restorer:
         if options.color != "auto":
             picture = picture.to_color(options.color)
         white = _white(picture)
-        estimated = _estimate(picture) if options.sigma is None else None
+        found = _find_noise(picture) if options.sigma is None else None
+        estimated = None if found is None else found.sigma
         sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         tone = self._tone(picture, sigma)
         sizes = options.tile, options.memory
-        run = Passes(self._denoisers, picture, tone, white, *sizes, options.ensemble, on_tile)
+        independent = found is None or found.white
+        run = Passes(self._denoisers, picture, tone, white, independent, *sizes, options.ensemble, on_tile)
         channels = picture.channels
         if estimated is None or estimated >= NOISELESS:
             channels = run(channels, picture.depth, sigma)
@@ -241,8 +243,8 @@ def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def _estimate(picture: Picture) -> float:
-    sigma = estimate_sigma(picture.channels, picture.seen)
-    if math.isnan(sigma):
+def _find_noise(picture: Picture) -> Noise:
+    noise = find_noise(picture.channels, picture.seen)
+    if math.isnan(noise.sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
-    return sigma
+    return noise

@@ -37,6 +37,7 @@ PARTS = {
     "pipes",
     "jobs",
     "noise",
+    "clipping",
     "coarse",
     "denoisers",
     "monochrome",

@@ -2,7 +2,7 @@
 
     python tools/noise_levels.py peers ../shared/data/test    # hours; needs `pip install bm3d` (not for commercial use)
     python tools/noise_levels.py table ../shared/data/test > docs/noise-levels.md    # needs `pip install PyWavelets`
-    python tools/noise_levels.py grain ../shared/data/test    # its last section alone
+    python tools/noise_levels.py grain ../shared/data/test    # one of its sections, as SECTIONS names them
 
 BM3D's figures are kept in tools/peers.json, image by image, and gone on with where they were left.
 """
@@ -31,6 +31,7 @@ from mdrn_cli.restore import DenoiseOptions, Restorer
 
 LEVELS = (5, 10, 20, 35, 40, 60, 75)
 CROP_SIDE = 256
+CLIPPED_LEVELS = (5, 15, 25, 50)
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
 GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
 PEERS = Path(__file__).parent / "peers.json"
@@ -140,6 +141,38 @@ def jpeg_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def print_clipped(data: Path) -> None:
+    """The section on noise in 8 bits."""
+    print(
+        "\n## Noise in 8 bits\n\n"
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} with white noise, clipped and rounded as files have it, restored at its\n"
+        "level: by the network alone, and by `mdrn denoise`, which first mends the mean that clipping moved. Beside\n"
+        "them the network on the same noise not clipped, which is what the tables above have."
+    )
+    print("\n| set | noise | in 8 bits | network alone | `mdrn denoise` | network, noise not clipped |")
+    print("|---|---|---|---|---|---|")
+    denoisers = Denoisers()
+    for name in ("Set12", "Kodak24", "CBSD68"):
+        dataset = open_dataset(name, data)
+        for level in CLIPPED_LEVELS:
+            network, restorer = denoisers.find(dataset.color, level), Restorer(DenoiseOptions(level), denoisers)
+            figures = []
+            for file in dataset.files:
+                clean = _middle(read_uint8(file, dataset.color))
+                noisy = add_noise(clean, level)
+                stored = to_uint8(noisy)
+                restored, _ = restorer(picture_of(stored, False))
+                pictures = (
+                    stored,
+                    to_uint8(network(to_unit(stored.transpose(2, 0, 1)))),
+                    restored.channels.transpose(1, 2, 0),
+                    to_uint8(network(noisy)),
+                )
+                figures.append([psnr(picture, clean) for picture in pictures])
+            plain, alone, ours, bound = np.mean(figures, axis=0)
+            print(f"| {name} | {level} | {plain:.2f} | {alone:.2f} | **{ours:.2f}** | {bound:.2f} |")
+
+
 def smeared_noise(shape: tuple[int, ...], level: float, blur: float, seed: int) -> NDArray[np.float64]:
     """Gaussian noise (H, W, C) of a standard deviation, smeared by a Gaussian of `blur` pixels."""
     noise = np.random.RandomState(seed).normal(size=shape)
@@ -170,6 +203,30 @@ def grain_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def print_levels(data: Path) -> None:
+    """What is reached at levels with and without a checkpoint."""
+    for name in FFDNET:
+        print(f"\n## {name}\n\n" + "\n".join(levels_table(open_dataset(name, data))))
+
+
+def print_estimates(data: Path) -> None:
+    """Errors of the estimate."""
+    print("\n## Error of the estimated level\n\nRelative, over the images of a set.")
+    for name in ("BSD68", "CBSD68"):
+        print(f"\n{name}:\n\n" + "\n".join(estimate_table(open_dataset(name, data))))
+
+
+def print_jpeg(data: Path) -> None:
+    """The estimate in JPEGs, and what it leads to."""
+    print(
+        "\n## White noise in a JPEG\n\n"
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise, stored as JPEG, restored at the estimate\n"
+        "and at the best of five about the true one, chosen image by image. JPEG takes noise from the colors and\n"
+        "smears what it leaves; the level that restores best is then above the noise that is left."
+    )
+    print("\n" + "\n".join(jpeg_table(open_dataset("Kodak24", data))))
+
+
 def print_grain(data: Path) -> None:
     """The last section."""
     print(
@@ -186,10 +243,19 @@ def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return photo[top : top + CROP_SIDE, left : left + CROP_SIDE]
 
 
+SECTIONS = {
+    "levels": print_levels,
+    "estimates": print_estimates,
+    "jpeg": print_jpeg,
+    "clipped": print_clipped,
+    "grain": print_grain,
+}
+
+
 def main() -> None:
     """Run one of the parts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("peers", "table", "grain"))
+    parser.add_argument("what", choices=("peers", "table", *SECTIONS))
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--every", type=int, default=1, help="peers on every n-th image only")
     parser.add_argument("--set", action="append", choices=tuple(FFDNET), help="peers on this set only")
@@ -197,23 +263,10 @@ def main() -> None:
     if arguments.what == "peers":
         measure_peers(arguments.data, arguments.set or list(FFDNET), arguments.every)
         return
-    if arguments.what == "grain":
-        print_grain(arguments.data)
-        return
-    print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
-    for name in FFDNET:
-        print(f"\n## {name}\n\n" + "\n".join(levels_table(open_dataset(name, arguments.data))))
-    print("\n## Error of the estimated level\n\nRelative, over the images of a set.")
-    for name in ("BSD68", "CBSD68"):
-        print(f"\n{name}:\n\n" + "\n".join(estimate_table(open_dataset(name, arguments.data))))
-    print(
-        "\n## White noise in a JPEG\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise, stored as JPEG, restored at the estimate\n"
-        "and at the best of five about the true one, chosen image by image. JPEG takes noise from the colors and\n"
-        "smears what it leaves; the level that restores best is then above the noise that is left."
-    )
-    print("\n" + "\n".join(jpeg_table(open_dataset("Kodak24", arguments.data))))
-    print_grain(arguments.data)
+    if arguments.what == "table":
+        print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
+    for section in SECTIONS if arguments.what == "table" else (arguments.what,):
+        SECTIONS[section](arguments.data)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,100 @@
+"""What noise lost when a picture was stored: a file has nothing below black or above white.
+
+There noise has no longer the mean 0 that a network expects, and what it gives is too dark near white and too light
+near black: paper turns gray. So the mean is mended before the network sees the picture."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.stretch import Function
+
+WINDOW = 11
+"""Side in pixels of the square whose pixels are counted."""
+FARTHEST = 3.0
+"""Noise levels from an end beyond which a pixel is no noise of that end."""
+NEAR = 2.0
+"""Noise levels from an end up to which a pixel may show that end with noise."""
+
+
+def unclipping(function: Function, sigma: float, white: bool) -> Function:
+    """A denoiser for unclipped noise made one of pictures that were clipped to [0, 1]; see `unclipped`."""
+    return lambda image: function(unclipped(image, sigma, white))
+
+
+def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[np.float32]:
+    """An image whose noise has the mean 0 at black and white, too.
+
+    How many pixels around lie at an end tells how far the true intensity is from it, for noise is Gaussian; that, and
+    how far the others are, tells how far the noise of those at the end went beyond. Where all do, there is no noise.
+
+    Args:
+        image: (C, h, w), clipped to [0, 1].
+        sigma: noise level, 0-255 scale.
+        white: whether noise is, so that a network expects all of it: then the pixels at the end are moved beyond.
+            Of other noise it would leave the more, so all pixels near the end are moved by their mean.
+
+    Returns:
+        float32 (C, h, w), not clipped; the image itself where nothing is at an end.
+    """
+    level = np.float32(sigma / 255)
+    result = image
+    for end, outwards in ((0, -1), (1, 1)):
+        for plane, channel in enumerate(image):
+            at_end = channel == end
+            if at_end.any() and not at_end.all():
+                result = image.copy() if result is image else result
+                place = _about(at_end)
+                inside = np.abs(channel[place] - np.float32(end))
+                result[plane][place] += np.float32(outwards) * _beyond(inside, at_end[place], level, white)
+    return result
+
+
+def _about(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The part of a plane (h, w) that anything held by a mask has to do with."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    top, left = (max(int(held[0]) - WINDOW, 0) for held in (rows, columns))
+    return slice(top, int(rows[-1]) + WINDOW + 1), slice(left, int(columns[-1]) + WINDOW + 1)
+
+
+def _beyond(
+    inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, white: bool
+) -> NDArray[np.float32]:
+    """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
+    share = _mean(at_end.astype(np.float32))[at_end]
+    others = np.maximum(1 - share, np.float32(1e-3))
+    depth = _mean(np.minimum(inside, FARTHEST * level))[at_end] / others  # of those that are not at the end
+    most = level * np.float32(math.sqrt(2 / math.pi))  # where the true intensity is the end itself
+    excess = np.zeros_like(inside)
+    excess[at_end] = np.minimum(depth * np.interp(share, *_ratios()), most) * np.minimum(1, 2 * others)
+    if white:
+        return excess
+    near = (inside < NEAR * level).astype(np.float32)
+    moved: NDArray[Any] = near * _mean(excess) / np.maximum(_mean(near), np.float32(1e-3))
+    return moved
+
+
+@lru_cache
+def _ratios() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shares at an end up to a half, and how far Gaussian noise goes beyond it there over that of the rest."""
+    distances = np.linspace(-4, 0, 401)  # of the true intensity from the end, in noise levels
+    shares = np.array([math.erfc(-t / math.sqrt(2)) / 2 for t in distances])
+    density = np.exp(-(distances**2) / 2) / math.sqrt(2 * math.pi)
+    return shares, (distances + density / shares) / (density / (1 - shares) - distances)
+
+
+def _mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders."""
+    for axis in (0, 1):
+        padded = np.pad(plane, [(WINDOW // 2, WINDOW // 2) if a == axis else (0, 0) for a in (0, 1)], "symmetric")
+        sums = np.cumsum(padded, axis=axis, dtype=np.float32)
+        first = np.zeros_like(sums.take([0], axis))
+        sums = np.concatenate([first, sums], axis)
+        size = sums.shape[axis] - WINDOW
+        plane = (sums.take(range(WINDOW, WINDOW + size), axis) - sums.take(range(size), axis)) / np.float32(WINDOW)
+    return plane

@@ -1,0 +1,95 @@
+"""Noise that was clipped at black and white leaves neither paper gray nor shadows light."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mdrn_cli.clipping import unclipped
+from mdrn_cli.image import picture_of
+from mdrn_cli.metrics import psnr
+from mdrn_cli.restore import DenoiseOptions, Restorer
+
+SIGMA = 25
+
+
+def stored(clean, sigma=SIGMA, seed=0):
+    """Pixels on the 0-255 scale with white noise, as a file has them."""
+    noisy = clean + np.random.default_rng(seed).normal(0, sigma, clean.shape)
+    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+
+
+def planes(pixels):
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / np.float32(255)
+
+
+def page():
+    paper = Image.new("RGB", (192, 192), "white")
+    for top in range(4, 192, 24):
+        ImageDraw.Draw(paper).text((5, top), "black on white", fill="black", font_size=20)
+    return np.asarray(paper)
+
+
+@pytest.mark.parametrize("white", [True, False])
+@pytest.mark.parametrize("intensity", [0, 4, 12, 100, 243, 251, 255])
+def test_the_mean_of_noise_is_restored(intensity, white):
+    image = planes(stored(np.full((96, 128, 1), float(intensity))))
+    lost = 255 * abs(image.mean() - intensity / 255)
+    assert (lost > 3) == (intensity != 100)
+    assert unclipped(image, SIGMA, white).mean() * 255 == pytest.approx(intensity, abs=1)
+
+
+def test_noise_of_either_kind_keeps_its_strength():
+    image = planes(stored(np.full((96, 128, 1), 255.0)))
+    independent, other = (unclipped(image, SIGMA, white).std() * 255 for white in (True, False))
+    assert independent == pytest.approx(0.9 * SIGMA, rel=0.05)
+    assert other == pytest.approx(image.std() * 255, rel=0.1)
+
+
+def test_what_is_at_no_end_or_all_of_it_is_left(photo):
+    middle = planes(photo) * np.float32(0.5) + np.float32(0.25)
+    assert unclipped(middle, SIGMA, True) is middle
+    black = np.zeros((3, 32, 32), np.float32)
+    assert unclipped(black, SIGMA, True) is black
+    burnt = middle.copy()
+    burnt[:, 40:80, 40:80] = 1
+    result = unclipped(burnt, SIGMA, True)
+    assert np.array_equal(result[:, 46:74, 46:74], burnt[:, 46:74, 46:74]), "all at the end: no noise was there"
+    outside = np.ones(burnt.shape[1:], bool)
+    outside[40:80, 40:80] = False
+    assert np.array_equal(result[:, outside], burnt[:, outside])
+
+
+@pytest.mark.parametrize("white", [True, False])
+def test_parts_of_an_image_are_treated_as_in_the_whole(white):
+    image = planes(stored(page()))
+    whole = unclipped(image, 24.7, white)
+    part = unclipped(np.ascontiguousarray(image[:, 30:150, 50:]), 24.7, white)
+    np.testing.assert_allclose(part[:, 20:-20, 20:], whole[:, 50:130, 70:], atol=1e-5)
+    turned = unclipped(np.ascontiguousarray(1 - image[:, ::-1].transpose(0, 2, 1)), 24.7, white)
+    np.testing.assert_allclose(1 - turned.transpose(0, 2, 1)[:, ::-1], whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_paper_comes_out_white_and_ink_black(depth):
+    """With the bundled weights, whose level is told."""
+    clean, noisy = page(), stored(page())
+    if depth == "uint16":
+        noisy = noisy.astype(np.uint16) * 257
+    restored, _ = Restorer(DenoiseOptions(float(SIGMA)))(picture_of(noisy, has_alpha=False))
+    result = restored.channels.transpose(1, 2, 0) / np.iinfo(depth).max * 255
+    assert result[clean == 255].mean() > 252
+    assert result[clean == 0].mean() < 6
+    eight = np.rint(result).astype(np.uint8)
+    assert psnr(eight, clean) > 27
+
+
+def test_floats_hold_noise_beyond_the_ends_and_are_taken_as_they_are():
+    noisy = (page() + np.random.default_rng(0).normal(0, SIGMA, page().shape)).astype(np.float32) / 255
+    at_ends = np.clip(noisy, 0, 1)
+    assert (at_ends == 1).any()
+    results = [
+        Restorer(DenoiseOptions(float(SIGMA)))(picture_of(image, has_alpha=False))[0].channels
+        for image in (noisy, at_ends)
+    ]
+    paper = page().transpose(2, 0, 1) == 255
+    assert results[0][paper].mean() > results[1][paper].mean() + 0.02, "the second was clipped, and nobody can tell"
