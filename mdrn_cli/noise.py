@@ -18,13 +18,15 @@ SIDE = 8
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
 AGREEMENT = 0.3
-"""Between the two networks, in natural logarithms of the level."""
+"""Between the two networks, in natural logarithms of the level; up to twice that where clipping left less of noise."""
 LEAST_AMPLITUDE = 0.05
 """Told from none, on the 0-255 scale: JPEG leaves nothing of many frequencies; 8 bits have rounding noise of 0.3."""
 LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
+LEAST_STEP = 8
+"""Between the intensities of an image that has so few of them that noise cannot be among them, 0-255 scale."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
@@ -104,7 +106,7 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
         half: (3, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
     """
-    blocks = _blocks(half, seen)
+    blocks, _ = _without_even(_blocks(half, seen))
     planes = np.einsum("kc,ncij->nkij", _OPPONENT[1:], blocks) + np.float32(127.5)
     if min(_find(planes[:, k : k + 1]).sigma for k in range(2)) < LEAST_COARSE:
         return 0.0
@@ -118,13 +120,15 @@ def _find(blocks: NDArray[np.float32]) -> Noise:
     """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
     channels = blocks.shape[1]
     features, log_reference = _features(blocks)
-    if log_reference + features[:-2].max() < math.log(2 * LEAST_AMPLITUDE):  # an even image
+    even = log_reference + features[:-3].max() < math.log(2 * LEAST_AMPLITUDE)
+    if even or _few_intensities(blocks):
         return Noise(0.0, white=False)
     white = log_reference + answer(features, _network(channels, "white"))
+    clipped = float(features[-2])
     features, log_reference = about_luminance(features, log_reference)
     camera = log_reference + answer(features, _network(channels, "camera"))
     # Where they agree, noise is white, which the first knows more closely.
-    agreed = abs(white - camera) < AGREEMENT
+    agreed = abs(white - camera) < AGREEMENT * (1 + clipped)
     return Noise(math.exp(white if agreed else camera), agreed)
 
 
@@ -144,14 +148,15 @@ def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
         image: as for `estimate_sigma`, at least 16 pixels a side.
 
     Returns:
-        float32 (49 C + 2,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
-        reference; the share of clipped blocks; the reference, scaled. And the reference itself: a logarithm of a
-        level on the 0-255 scale.
+        float32 (49 C + 3,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
+        reference; the share of blocks with even lines, and of clipped ones among the others; the reference, scaled. And
+        the reference itself: a logarithm of a level on the 0-255 scale.
     """
     return _features(_blocks(image))
 
 
 def _features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    blocks, even_share = _without_even(blocks)
     whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
     if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
         blocks = blocks[whole]
@@ -161,7 +166,22 @@ def _features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
-    return np.concatenate([spread, [1 - whole.mean(), reference / 3]]).astype(np.float32), reference
+    return np.concatenate([spread, [even_share, 1 - whole.mean(), reference / 3]]).astype(np.float32), reference
+
+
+def _without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+    """Blocks (N, C, SIDE, SIDE) without a row or column of one color, which noise does not leave, but margins, bars and
+    whatever is drawn have; all where few are left. And the share of the others."""
+    across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
+    down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
+    even = across | down
+    return blocks if len(blocks) - even.sum() < ENOUGH_BLOCKS else blocks[~even], float(even.mean())
+
+
+def _few_intensities(blocks: NDArray[np.float32]) -> bool:
+    """Whether intensities are as far from each other as in line art, fax and dithered pictures."""
+    there = np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))
+    return len(there) > 1 and int(np.diff(there).min()) >= LEAST_STEP
 
 
 def _energies(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -175,9 +195,9 @@ def _energies(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
 def about_luminance(features: NDArray[np.float32], reference: float) -> tuple[NDArray[np.float32], float]:
     """`noise_features` with another reference, of luminance over all frequencies: in a JPEG's colors there may be
     nothing left to refer to."""
-    shift = float(features[:-2].reshape(-1, len(QUANTILES), len(_bands()))[0, 2, :5].mean())
+    shift = float(features[:-3].reshape(-1, len(QUANTILES), len(_bands()))[0, 2, :5].mean())
     reference += shift
-    return np.concatenate([features[:-2] - shift, [features[-2], reference / 3]]).astype(np.float32), reference
+    return np.concatenate([features[:-3] - shift, features[-3:-1], [reference / 3]]).astype(np.float32), reference
 
 
 @lru_cache

@@ -85,7 +85,7 @@ def test_colors_that_nobody_sees_tell_nothing_of_noise(tmp_path, photo):
     pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
     alpha = np.zeros(photo.shape[:2], np.uint8)
     alpha[:150, :200] = 255
-    pixels[alpha == 0] = (30, 60, 90)
+    pixels[alpha == 0] = photo[alpha == 0]
     Image.fromarray(np.dstack([pixels, alpha])).save(tmp_path / "cut.png")
     done = run_mdrn("estimate", tmp_path / "cut.png")
     assert float(done.stdout.split("\t")[1]) == pytest.approx(20, rel=0.1)

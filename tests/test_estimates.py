@@ -1,0 +1,74 @@
+"""The noise level of pictures that are more than a photograph with white noise: with margins, drawn, edited."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from mdrn_cli import estimate_sigma
+from mdrn_cli.image import picture_of
+from mdrn_cli.restore import NO_NOISE, NOISELESS, DenoiseOptions, Restorer
+
+SIGMA = 20
+
+
+@pytest.fixture(scope="module")
+def noisy(photo):
+    clean = photo[:256, :256]
+    return stored(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape))
+
+
+def stored(values):
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def page(size=(256, 256), paper="white", ink="black"):
+    image = Image.new("RGB", size, paper)
+    for top in range(4, size[1], 22):
+        ImageDraw.Draw(image).text((6, top), "Text that nobody took a photograph of", fill=ink, font_size=15)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("color", [(128, 128, 128), (16, 16, 16), (245, 245, 240), (30, 60, 200), (0, 0, 0)])
+@pytest.mark.parametrize("pads", [((36, 36), (36, 36)), ((0, 40), (0, 0)), ((72, 72), (0, 0)), ((8, 8), (8, 8))])
+def test_margins_and_bars_hide_no_noise(noisy, color, pads, gray):
+    picture = np.stack([np.pad(noisy[:, :, k], pads, constant_values=color[k]) for k in range(3)], axis=2)
+    if gray:
+        picture = picture[:, :, 1]
+    assert estimate_sigma(picture) == pytest.approx(SIGMA, rel=0.12)
+
+
+def test_a_page_that_is_drawn_is_kept_bit_for_bit():
+    for drawn in (page(), page(paper=(250, 248, 240)), page(paper="black", ink="white")):
+        assert estimate_sigma(drawn) < NOISELESS
+        picture = picture_of(drawn, has_alpha=False)
+        restored, _ = Restorer(DenoiseOptions())(picture)
+        assert restored.channels is picture.channels
+        assert restored.warnings == (NO_NOISE,)
+
+
+def test_few_intensities_hold_no_noise(photo):
+    gray = Image.fromarray(photo[:256, :256]).convert("L")
+    fax = np.asarray(gray.convert("1").convert("L"))
+    checker = (90 + 60 * (np.indices((128, 128)).sum(axis=0) % 2)).astype(np.uint8)
+    for picture in (fax, fax[:, :, None].repeat(3, 2), checker):
+        assert estimate_sigma(picture) == 0
+
+
+@pytest.mark.parametrize("kernel", [Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
+def test_noise_that_was_enlarged_is_not_taken_for_twice_what_it_is(noisy, kernel):
+    """The best level for it is 1.4 times its own; it was told as three times."""
+    enlarged = np.asarray(Image.fromarray(noisy).resize((512, 512), kernel))
+    assert 0.8 * SIGMA < estimate_sigma(enlarged) < 2 * SIGMA
+
+
+def test_noise_of_colors_alone_is_found(photo):
+    noise = np.random.default_rng(0).normal(0, SIGMA, (256, 256, 3))
+    noise -= noise.mean(axis=2, keepdims=True)
+    assert 0.5 * SIGMA < estimate_sigma(stored(photo[:256, :256] + noise)) < 1.2 * SIGMA
+
+
+@pytest.mark.parametrize("sigma", [10, 25])
+def test_noise_on_white_paper_is_told(sigma):
+    clipped = stored(page() + np.random.default_rng(0).normal(0, sigma, (256, 256, 3)))
+    assert estimate_sigma(clipped) == pytest.approx(sigma, rel=0.12)

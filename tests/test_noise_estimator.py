@@ -1,0 +1,60 @@
+"""tools/train_noise_estimator.py: what the estimator of noise levels learns from, and that it learns."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdrn_cli.noise import answer, noise_features
+
+
+@pytest.fixture(scope="module")
+def tool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
+        return importlib.import_module("train_noise_estimator")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_are_edited_noise_and_all(tool, photo, channels):
+    photo = photo[:, :, :channels]
+    kinds = set()
+    for kernel in Image.Resampling.BILINEAR, Image.Resampling.LANCZOS:
+        crop = tool.camera_crop(photo, np.random.default_rng(0), 20.0, tool.Edit(2.0, kernel))
+        assert crop.noisy.shape == crop.clean.shape == crop.shown.shape
+        assert all(side % 2 == 0 for side in crop.noisy.shape[1:])
+        kinds.add(crop.kind.shape)
+    plain, sharp = (
+        tool.camera_crop(photo, np.random.default_rng(0), 20.0, edit)
+        for edit in (tool.Edit(), tool.Edit(sharpened=150, radius=1.0))
+    )
+    assert sharp.level > 1.2 * plain.level
+    assert kinds == {plain.kind.shape} == {sharp.kind.shape}
+
+
+def test_every_edit_is_drawn(tool):
+    rng = np.random.default_rng(0)
+    drawn = [tool.Edit.draw(rng) for _ in range(200)]
+    assert sum(edit == tool.Edit() for edit in drawn) > 100
+    assert sum(edit.scale > 1 for edit in drawn) > 10
+    assert sum(edit.scale < 1 for edit in drawn) > 10
+    assert sum(edit.sharpened > 0 for edit in drawn) > 10
+    assert not any(edit.scale != 1 and edit.sharpened for edit in drawn)
+
+
+def test_a_network_learns_levels_from_features(tool, photo):
+    """Told nothing of content but what the features have of it."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(300):
+        crop = tool.white_crop(photo[:, :, :1], rng, float(rng.uniform(5, 50)))
+        features, reference = noise_features(crop.shown)
+        rows.append((features, np.log(crop.level) - reference))
+    features, targets = tool.columns(rows)
+    network = tool.fit(features[:280], targets[:280], epochs=60)
+    errors = [abs(answer(row, network) - target) for row, target in zip(features[280:], targets[280:], strict=True)]
+    assert np.median(errors) < 0.1
+    twice = tool.mean_of([network, network])
+    assert answer(features[0], twice) == pytest.approx(answer(features[0], network), abs=1e-4)
