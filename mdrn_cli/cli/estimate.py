@@ -49,11 +49,11 @@ def estimate(
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
             continue
-        value = None if math.isnan(sigma) else round(sigma, 3)
+        told = not math.isnan(sigma)
         if as_json:
-            typer.echo(json.dumps(_to_json(file, None, value)))
+            typer.echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None)))
         else:
-            typer.echo(f"{printable(str(file))}\t{'too small to tell' if value is None else format(value, '.2f')}")
+            typer.echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
     if count == 1 and failures:
         raise failures[0][1]
     return 0 if not failures else 4 if len(failures) == count else 3
