@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from os import PathLike
@@ -82,7 +83,9 @@ def denoise(
     try:
         result = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
     except MdrnError as error:
-        error.hint = error.hint.replace("--", "")  # here options are arguments
+        # Here options are arguments, and the memory is none of them.
+        hint = error.hint.replace("raise --max-memory, or ", "")
+        error.hint = re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), hint)
         raise
     if not isinstance(image, Image.Image):
         return result

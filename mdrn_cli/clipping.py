@@ -16,6 +16,8 @@ from mdrn_cli.stretch import Function
 
 WINDOW = 11
 """Side in pixels of the square whose pixels are counted."""
+SOLID = 5
+"""Side of squares that are all at an end only where there is no noise: margins, bars, blown skies."""
 FARTHEST = 3.0
 """Noise levels from an end beyond which a pixel is no noise of that end."""
 NEAR = 2.0
@@ -31,7 +33,8 @@ def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[
     """An image whose noise has the mean 0 at black and white, too.
 
     How many pixels around lie at an end tells how far the true intensity is from it, for noise is Gaussian; that, and
-    how far the others are, tells how far the noise of those at the end went beyond. Where all do, there is no noise.
+    how far the others are, tells how far the noise of those at the end went beyond. Where all do there is no noise, and
+    these pixels do not count.
 
     Args:
         image: (C, h, w), clipped to [0, 1].
@@ -66,15 +69,19 @@ def _beyond(
     inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, white: bool
 ) -> NDArray[np.float32]:
     """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
-    share = _mean(at_end.astype(np.float32))[at_end]
+    solid = _solid(at_end)
+    at_end = at_end & ~solid
+    counted = np.maximum(_mean(~solid)[at_end], np.float32(1e-3))
+    share = _mean(at_end)[at_end] / counted
     others = np.maximum(1 - share, np.float32(1e-3))
-    depth = _mean(np.minimum(inside, FARTHEST * level))[at_end] / others  # of those that are not at the end
+    farness = np.where(solid, 0, np.minimum(inside, FARTHEST * level))
+    depth = _mean(farness)[at_end] / counted / others  # of those that are not at the end
     most = level * np.float32(math.sqrt(2 / math.pi))  # where the true intensity is the end itself
     excess = np.zeros_like(inside)
     excess[at_end] = np.minimum(depth * np.interp(share, *_ratios()), most) * np.minimum(1, 2 * others)
     if white:
         return excess
-    near = (inside < NEAR * level).astype(np.float32)
+    near = (inside < NEAR * level) & ~solid
     moved: NDArray[Any] = near * _mean(excess) / np.maximum(_mean(near), np.float32(1e-3))
     return moved
 
@@ -88,13 +95,34 @@ def _ratios() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return shares, (distances + density / shares) / (density / (1 - shares) - distances)
 
 
-def _mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders."""
+def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The part of a mask that squares of SOLID pixels a side within it cover."""
+    for axis in (0, 1):  # where such a square begins
+        mask = np.logical_and.reduce([_shifted(mask, k, axis) for k in range(SOLID)])
     for axis in (0, 1):
-        padded = np.pad(plane, [(WINDOW // 2, WINDOW // 2) if a == axis else (0, 0) for a in (0, 1)], "symmetric")
-        sums = np.cumsum(padded, axis=axis, dtype=np.float32)
-        first = np.zeros_like(sums.take([0], axis))
-        sums = np.concatenate([first, sums], axis)
-        size = sums.shape[axis] - WINDOW
-        plane = (sums.take(range(WINDOW, WINDOW + size), axis) - sums.take(range(size), axis)) / np.float32(WINDOW)
-    return plane
+        mask = np.logical_or.reduce([_shifted(mask, -k, axis) for k in range(SOLID)])
+    return mask
+
+
+def _shifted(mask: NDArray[np.bool_], by: int, axis: int) -> NDArray[np.bool_]:
+    """What lies so many pixels further on; nothing beyond the borders."""
+    shifted = np.zeros_like(mask)
+    kept = len(mask) if axis == 0 else mask.shape[1]
+    ours, theirs = (slice(max(-d, 0), max(kept - max(d, 0), 0)) for d in (by, -by))
+    if axis == 0:
+        shifted[ours] = mask[theirs]
+    else:
+        shifted[:, ours] = mask[:, theirs]
+    return shifted
+
+
+def _mean(plane: NDArray[Any]) -> NDArray[np.float32]:
+    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders."""
+    sums = np.cumsum(np.pad(plane, WINDOW // 2, "symmetric"), axis=0, dtype=np.float32)
+    rows = sums[WINDOW - 1 :].copy()
+    rows[1:] -= sums[:-WINDOW]
+    sums = np.cumsum(rows, axis=1, dtype=np.float32)
+    means = sums[:, WINDOW - 1 :].copy()
+    means[:, 1:] -= sums[:, :-WINDOW]
+    means /= WINDOW**2
+    return means

@@ -25,8 +25,8 @@ LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
-LEAST_STEP = 8
-"""Between the intensities of an image that has so few of them that noise cannot be among them, 0-255 scale."""
+FEW, LEAST_STEP = 4, 8
+"""Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
@@ -171,7 +171,7 @@ def _features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
 
 def _without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Blocks (N, C, SIDE, SIDE) without a row or column of one color, which noise does not leave, but margins, bars and
-    whatever is drawn have; all where few are left. And the share of the others."""
+    whatever is drawn have; all where few are left. And the share of those with one."""
     across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
     down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
     even = across | down
@@ -181,7 +181,7 @@ def _without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], flo
 def _few_intensities(blocks: NDArray[np.float32]) -> bool:
     """Whether intensities are as far from each other as in line art, fax and dithered pictures."""
     there = np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))
-    return len(there) > 1 and int(np.diff(there).min()) >= LEAST_STEP
+    return 1 < len(there) <= FEW and int(np.diff(there).min()) >= LEAST_STEP
 
 
 def _energies(blocks: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -130,7 +130,7 @@ class Passes:
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         function = toned(whitened(denoiser, self.white), self.tone)
-        if noisy is self.picture.channels and noisy.dtype.kind == "u":
+        if noisy is self.picture.channels and self.picture.depth != "float32":
             function = unclipping(function, sigma, self.independent)
         _, height, width = noisy.shape
         before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.image import picture_of
@@ -60,6 +61,18 @@ def test_what_is_at_no_end_or_all_of_it_is_left(photo):
 
 
 @pytest.mark.parametrize("white", [True, False])
+def test_margins_and_bars_are_no_noise(white):
+    """Nor do they count for the picture beside them."""
+    inner = stored(np.full((60, 60, 1), 240.0), 20)
+    framed = np.pad(inner, ((9, 9), (20, 0), (0, 0)), constant_values=255)
+    result, alone = (unclipped(planes(pixels), 20, white) for pixels in (framed, inner))
+    assert (result[:, :9] == 1).all()
+    assert (result[:, :, :20] == 1).all()
+    rim = result[:, 9:15, 20:].mean() - planes(framed)[:, 9:15, 20:].mean()
+    assert rim == pytest.approx(alone[:, :6].mean() - planes(inner)[:, :6].mean(), abs=0.4 / 255)
+
+
+@pytest.mark.parametrize("white", [True, False])
 def test_parts_of_an_image_are_treated_as_in_the_whole(white):
     image = planes(stored(page()))
     whole = unclipped(image, 24.7, white)
@@ -81,6 +94,33 @@ def test_paper_comes_out_white_and_ink_black(depth):
     assert result[clean == 0].mean() < 6
     eight = np.rint(result).astype(np.uint8)
     assert psnr(eight, clean) > 27
+
+
+def test_what_becomes_gray_is_mended_too():
+    noisy = stored(page()[:, :, :1]).repeat(3, axis=2)
+    restored, _ = Restorer(DenoiseOptions(float(SIGMA), color="gray"))(picture_of(noisy, has_alpha=False))
+    assert restored.channels[:, page()[:, :, 0] == 255].mean() > 252
+
+
+def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, monkeypatch):
+    told = []
+
+    def record(function, sigma, white):
+        told.append((sigma, white))
+        return function
+
+    monkeypatch.setattr("mdrn_cli.passes.unclipping", record)
+    clean = photo[:256, :256].astype(float)
+    smeared = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (2.5, 2.5, 0))
+    smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
+    coarse = []
+    for pixels in (stored(clean), smeared):
+        _, facts = Restorer(DenoiseOptions())(picture_of(pixels, has_alpha=False))
+        coarse.append(facts.coarse_sigmas)
+    assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
+    assert any(coarse[1])
+    Restorer(DenoiseOptions(12.0))(picture_of(smeared, has_alpha=False))
+    assert told[-1] == (12, True)
 
 
 def test_floats_hold_noise_beyond_the_ends_and_are_taken_as_they_are():

@@ -55,6 +55,12 @@ def test_few_intensities_hold_no_noise(photo):
         assert estimate_sigma(picture) == 0
 
 
+@pytest.mark.parametrize("bits", [4, 5])
+def test_noise_in_few_bits_is_found(noisy, bits):
+    step = 256 >> bits
+    assert estimate_sigma(noisy // step * step) == pytest.approx(SIGMA, rel=0.15)
+
+
 @pytest.mark.parametrize("kernel", [Image.Resampling.BICUBIC, Image.Resampling.LANCZOS])
 def test_noise_that_was_enlarged_is_not_taken_for_twice_what_it_is(noisy, kernel):
     """The best level for it is 1.4 times its own; it was told as three times."""
