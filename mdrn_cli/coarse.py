@@ -48,7 +48,7 @@ def without_coarse_noise(
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    seen = None if seen is None else _wholly_seen(seen)
+    seen = None if seen is None else wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, seen) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
@@ -79,7 +79,7 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def _wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where all pixels that a mean is of are seen."""
     whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
     return whole

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.coarse import SCALES
+from mdrn_cli.coarse import SCALES, SMALLEST, halved, wholly_seen
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone
-from mdrn_cli.noise import Noise, find_noise
+from mdrn_cli.noise import Noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
@@ -32,6 +32,10 @@ BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
 """Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
+
+COARSE_GRAIN, FINE_SHARE = 0.8, 0.35
+"""Level at half the size, over that at full size, from which on grain is coarse; and the share of the latter that is
+removed at full size then: more blurs the picture and leaves the grain. Both chosen on validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -155,7 +159,7 @@ class Restorer:
             picture = picture.to_color(options.color)
         white = _white(picture)
         found = _find_noise(picture) if options.sigma is None else None
-        estimated = None if found is None else found.sigma
+        estimated = None if found is None else self._fine_level(picture, found)
         sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
@@ -195,6 +199,20 @@ class Restorer:
             return None
         tone = find_tone(picture.channels, picture.seen)
         return tone if tone and tone.explains(sigma) else None
+
+    def _fine_level(self, picture: Picture, noise: Noise) -> float:
+        """The level to be removed at full size: less than was found where more can be removed at half the size."""
+        height, width = picture.channels.shape[1:]
+        if (
+            noise.white
+            or picture.color == "gray"
+            or self.options.coarse is not None
+            or min(height, width) < 2 * SMALLEST
+        ):
+            return noise.sigma
+        half, seen = halved(picture.channels), picture.seen
+        coarse = estimate_coarse_sigma(half, None if seen is None else wholly_seen(seen))
+        return noise.sigma * (FINE_SHARE if coarse > COARSE_GRAIN * noise.sigma else 1)
 
     def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:
         """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them."""

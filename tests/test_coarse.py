@@ -9,10 +9,11 @@ from mdrn_cli.coarse import halved, without_coarse_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import add_noise, estimate_coarse_sigma
+from mdrn_cli.noise import add_noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAPPING
+from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit
-from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.restore import COARSE_GRAIN, FINE_SHARE, DenoiseOptions, Restorer
 
 
 def with_grain(clean, blur=2.0, level=10.0, common=False):
@@ -197,3 +198,14 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
     assert not any(facts.coarse)
     assert restored.warnings
     assert all("too little memory" in warning for warning in restored.warnings)
+
+
+def test_of_coarse_grain_little_is_removed_at_full_size(photo):
+    """It would take detail and leave the grain."""
+    noisy = channels_of(with_grain(photo[:256, :256]))
+    sigma = find_noise(noisy).sigma
+    assert estimate_coarse_sigma(halved(noisy)) > COARSE_GRAIN * sigma
+    facts = Restorer(DenoiseOptions())(Picture(noisy))[1]
+    assert facts.sigma == pytest.approx(FINE_SHARE * sigma)
+    fine = from_unit(add_noise(photo[:256, :256], 15), "uint8")
+    assert Restorer(DenoiseOptions())(Picture(fine))[1].sigma == find_noise(fine).sigma
