@@ -17,13 +17,14 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
+from mdrn_cli.clipping import unclipped
 from mdrn_cli.encoding import SaveOptions
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import picture_of, read_picture, read_uint8
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import add_noise
+from mdrn_cli.noise import Noise, add_noise
 from mdrn_cli.passes import denoise_pixels
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -56,7 +57,8 @@ def test_every_format_in_gray_and_color(tmp_path, photo, tiny_weights, suffix, m
         assert out.size == (50, 40)
         assert out.mode == ("L" if color == "gray" else "RGB")
         if suffix != ".jpg":
-            expected = Engine(load_checkpoint(weights), "cpu", "float32")(read_picture(source).pixels)
+            shown = unclipped(read_picture(source).pixels, 50.0, True)
+            expected = Engine(load_checkpoint(weights), "cpu", "float32")(shown)
             expected = np.rint(np.clip(expected, 0, 1) * 255).astype(np.uint8).transpose(1, 2, 0).squeeze()
             assert np.array_equal(np.asarray(out), expected)
     assert (result.width, result.height, result.network.tiles) == (50, 40, 1)
@@ -249,7 +251,7 @@ def test_a_level_between_stretches_the_intensities(tmp_path, noisy, tiny_weights
     facts = denoise_file(noisy, tmp_path / "out.png", options)
     assert (facts.sigma, facts.sigma_source, facts.network.trained_sigma) == (40, "option", 50)
     network = Engine(load_checkpoint(weights), "cpu", "float32")
-    pixels = read_picture(noisy).pixels
+    pixels = unclipped(read_picture(noisy).pixels, 40.0, True)
     expected = (network((pixels - 0.5) * 1.25 + 0.5) - 0.5) / 1.25 + 0.5
     written = read_picture(tmp_path / "out.png").pixels
     assert np.abs(written - np.clip(expected, 0, 1)).max() < 0.51 / 255
@@ -320,7 +322,7 @@ def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
 @pytest.mark.parametrize(("estimate", "served"), [(0.6, None), (0.8, 0.8), (3.0, 3.0), (150.0, 100.0)])
 def test_little_noise_is_removed_as_little_or_left(photo, monkeypatch, estimate, served):
     """Restored as of 1, noise of 0.6 would lose more than it is; many photographs without noise are estimated so."""
-    monkeypatch.setattr("mdrn_cli.restore.estimate_sigma", lambda *_: estimate)
+    monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_: Noise(estimate, white=True))
     restored, facts = Restorer(DenoiseOptions())(picture_of(photo[:64, :64], has_alpha=False))
     assert facts.sigma == estimate
     assert (facts.network.sigma if facts.network else None) == served
