@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.stretch import Function
+from mdrn_cli.pixels import within
 
 WINDOW = 11
 """Side in pixels of the square whose pixels are counted."""
@@ -22,11 +22,6 @@ FARTHEST = 3.0
 """Noise levels from an end beyond which a pixel is no noise of that end."""
 NEAR = 2.0
 """Noise levels from an end up to which a pixel may show that end with noise."""
-
-
-def unclipping(function: Function, sigma: float, white: bool) -> Function:
-    """A denoiser for unclipped noise made one of pictures that were clipped to [0, 1]; see `unclipped`."""
-    return lambda image: function(unclipped(image, sigma, white))
 
 
 def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[np.float32]:
@@ -97,23 +92,9 @@ def _ratios() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The part of a mask that squares of SOLID pixels a side within it cover."""
-    for axis in (0, 1):  # where such a square begins
-        mask = np.logical_and.reduce([_shifted(mask, k, axis) for k in range(SOLID)])
-    for axis in (0, 1):
-        mask = np.logical_or.reduce([_shifted(mask, -k, axis) for k in range(SOLID)])
-    return mask
-
-
-def _shifted(mask: NDArray[np.bool_], by: int, axis: int) -> NDArray[np.bool_]:
-    """What lies so many pixels further on; nothing beyond the borders."""
-    shifted = np.zeros_like(mask)
-    kept = len(mask) if axis == 0 else mask.shape[1]
-    ours, theirs = (slice(max(-d, 0), max(kept - max(d, 0), 0)) for d in (by, -by))
-    if axis == 0:
-        shifted[ours] = mask[theirs]
-    else:
-        shifted[:, ours] = mask[:, theirs]
-    return shifted
+    begun = np.pad(within(mask, SOLID), SOLID - 1)
+    covered = ~within(~begun, SOLID)
+    return covered if covered.shape == mask.shape else np.zeros_like(mask)  # no square fits in
 
 
 def _mean(plane: NDArray[Any]) -> NDArray[np.float32]:

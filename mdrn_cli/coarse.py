@@ -48,7 +48,7 @@ def without_coarse_noise(
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    seen = None if seen is None else wholly_seen(seen)
+    seen = None if seen is None else _wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, seen) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
@@ -57,6 +57,13 @@ def without_coarse_noise(
         channels = channels if own else channels.copy()
         _put_back(channels, half, restored)
     return channels, (sigma if changed else 0.0, *others)
+
+
+def find_coarse_noise(channels: NDArray[Any], seen: NDArray[np.bool_] | None) -> float:
+    """Level of the noise at half the size, as `without_coarse_noise` has it; 0 also where the image is too small."""
+    if min(channels.shape[1:]) < 2 * SMALLEST:
+        return 0.0
+    return estimate_coarse_sigma(halved(channels), None if seen is None else _wholly_seen(seen))
 
 
 def halved(channels: NDArray[Any]) -> NDArray[Any]:
@@ -79,7 +86,7 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Where all pixels that a mean is of are seen."""
     whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
     return whole

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.clipping import unclipping
+from mdrn_cli.clipping import unclipped
 from mdrn_cli.coarse import without_coarse_noise
 from mdrn_cli.denoisers import Denoisers, labelled
 from mdrn_cli.ensemble import self_ensemble
@@ -130,8 +131,8 @@ class Passes:
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         function = toned(whitened(denoiser, self.white), self.tone)
-        if noisy is self.picture.channels and self.picture.depth != "float32":
-            function = unclipping(function, sigma, self.independent)
+        clipped = noisy is self.picture.channels and self.picture.depth != "float32"
+        mend = partial(unclipped, sigma=sigma, white=self.independent) if clipped else None
         _, height, width = noisy.shape
         before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
         self.tiles += total
@@ -139,7 +140,7 @@ class Passes:
         def on_tile(done: int, _total: int) -> None:
             _tell(self.on_tile, before + done, self.tiles)
 
-        for top, rows in _denoised_rows(noisy, function, tile, self.ensemble, on_tile):
+        for top, rows in _denoised_rows(noisy, function, tile, self.ensemble, on_tile, mend):
             if not np.isfinite(rows).all():
                 raise MdrnError("the network gave values that are not finite", "try --precision float32")
             result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
@@ -230,8 +231,9 @@ def _denoised_rows(
     tile: int,
     ensemble: bool,
     on_tile: OnTile | None,
+    mend: Function | None = None,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """`denoise_pixels` of channels of any data type, rows given as they are finished."""
+    """`denoise_pixels` of channels of any data type, rows given as they are finished; `mend` is done to tiles first."""
     _, height, width = channels.shape
     function = halving(function, OVERLAP)
     if ensemble:
@@ -246,7 +248,8 @@ def _denoised_rows(
         _tell(on_tile, done, total)
 
     def window(rows: slice, columns: slice) -> NDArray[np.float32]:
-        return to_unit(channels[:, rows, columns])
+        pixels = to_unit(channels[:, rows, columns])
+        return mend(pixels) if mend else pixels
 
     yield from tiled_rows(window, height, width, function, tile or whole, OVERLAP, count)
 

@@ -42,7 +42,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
         (N, C, side, side).
     """
     windows = sliding_window_view(image, (side, side), axis=(1, 2))  # (C, h, w, side, side)
-    places = None if seen is None else _within(seen, side)
+    places = None if seen is None else within(seen, side)
     count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
     if places is not None and count < ENOUGH_BLOCKS:
         return blocks_of(image, side)
@@ -54,12 +54,12 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     return blocks
 
 
-def _within(seen: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Places of blocks (H - side + 1, W - side + 1) of which all pixels are seen."""
-    height, width = (length - side + 1 for length in seen.shape)
-    across = seen[:, :width].copy()
+def within(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Places of blocks (H - side + 1, W - side + 1), if any, all pixels of which a mask (H, W) holds."""
+    height, width = (max(length - side + 1, 0) for length in mask.shape)
+    across = mask[:, :width].copy()
     for k in range(1, side):
-        across &= seen[:, k : k + width]
+        across &= mask[:, k : k + width]
     places = across[:height].copy()
     for k in range(1, side):
         places &= across[k : k + height]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.coarse import SCALES, SMALLEST, halved, wholly_seen
+from mdrn_cli.coarse import SCALES, find_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone
-from mdrn_cli.noise import Noise, estimate_coarse_sigma, find_noise
+from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
@@ -202,16 +202,9 @@ class Restorer:
 
     def _fine_level(self, picture: Picture, noise: Noise) -> float:
         """The level to be removed at full size: less than was found where more can be removed at half the size."""
-        height, width = picture.channels.shape[1:]
-        if (
-            noise.white
-            or picture.color == "gray"
-            or self.options.coarse is not None
-            or min(height, width) < 2 * SMALLEST
-        ):
+        if noise.white or picture.color == "gray" or self.options.coarse is not None:
             return noise.sigma
-        half, seen = halved(picture.channels), picture.seen
-        coarse = estimate_coarse_sigma(half, None if seen is None else wholly_seen(seen))
+        coarse = find_coarse_noise(picture.channels, picture.seen)
         return noise.sigma * (FINE_SHARE if coarse > COARSE_GRAIN * noise.sigma else 1)
 
     def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:

@@ -105,11 +105,11 @@ def test_what_becomes_gray_is_mended_too():
 def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, monkeypatch):
     told = []
 
-    def record(function, sigma, white):
+    def record(image, sigma, white):
         told.append((sigma, white))
-        return function
+        return image
 
-    monkeypatch.setattr("mdrn_cli.passes.unclipping", record)
+    monkeypatch.setattr("mdrn_cli.passes.unclipped", record)
     clean = photo[:256, :256].astype(float)
     smeared = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (2.5, 2.5, 0))
     smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
@@ -119,7 +119,8 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
         coarse.append(facts.coarse_sigmas)
     assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
     assert any(coarse[1])
-    Restorer(DenoiseOptions(12.0))(picture_of(smeared, has_alpha=False))
+    Restorer(DenoiseOptions(12.0, ensemble=True))(picture_of(smeared, has_alpha=False))
+    assert len(told) == 3, "once for all eight orientations"
     assert told[-1] == (12, True)
 
 
