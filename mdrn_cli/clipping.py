@@ -64,13 +64,14 @@ def _beyond(
     inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, white: bool
 ) -> NDArray[np.float32]:
     """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
-    solid = _solid(at_end)
-    at_end = at_end & ~solid
-    counted = np.maximum(_mean(~solid)[at_end], np.float32(1e-3))
-    share = _mean(at_end)[at_end] / counted
+    solid, farness = _solid(at_end), np.minimum(inside, FARTHEST * level)
+    counted: NDArray[np.float32] | np.float32 = np.float32(1)
+    if solid.any():
+        at_end, farness = at_end & ~solid, np.where(solid, np.float32(0), farness)
+        counted = np.maximum(_mean(~solid, at_end), np.float32(1e-3))
+    share = _mean(at_end, at_end) / counted
     others = np.maximum(1 - share, np.float32(1e-3))
-    farness = np.where(solid, 0, np.minimum(inside, FARTHEST * level))
-    depth = _mean(farness)[at_end] / counted / others  # of those that are not at the end
+    depth = _mean(farness, at_end) / counted / others  # of those that are not at the end
     most = level * np.float32(math.sqrt(2 / math.pi))  # where the true intensity is the end itself
     excess = np.zeros_like(inside)
     excess[at_end] = np.minimum(depth * np.interp(share, *_ratios()), most) * np.minimum(1, 2 * others)
@@ -97,13 +98,20 @@ def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return covered if covered.shape == mask.shape else np.zeros_like(mask)  # no square fits in
 
 
-def _mean(plane: NDArray[Any]) -> NDArray[np.float32]:
-    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders."""
+def _mean(plane: NDArray[Any], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders; of a mask's pixels alone,
+    one after another, where there is one."""
     sums = np.cumsum(np.pad(plane, WINDOW // 2, "symmetric"), axis=0, dtype=np.float32)
-    rows = sums[WINDOW - 1 :].copy()
-    rows[1:] -= sums[:-WINDOW]
-    sums = np.cumsum(rows, axis=1, dtype=np.float32)
-    means = sums[:, WINDOW - 1 :].copy()
-    means[:, 1:] -= sums[:, :-WINDOW]
+    sums[WINDOW:] -= sums[:-WINDOW].copy()
+    rows = sums[WINDOW - 1 :]
+    sums = np.zeros((len(rows), rows.shape[1] + 1), np.float32)
+    np.cumsum(rows, axis=1, out=sums[:, 1:])
+    if where is None:
+        means = sums[:, WINDOW:] - sums[:, :-WINDOW]
+    else:
+        first = np.flatnonzero(where)
+        first += first // where.shape[1] * WINDOW  # as it lies in the sums, whose rows are longer
+        flat = sums.ravel()
+        means = flat[first + WINDOW] - flat[first]
     means /= WINDOW**2
     return means

@@ -16,7 +16,7 @@ from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import Counters
 from mdrn_cli.runlog import Report
-from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, compiles, network_of
+from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import all_records, explicit_path, find_weights
@@ -46,7 +46,7 @@ def run_distill(
             config.sigma,
             config.loss,
             distillation,
-            network_of(frozen(teacher.build(), device), compiles(config, device)),
+            network_of(computing(frozen(teacher.build(), device), config, device), config),
         ),
         config,
         output,
@@ -164,7 +164,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         teacher: frozen, on the training device.
     """
 
-    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float) -> Terms:
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float | Tensor) -> Terms:
         noise = draw_noise(clean)
         noisy = noisy_version(clean, noise, sigma)
         denoised, features = network(noisy)
@@ -173,7 +173,7 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
             wanted = teacher(noisy)[1]
-        weight = distillation.weight + (distillation.final_weight - distillation.weight) * min(done, 1.0)
+        weight = distillation.weight + (distillation.final_weight - distillation.weight) * done
         reconstruction = reconstruction_loss(denoised, clean, kind)
         return Terms(reconstruction + weight * distillation_loss(features, wanted), reconstruction)
 

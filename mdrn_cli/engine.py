@@ -15,6 +15,7 @@ from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
+from mdrn_cli.fusedgpu import has_kernels, with_kernels
 from mdrn_cli.hardware import check_precision, threads_asked_for
 from mdrn_cli.model import MDRN
 
@@ -118,11 +119,7 @@ class Engine:
             self.model = self._build(self.dtype)
 
     def _build(self, dtype: torch.dtype) -> MDRN:
-        model = self._checkpoint.build().requires_grad_(False)
-        built: MDRN = model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        for name, part in built.named_children():
-            if name != "head":
-                part.to(dtype)
+        built = in_type(self._checkpoint.build().requires_grad_(False), self.device, dtype)
         return fuse(built) if fusible(self.device) else built
 
     @property
@@ -171,6 +168,24 @@ class Engine:
             batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=torch.channels_last)
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
             return denoised
+
+
+def in_type(model: MDRN, device: torch.device, dtype: torch.dtype) -> MDRN:
+    """A network as it computes on a device in a type: all but the head, which alone sees intensities; by kernels of our
+    own where there are.
+
+    Args:
+        model: changed in place.
+        device, dtype: where, and in what.
+
+    Returns:
+        The same model.
+    """
+    moved: MDRN = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for name, part in moved.named_children():
+        if name != "head":
+            part.to(dtype)
+    return with_kernels(moved) if has_kernels(moved, device, dtype) else moved
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -62,8 +62,8 @@ def fit(
     if resume:
         load_state(folder, stepper.state)
     counters = stepper.state.counters
-    if stepper.compiled and share_done(config, counters) < 1:
-        stepper.compile(share_done(config, counters))
+    if stepper.warms_up and share_done(config, counters) < 1:
+        stepper.warm_up(share_done(config, counters))
     with (
         group.ending_together(),
         closing(RunLog(folder, counters.iteration)) if group.first else nullcontext() as log,

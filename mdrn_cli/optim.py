@@ -45,7 +45,7 @@ class Muon(torch.optim.Optimizer):
         momentum: of the Nesterov average of gradients.
     """
 
-    def __init__(self, params: Any, lr: float = 0.01, momentum: float = 0.95) -> None:
+    def __init__(self, params: Any, lr: float | Tensor = 0.01, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
         self.found_inf = torch.zeros(())
 
@@ -76,7 +76,8 @@ class Muon(torch.optim.Optimizer):
 
 
 def make_optimizers(model: nn.Module, name: str, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
-    """The optimizers of a model, each parameter in exactly one.
+    """The optimizers of a model, each parameter in exactly one. On CUDA, where steps are recorded, their rates lie on
+    the device.
 
     Args:
         model: an MDRN.
@@ -89,13 +90,15 @@ def make_optimizers(model: nn.Module, name: str, lr: float, muon_lr: float) -> l
     hidden = [p for k, p in named if name == "muon" and p.ndim == 4 and not k.startswith(("head.", "tail."))]
     hidden_ids = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in hidden_ids]
-    fused = rest[0].device.type in FUSED_ON
+    device = rest[0].device
+    fused, recorded = device.type in FUSED_ON, device.type == "cuda"
+    rate, muon_rate = (torch.tensor(value, device=device) if recorded else value for value in (lr, muon_lr))
     adam: torch.optim.Optimizer
     if name == "adam":
-        adam = torch.optim.Adam(rest, lr=lr, fused=fused)
+        adam = torch.optim.Adam(rest, lr=rate, fused=fused, capturable=recorded)
     else:
-        adam = torch.optim.AdamW(rest, lr=lr, weight_decay=0.0, fused=fused)
-    return [Muon(hidden, lr=muon_lr), adam] if hidden else [adam]
+        adam = torch.optim.AdamW(rest, lr=rate, weight_decay=0.0, fused=fused, capturable=recorded)
+    return [Muon(hidden, lr=muon_rate), adam] if hidden else [adam]
 
 
 def step_where(finite: Tensor, optimizers: Iterable[torch.optim.Optimizer]) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._triton import has_triton
 
-from mdrn_cli.engine import compute_type
+from mdrn_cli.engine import compute_type, in_type
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
+from mdrn_cli.recording import Recording
 from mdrn_cli.runfolder import Counters, RunState
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import autocast
@@ -34,19 +34,22 @@ class Terms(NamedTuple):
     reconstruction: Tensor
 
 
-StepLoss = Callable[[Network, Tensor, DrawNoise, float], "Tensor | Terms"]
+StepLoss = Callable[[Network, Tensor, DrawNoise, "float | Tensor"], "Tensor | Terms"]
 """(network, clean (N, C, H, W) in [0, 1], noise, share of the run done) -> scalar loss, a mean over the batch."""
 
 
-def compiles(config: TrainConfig, device: torch.device) -> bool:
-    """Whether a run compiles its networks: unless it says, on CUDA where there is Triton, which that needs."""
-    return config.compile if config.compile is not None else device.type == "cuda" and has_triton()
+def computing(model: MDRN, config: TrainConfig, device: torch.device) -> MDRN:
+    """What computes in place of a model of a run: on CUDA a copy in the type computed in, else, and where the model is
+    to be compiled, itself, which is cast as it computes."""
+    if device.type != "cuda" or config.compile:
+        return model
+    return in_type(copy.deepcopy(model), device, compute_type(device, config.precision))
 
 
-def network_of(model: MDRN, compiled: bool) -> Network:
+def network_of(model: MDRN, config: TrainConfig) -> Network:
     """A model as losses call it."""
     features: Network = model.forward_features
-    return torch.compile(features) if compiled else features
+    return torch.compile(features) if config.compile else features
 
 
 def rate_factor(config: TrainConfig, done: float) -> float:
@@ -64,6 +67,16 @@ def _terms(loss: Tensor | Terms) -> Terms:
     return loss if isinstance(loss, Terms) else Terms(loss, loss)
 
 
+@torch.no_grad()
+def copy_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Copy the second of each pair to the first, in few kernels: which those are for that are all of one type."""
+    by_type: dict[tuple[torch.dtype, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
+    for into, source in pairs:
+        by_type.setdefault((into.dtype, source.dtype), []).append((into, source))
+    for alike in by_type.values():
+        torch._foreach_copy_([into for into, _ in alike], [source for _, source in alike])
+
+
 class Stepper:
     """Takes the steps of a run, in one process of its group; nothing waits for the device but `collect` (and,
     where they are not fused, the optimizers).
@@ -78,7 +91,6 @@ class Stepper:
     Attributes:
         state: all that decides how the run goes on, the average of the weights included.
         averaged: a model of these averages, for validation.
-        compiled: whether networks are compiled; to be done by `compile`, before the first step.
 
     Raises:
         UsageError: the group cannot share a batch.
@@ -92,16 +104,21 @@ class Stepper:
         self.group, self.part = group, group.share(config.batch_size)
         self.dtype = compute_type(device, config.precision)
         self.model = model
-        self.compiled = compiles(config, device)
-        self.network = network_of(model, self.compiled)
+        self.copy = computing(model, config, device)
+        self.network = network_of(self.copy, config)
         self.averaged = copy.deepcopy(model).eval().requires_grad_(False)
         optimizers = make_optimizers(model, config.optimizer, config.learning_rate, config.muon_learning_rate)
         generator = torch.Generator(sampler.drawn_on).manual_seed(config.seed)
         self.state = RunState(model, self.averaged.state_dict(), optimizers, generator, Counters())
-        self.peak_rates = [group["lr"] for group in self._groups()]
+        self.peak_rates = [float(group["lr"]) for group in self._groups()]
         self.parameters: list[Tensor] = list(model.parameters())
+        self.copied_parameters: list[Tensor] = list(self.copy.parameters())
         self.averaged_parameters: list[Tensor] = list(self.averaged.parameters())
         self.tally = self._no_tally()
+        # What a step goes by that changes: on CUDA, where steps are recorded, it has to lie there.
+        self.done, self.gain = (torch.zeros((), device=device) for _ in range(2))
+        recorded = device.type == "cuda" and not config.compile and group.size == 1 and sampler.pixels.is_cuda
+        self.take: Callable[[], None] = Recording(self._take, [generator]) if recorded else self._take
 
     @property
     def learning_rate(self) -> float:
@@ -112,9 +129,14 @@ class Stepper:
         # Asked for anew each time: resuming replaces an optimizer's groups.
         return [group for optimizer in self.state.optimizers for group in optimizer.param_groups]
 
-    def compile(self, done: float) -> None:
-        """Have the networks compiled, which takes a minute and happens in a first step; here one of other random
-        numbers that leaves no trace, so that it takes nothing from the budget and the schedule.
+    @property
+    def warms_up(self) -> bool:
+        """Whether there is something that takes its time in a first step."""
+        return bool(self.config.compile) or self.device.type == "cuda"
+
+    def warm_up(self, done: float) -> None:
+        """Have networks or kernels compiled, which takes up to a minute and happens in a first step; here one of other
+        random numbers that leaves no trace, so that it takes nothing from the budget and the schedule.
 
         Args:
             done: share of the run that is.
@@ -125,13 +147,11 @@ class Stepper:
         other = torch.Generator(self.sampler.drawn_on).manual_seed(self.config.seed)
         clean = self.sampler.sample(self.config.batch_size, other, self.part)
         try:
-            with autocast(self.device, self.dtype):
-                loss = _terms(self.step_loss(self.network, clean, torch.randn_like, done)).total
-                loss.backward()  # type: ignore[no-untyped-call]
+            self._loss(clean, torch.randn_like, done).total.backward()  # type: ignore[no-untyped-call]
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = str(error).strip().splitlines()[0]
             raise MdrnError(f"the network cannot be compiled here ({reason})", "use --no-compile") from error
-        self.model.zero_grad(set_to_none=True)
+        self._forget_gradients()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -139,19 +159,51 @@ class Stepper:
         """One step, when a share `done` of the run is."""
         factor = rate_factor(self.config, done)
         for group, peak in zip(self._groups(), self.peak_rates, strict=True):
-            group["lr"] = peak * factor
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(peak * factor)
+            else:
+                group["lr"] = peak * factor
+        steps = self.state.counters.iteration
+        self.done.fill_(min(done, 1.0))
+        self.gain.fill_(1 - min(self.config.ema, (1 + steps) / (10 + steps)))
+        self.take()
+        self.state.counters.iteration += 1
+
+    def _take(self) -> None:
+        """The step, without a look at anything that lies elsewhere than on the device."""
         clean = self.sampler.sample(self.config.batch_size, self.state.generator, self.part)
-        with autocast(self.device, self.dtype):
-            terms = _terms(self.step_loss(self.network, clean, self._draw_noise, done))
+        terms = self._loss(clean, self._draw_noise, self.done)
         terms.total.backward()  # type: ignore[no-untyped-call]
+        self._bring_gradients()
         loss, reconstruction = (term.detach().clone() for term in terms)
         self.group.average([loss, reconstruction, *(p.grad for p in self.parameters if p.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         finite = (loss + norm).isfinite()
         self._update(finite)
         self._tally(loss, reconstruction, finite)
-        self.model.zero_grad(set_to_none=True)
-        self.state.counters.iteration += 1
+        self._forget_gradients()
+
+    def _loss(self, clean: Tensor, draw_noise: DrawNoise, done: float | Tensor) -> Terms:
+        if self.copy is self.model:
+            with autocast(self.device, self.dtype):
+                return _terms(self.step_loss(self.network, clean, draw_noise, done))
+        copy_all(list(zip(self.copied_parameters, self.parameters, strict=True)))
+        return _terms(self.step_loss(self.network, clean, draw_noise, done))
+
+    def _bring_gradients(self) -> None:
+        """From what computed to the weights themselves, in their type."""
+        if self.copy is self.model:
+            return
+        pairs = []
+        for parameter, copied in zip(self.parameters, self.copied_parameters, strict=True):
+            if copied.grad is not None:
+                parameter.grad = torch.empty_like(parameter)
+                pairs.append((parameter.grad, copied.grad))
+        copy_all(pairs)
+
+    def _forget_gradients(self) -> None:
+        for model in (self.model, self.copy):
+            model.zero_grad(set_to_none=True)
 
     def _draw_noise(self, clean: Tensor) -> Tensor:
         whole = (self.config.batch_size, *clean.shape[1:])
@@ -161,11 +213,9 @@ class Stepper:
     def _update(self, finite: Tensor) -> None:
         """Move weights and their average, unless the step was not finite."""
         step_where(finite, self.state.optimizers)
-        done = self.state.counters.iteration
-        decay = min(self.config.ema, (1 + done) / (10 + done))
         with torch.no_grad():
             gains = torch._foreach_sub(self.parameters, self.averaged_parameters)
-            torch._foreach_mul_(gains, (1 - decay) * finite.float())
+            torch._foreach_mul_(gains, self.gain * finite.float())
             torch._foreach_add_(self.averaged_parameters, gains)
 
     def _tally(self, loss: Tensor, reconstruction: Tensor, finite: Tensor) -> None:
@@ -173,7 +223,7 @@ class Stepper:
         good, bad = finite.float(), (~finite).float()
         sums = [torch.where(finite, term, 0).float() for term in (loss, reconstruction)]
         total = torch.stack([*sums, good, bad, bad])
-        self.tally = (self.tally + total) * torch.stack([torch.ones_like(bad)] * 4 + [bad])
+        self.tally.add_(total).mul_(torch.stack([torch.ones_like(bad)] * 4 + [bad]))
 
     def collect(self) -> None:
         """Bring the device's counts into the counters."""
@@ -184,7 +234,7 @@ class Stepper:
         counters.loss_steps += int(steps)
         counters.skipped += int(skipped)
         counters.consecutive_skipped = int(in_a_row)
-        self.tally = self._no_tally()
+        self.tally.copy_(self._no_tally())
 
     def _no_tally(self) -> Tensor:
         start = [0.0, 0.0, 0.0, 0.0, float(self.state.counters.consecutive_skipped)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +114,7 @@ def tiled_rows(
     tile: int,
     overlap: int,
     on_tile: Callable[[], None] | None = None,
+    ahead: int = 0,
 ) -> Iterator[tuple[int, Pixels]]:
     """Apply `function` tile by tile, blend, and give whole rows as they are finished, so that no more than a row of
     tiles need be held as floats.
@@ -123,6 +126,7 @@ def tiled_rows(
         tile: side of a tile in pixels, a multiple of 8, at least twice the overlap.
         overlap: least pixels shared by neighbours, a multiple of 8.
         on_tile: called after each tile.
+        ahead: tiles whose pixels threads get while `function` works, for one that leaves the processor idle.
 
     Yields:
         The number of the first row, and float32 (C, rows, W).
@@ -133,10 +137,12 @@ def tiled_rows(
     rows, columns = plan_axis(height, tile, overlap), plan_axis(width, tile, overlap)
     nexts = [*(row.start for row in rows[1:]), height]
     unfinished: Pixels | None = None
+    places = [(slice(row.start, row.stop), slice(column.start, column.stop)) for row in rows for column in columns]
+    pixels = _got_ahead(window, places, ahead) if ahead else (window(*place) for place in places)
     for row, stop in zip(rows, nexts, strict=True):
         band: Pixels | None = None
         for column in columns:
-            done = function(window(slice(row.start, row.stop), slice(column.start, column.stop)))
+            done = function(next(pixels))
             if band is None:
                 band = np.zeros((len(done), row.stop - row.start, width), np.float32)
             _add_weighted(band[:, :, column.start : column.stop], done, row.weight, column.weight)
@@ -147,6 +153,19 @@ def tiled_rows(
             band[:, : unfinished.shape[1]] += unfinished
         yield row.start, band[:, : stop - row.start]
         unfinished = band[:, stop - row.start :]
+
+
+def _got_ahead(
+    window: Callable[[slice, slice], Pixels], places: Sequence[tuple[slice, slice]], ahead: int
+) -> Iterator[Pixels]:
+    """What `window` gives of each place, in their order, some of it before it is asked for."""
+    left = iter(places)
+    with ThreadPoolExecutor(ahead) as pool:
+        begun = deque(pool.submit(window, *place) for place in islice(left, ahead))
+        while begun:
+            done = begun.popleft().result()
+            begun.extend(pool.submit(window, *place) for place in islice(left, 1))
+            yield done
 
 
 def _add_weighted(total: Pixels, tile: Pixels, down: Pixels, across: Pixels) -> None:

@@ -140,7 +140,7 @@ class TrainConfig:
         seed: of weights, patches and noise.
         device: "auto", "cpu", "cuda", ...
         precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
-        compile: torch.compile; None compiles on CUDA only.
+        compile: have torch compile the network, on CUDA instead of computing by kernels of our own.
         validate_every, save_every: seconds.
         cache_memory: bytes of decoded photographs to hold in memory, more are mapped from disk; None for half of it.
         max_skipped: consecutive non-finite steps after which the run is given up.

@@ -41,7 +41,7 @@ OF_TRAINING = 8
 def plain_loss(sigma: float, kind: str) -> StepLoss:
     """Reconstruction loss of a kind under noise of level `sigma` (section 3.3, equation 2)."""
 
-    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, _done: float) -> Tensor:
+    def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, _done: float | Tensor) -> Tensor:
         noisy = noisy_version(clean, draw_noise(clean), sigma)
         return reconstruction_loss(network(noisy)[0], clean, kind)
 
@@ -101,6 +101,7 @@ def run_with(
     group.share(config.batch_size)
     device = pick_device(group.device(config.device))
     torch.backends.cudnn.benchmark = True  # on CUDA: patches are all of one shape
+    torch.backends.cudnn.allow_tf32 = False  # there it would round intensities, which the head sees, to 10 bits
     exhausted = f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
     with group.connected(str(device)), telling_out_of_memory(*exhausted):
         photos, sampler = open_data(config, device, group, reading)
@@ -155,7 +156,7 @@ def open_data(
     memory = half_of_memory() if config.cache_memory is None else config.cache_memory
     with group.first_goes_first():
         photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
-    resident = photos.pixels.nbytes <= min(memory, free_memory(device) / 2)
+    resident = photos.pixels.nbytes <= free_memory(device) / 2
     sampler = PatchSampler(photos, config.patch_size, device, resident)
     for file, reason in photos.unreadable:
         reading.unreadable(file, reason)

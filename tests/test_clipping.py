@@ -91,9 +91,9 @@ def test_paper_comes_out_white_and_ink_black(depth):
     restored, _ = Restorer(DenoiseOptions(float(SIGMA)))(picture_of(noisy, has_alpha=False))
     result = restored.channels.transpose(1, 2, 0) / np.iinfo(depth).max * 255
     assert result[clean == 255].mean() > 252
-    assert result[clean == 0].mean() < 6
+    assert result[clean == 0].mean() < 7, "not the 9.7 of the file"
     eight = np.rint(result).astype(np.uint8)
-    assert psnr(eight, clean) > 27
+    assert psnr(eight, clean) > 32
 
 
 def test_what_becomes_gray_is_mended_too():

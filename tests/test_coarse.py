@@ -140,7 +140,7 @@ def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_t
     found = Restorer(DenoiseOptions())(picture_of(noisy, False))[1]
     assert not any(found.coarse_sigmas)
     for pixels in (noisy, noisy[:, :, :1]):
-        restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 4.0)))(picture_of(pixels, False))
+        restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 4.0), model="mdrn-2b"))(picture_of(pixels, False))
         assert facts.coarse_sigmas == (10.0, 4.0)
         assert [one.model for one in facts.passes[-2:]] == ["mdrn-2b-gray-10", "mdrn-2b-gray-5"]
         result = restored.channels.transpose(1, 2, 0)
@@ -170,7 +170,7 @@ def test_tiles_of_all_passes_are_counted_together(photo):
     """So that what is done never falls back, and ends at what there was to do."""
     told = []
     noisy = picture_of(with_grain(photo[:256, :256]), False)
-    _, facts = Restorer(DenoiseOptions(tile=128))(noisy, lambda *tiles: told.append(tiles))
+    _, facts = Restorer(DenoiseOptions(tile=160))(noisy, lambda *tiles: told.append(tiles))
     done, totals = zip(*told, strict=True)
     assert len(facts.passes) > 1
     assert list(done) == sorted(done)

@@ -74,7 +74,7 @@ def test_hmds_gives_the_teacher_the_same_patch_under_less_noise(shared):
     assert torch.allclose(student_noise / 2, teacher_noise, atol=1e-3) == shared
 
 
-@pytest.mark.parametrize(("done", "weight"), [(0.0, 0.4), (0.5, 0.3), (1.0, 0.2), (1.5, 0.2)])
+@pytest.mark.parametrize(("done", "weight"), [(0.0, 0.4), (0.5, 0.3), (1.0, 0.2)])
 def test_the_weight_goes_from_start_to_end_in_a_straight_line(done, weight):
     distillation = Distillation("hads", "", 50.0, weight=0.4, final_weight=0.2)
     _, _, _, loss, (reconstruction, distilled) = asked(distillation, 50.0, done)
@@ -271,10 +271,10 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
         (["--mode", "hmds", "--teacher-sigma", "99"], 2, "99 is not below 50"),
         (["--mode", "hads", "--teacher-sigma", "99", "--sigma", "50"], 2, "hads needs one noise level"),
         (["--mode", "hads", "--teacher-sigma", "99"], 5, "sigma 99"),
-        (["--mode", "hads", "--color", "color"], 5, "--teacher FILE"),
+        (["--mode", "hads", "--color", "color", "--sigma", "40"], 5, "--teacher FILE"),
         (["--mode", "hads", "--color", "color", "--teacher", "mdrn-gray-25"], 2, "leave --teacher out"),
         (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
-        (["--mode", "hads", "--sigma", "50"], 5, "--teacher FILE"),
+        (["--mode", "hads", "--sigma", "40"], 5, "--teacher FILE"),
         (["--mode", "hads", "--sigma", "50", "--teacher", "mdrn-2b-gray-25"], 2, "leave --teacher out"),
         (["--mode", "hads", "--teacher", "mdrn-2b-gray-25"], 2, "2 blocks are not more than 2"),
         (["--mode", "hads", "--teacher", "mdrn-2b-gray-50"], 2, "2 blocks are not more than 2"),

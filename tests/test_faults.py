@@ -359,13 +359,13 @@ def test_a_cache_deleted_in_the_middle(tmp_path, pictures, source_left):
         file = mirror / f"tiny-{color}.safetensors"
         save_checkpoint(file, tiny_checkpoint(color), torch.float32)
         about = {"name": file.stem, "file": file.name, "sha256": sha256_of(file), "bytes": file.stat().st_size}
-        records.append(parse_record(record_json(**about, color=color, family="mdrn", urls=[file.as_uri()])))
+        records.append(parse_record(record_json(**about, color=color, family="mdrn", urls=[file.as_uri()], sigma=80.0)))
         Cache().fetch(item_of(records[-1]))
     save_manifest(tmp_path / "m.json", records)
     folder = pictures(6)
     for path in sorted(folder.rglob("*.png")):
         Image.open(path).convert("L").save(path)
-    options = DenoiseOptions(50.0, "mdrn", manifests=(str(tmp_path / "m.json"),))
+    options = DenoiseOptions(80.0, "mdrn", manifests=(str(tmp_path / "m.json"),))
     jobs = plan_jobs([folder], Naming(tmp_path / "out", recursive=True))
     jobs.sort(key=lambda job: job.source.suffix == ".png")  # the gray ones last
 

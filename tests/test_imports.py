@@ -27,6 +27,8 @@ LEAVES = {
     "interrupts",
     "freedmemory",
     "hardware",
+    "gpukernels",
+    "recording",
 }
 PARTS = {
     "deep",
@@ -50,6 +52,8 @@ PARTS = {
     "weights",
     "engine",
     "fused",
+    "gpufunctions",
+    "fusedgpu",
     "peers",
     "datasets",
     "patches",

@@ -78,14 +78,14 @@ def test_noise_of_a_toned_photograph_is_found_and_removed(clean, noisy, restorer
 def test_a_given_level_needs_no_estimate_and_deep_files_keep_their_depth(clean, noisy):
     deep = np.clip(np.repeat(noisy, 3, axis=2) * 257, 0, 65535).astype(np.uint16)
     restored, facts = Restorer(DenoiseOptions(sigma=SIGMA))(plain(deep))
-    assert (restored.depth, facts.mode, facts.network.model) == ("uint16", "RGB", "mdrn-2b-gray-15")
+    assert (restored.depth, facts.mode, facts.network.model) == ("uint16", "RGB", "mdrn-gray-15")
     assert psnr(rounded(restored.channels.transpose(1, 2, 0) / 257), black_and_white(clean)) > 30
 
 
 def test_a_network_for_color_is_used_where_it_is_asked_for(noisy):
     picture = plain(black_and_white(noisy))
     for options in (
-        DenoiseOptions(sigma=SIGMA, color="color"),
+        DenoiseOptions(sigma=SIGMA, color="color", model="mdrn-2b"),
         DenoiseOptions(sigma=SIGMA, model="mdrn-2b-color-15"),
     ):
         assert Restorer(options)(picture)[1].network.model == "mdrn-2b-color-15"

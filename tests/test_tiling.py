@@ -1,6 +1,7 @@
 """Tiles cover, blend to one and change nothing that can be seen."""
 
-from itertools import pairwise
+import threading
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -127,3 +128,26 @@ def test_the_smallest_tile_is_twice_the_overlap():
         return tile
 
     np.testing.assert_allclose(halving(tiny_device, 64)(image), image, atol=1e-5)
+
+
+def test_pixels_got_ahead_are_the_same_in_the_same_order():
+    image = np.random.default_rng(0).random((1, 300, 400), np.float32)
+    threads, calls, together = set(), count(), threading.Barrier(3, timeout=30)
+
+    def window(rows, columns):
+        threads.add(threading.current_thread())
+        if next(calls) < 3:
+            together.wait()
+        return image[:, rows, columns]
+
+    parts = list(tiled_rows(window, 300, 400, lambda tile: tile, 128, 32, ahead=3))
+    assert threading.current_thread() not in threads
+    np.testing.assert_allclose(np.concatenate([rows for _, rows in parts], axis=1), image, atol=1e-6)
+
+
+def test_what_goes_wrong_as_pixels_are_got_ahead_is_told():
+    def window(_rows, _columns):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        list(tiled_rows(window, 300, 400, lambda tile: tile, 128, 32, ahead=2))

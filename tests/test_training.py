@@ -29,7 +29,6 @@ from mdrn_cli.optim import FUSED_ON
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
 from mdrn_cli.runfolder import saved_config
-from mdrn_cli.steps import compiles
 from mdrn_cli.trainconfig import PRESETS, TrainConfig
 from mdrn_cli.training import initial_model, plain_loss, run_train
 
@@ -173,15 +172,6 @@ def test_where_nothing_can_be_compiled_that_is_told(photo_folder, tmp_path, monk
     with pytest.raises(MdrnError, match=r"cannot be compiled here \(no C compiler\)") as caught:
         run_train(replace(tiny_config(photo_folder), compile=True), tmp_path / "run", False, silent)
     assert "--no-compile" in caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("asked", "triton", "expected"), [(None, True, True), (None, False, False), (True, False, True)]
-)
-def test_networks_are_compiled_on_cuda_where_that_works(monkeypatch, asked, triton, expected):
-    monkeypatch.setattr("mdrn_cli.steps.has_triton", lambda: triton)
-    assert compiles(tiny_config("photos", compile=asked), torch.device("cuda")) == expected
-    assert compiles(tiny_config("photos", compile=asked), torch.device("cpu")) == bool(asked)
 
 
 def run_photos(folder: Path) -> PhotoFolder:

@@ -67,7 +67,9 @@ CacheMemory = Annotated[
         help="Photographs that take more, decoded, are mapped from disk; half of the memory by default.",
     ),
 ]
-Compile = Annotated[bool | None, typer.Option("--compile/--no-compile", help="torch.compile; on CUDA by default.")]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="torch.compile, instead of our kernels on CUDA.")
+]
 Schedule = Annotated[str, typer.Option(help="Of the rates: cosine (to zero) or halving (in equal parts of the run).")]
 Halvings = Annotated[int, typer.Option(help="How often the schedule halving halves the rate.")]
 Warmup = Annotated[float, typer.Option(help="Share of the run over which the rates rise first.")]

@@ -1,0 +1,74 @@
+"""tools/train_plan.py: runs one after another, each from another."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdrn_cli.checkpoint import load_checkpoint
+
+spec = importlib.util.spec_from_file_location("train_plan", Path(__file__).parents[1] / "tools" / "train_plan.py")
+train_plan = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train_plan)
+
+PLAN = """
+[all]
+data = "{photos}"
+features = 8
+patch_size = 16
+batch_size = 2
+iterations = 2
+optimizer = "adamw"
+
+[[run]]
+name = "large"
+blocks = 2
+sigma = 25.0
+
+[[run]]
+name = "impossible"
+blocks = 1
+sigma = 25.0
+init = "large"
+
+[[run]]
+name = "small"
+blocks = 1
+sigma = 25.0
+mode = "hads"
+teacher = "large"
+teacher_sigma = 25.0
+"""
+
+
+@pytest.fixture
+def carried_out(tmp_path, photo_folder, monkeypatch):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN.format(photos=photo_folder))
+
+    def run():
+        monkeypatch.setattr(sys, "argv", ["train_plan.py", str(plan), "--output", str(tmp_path / "runs")])
+        train_plan.main()
+
+    return run
+
+
+def test_runs_begin_from_runs_and_one_that_cannot_is_told_and_left(carried_out, tmp_path, capsys):
+    carried_out()
+    told = capsys.readouterr().out
+    assert "impossible" in told
+    assert "failed: " in told
+    runs = tmp_path / "runs"
+    assert {folder.name for folder in runs.iterdir() if (folder / "finished").exists()} == {"large", "small"}
+    taught = load_checkpoint(runs / "small" / "last.safetensors").record["distillation"]
+    assert taught["teacher"] == str(runs / "large" / "last.safetensors")
+
+
+def test_what_is_finished_is_not_done_again(carried_out, capsys):
+    carried_out()
+    capsys.readouterr()
+    carried_out()
+    again = capsys.readouterr().out
+    assert "large" not in again.replace("'large'", "")
+    assert "impossible" in again, "which may have been mended"

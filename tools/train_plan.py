@@ -1,0 +1,104 @@
+"""Trains several networks one after another, by a plan: in one process, so that kernels are compiled and photographs
+decoded once. For a GPU that is to be had for a short time.
+
+python tools/train_plan.py PLAN.toml --output RUNS
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mdrn_cli.distillation import run_distill
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.runlog import Progress
+from mdrn_cli.trainconfig import DISTILLATION_KEYS, Distillation, TrainConfig
+from mdrn_cli.training import run_train
+from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FINISHED = "finished"
+"""A file in a run folder that tells others that the run is over."""
+
+
+def configuration(options: dict[str, Any], runs: Path) -> TrainConfig:
+    """That of one run.
+
+    Args:
+        options: by their names in TrainConfig and Distillation; `init` and `teacher` may be the name of a run of the
+            plan or of a bundled checkpoint.
+        runs: folder of the runs.
+    """
+    about = {key: options.pop(key) for key in DISTILLATION_KEYS if key in options}
+    if "init" in options:
+        options["init"] = located(options["init"], runs)
+    if about:
+        about["teacher"] = located(about["teacher"], runs)
+    config = TrainConfig(**options)
+    return replace(config, distillation=Distillation(**about)) if about else config
+
+
+def located(name: str, runs: Path) -> str:
+    """The file of a run, of its end, or of a bundled checkpoint; another name is a path."""
+    for path in (runs / name / LAST_FILE, runs / name / BEST_FILE, BUNDLED / f"{name}.safetensors"):
+        if path.is_file():
+            return str(path)
+    return name
+
+
+def report(progress: Progress) -> None:
+    """Tell of validations alone."""
+    if progress.psnr is not None:
+        where = f"{progress.elapsed:6.1f} s {progress.iteration:7d} steps {progress.rate:6.1f}/s"
+        print(
+            f"  {where}  loss {progress.loss:.5f}  PSNR {progress.psnr:.3f} dB  skipped {progress.skipped}", flush=True
+        )
+
+
+def main() -> None:
+    """Every run of the plan that is not finished; the plan is read anew before each, so that it can be changed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    tried: set[str] = set()
+    while True:
+        plan = tomllib.loads(arguments.plan.read_text())
+        left = [run for run in plan["run"] if run["name"] not in tried and not finished(arguments.output / run["name"])]
+        if not left:
+            break
+        options = plan.get("all", {}) | left[0]
+        name = options.pop("name")
+        tried.add(name)
+        sys.argv = ["tools/train_plan.py", arguments.plan.name, name]  # which the run writes down
+        train(name, options, arguments.output)
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run of the plan is over."""
+    return (folder / FINISHED).exists()
+
+
+def train(name: str, options: dict[str, Any], runs: Path) -> None:
+    """One run; what goes wrong with it is told, and the next begins."""
+    began = time.monotonic()
+    print(f"{time.strftime('%H:%M:%S')} {name}: {options}", flush=True)
+    try:
+        config = configuration(options, runs)
+        run = run_distill if config.distillation else run_train
+        run(config, runs / name, False, report)
+    except MdrnError as error:
+        print(f"  failed: {error.message} ({error.hint})", flush=True)
+        return
+    (runs / name / FINISHED).touch()
+    print(f"  {time.monotonic() - began:.1f} s in all", flush=True)
+
+
+if __name__ == "__main__":
+    main()
