@@ -27,7 +27,7 @@ from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
 if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
 
-OVERLAP = 80
+OVERLAP = 96
 """Pixels shared by neighbouring tiles. Measured in tests/test_weights.py: enough for tiled and whole results to
 agree within 1/255."""
 

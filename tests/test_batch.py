@@ -592,7 +592,7 @@ def two_in_tiles(tmp_path, photo, tiny_weights):
     for name in ("a.png", "b.png"):
         Image.fromarray(photo[:200, :300]).save(tmp_path / name)
     jobs = plan_jobs([tmp_path / "a.png", tmp_path / "b.png"], Naming(tmp_path / "out"))
-    return jobs, DenoiseOptions(50, str(tiny_weights("color")), tile=160)
+    return jobs, DenoiseOptions(50, str(tiny_weights("color")), tile=192)
 
 
 def test_an_outcome_is_told_while_the_next_picture_is_computed(two_in_tiles):
@@ -686,7 +686,7 @@ def test_pictures_that_memory_has_no_room_for_are_done_one_after_another(tmp_pat
 
     for owner, stage in ((batch, "read_picture"), (Restorer, "__call__"), (batch, "encode_picture")):
         noted(owner, stage)
-    options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=160, memory=9 * 200 * 200 * 3)
+    options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=192, memory=9 * 200 * 200 * 3)
     outcomes = list(run_jobs(plan_jobs(files, Naming(tmp_path / "out")), options))
     assert [outcome.error for outcome in outcomes] == [None] * len(files)
     assert stages == ["read_picture", "__call__", "encode_picture"] * len(files)

@@ -226,9 +226,9 @@ def test_large_images_are_measured_in_tiles(sets, tiny_weights, monkeypatch):
     arguments = ["Set12", "--data", sets, "--sigma", 50, "--model", tiny_weights()]
     bench(*arguments)
     assert tiles == [0, 0]
-    monkeypatch.setattr(pipeline, "PUBLIC_PIXELS", 136 * 136)
-    Image.new("L", (160, 120)).save(sets / "Set12" / "0.png")
-    for option, expected in (("auto", 136), (0, 0), (128, 128)):
+    monkeypatch.setattr(pipeline, "PUBLIC_PIXELS", 200 * 200)
+    Image.new("L", (240, 180)).save(sets / "Set12" / "0.png")
+    for option, expected in (("auto", 200), (0, 0), (192, 192)):
         tiles.clear()
         bench(*arguments, "--tile", option)
         assert tiles[0] == expected

@@ -170,7 +170,7 @@ def test_tiles_of_all_passes_are_counted_together(photo):
     """So that what is done never falls back, and ends at what there was to do."""
     told = []
     noisy = picture_of(with_grain(photo[:256, :256]), False)
-    _, facts = Restorer(DenoiseOptions(tile=160))(noisy, lambda *tiles: told.append(tiles))
+    _, facts = Restorer(DenoiseOptions(tile=192))(noisy, lambda *tiles: told.append(tiles))
     done, totals = zip(*told, strict=True)
     assert len(facts.passes) > 1
     assert list(done) == sorted(done)

@@ -80,7 +80,7 @@ def test_color_option_overrides_the_file(tmp_path, noisy, tiny_weights):
 
 def test_tiles_are_counted_and_reported(noisy, tmp_path, tiny_weights):
     ticks = []
-    options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=160)
+    options = DenoiseOptions(50.0, str(tiny_weights("color")), tile=192)
     result = denoise_file(noisy, tmp_path / "out.png", options, lambda done, total: ticks.append((done, total)))
     assert result.network.tiles == 2
     assert ticks == [(0, 2), (1, 2), (2, 2)]
@@ -94,11 +94,11 @@ def test_sizes_of_memory_are_read(size, expected):
 def test_the_tile_is_as_large_as_memory_allows(noisy, tmp_path, tiny_weights):
     """And the pixels do not tell."""
     done = {}
-    for memory in (327_000_000, 2**31):
+    for memory in (328_000_000, 2**31):
         options = DenoiseOptions(50.0, str(tiny_weights("color")), memory=memory, precision="float32")
         done[memory] = denoise_file(noisy, tmp_path / f"{memory}.png", options)
     small, large = done.values()
-    assert 160 <= small.network.tile < 200 < large.network.tile
+    assert 192 <= small.network.tile < 200 < large.network.tile
     assert small.network.tiles > large.network.tiles == 1
     pixels = [np.asarray(Image.open(tmp_path / f"{memory}.png")).astype(int) for memory in done]
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
@@ -126,7 +126,7 @@ def test_tiny_images(tmp_path, tiny_weights, size):
 
 def test_command_line_names_the_output_and_prints_json(noisy, tiny_weights):
     weights = tiny_weights("color")
-    done = run_mdrn("denoise", noisy, "--sigma", 50, "--model", weights, "--tile", 160, "--json")
+    done = run_mdrn("denoise", noisy, "--sigma", 50, "--model", weights, "--tile", 192, "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     about, summary = map(json.loads, done.stdout.splitlines())

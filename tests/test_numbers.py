@@ -49,7 +49,7 @@ def pictures(tmp_path, photo):
     """Of different sizes and noise levels, tiled and not, gray and in color."""
     folder = tmp_path / "in"
     folder.mkdir()
-    Image.fromarray(photo[:45, 100:290]).save(folder / "a.png")
+    Image.fromarray(photo[:45, 100:320]).save(folder / "a.png")
     Image.fromarray(photo[300:330, 100:120]).save(folder / "b.png")
     Image.fromarray(photo[:40, :60]).convert("L").save(folder / "c.png")
     return sorted(folder.iterdir())
@@ -64,7 +64,7 @@ def denoised(files, out, options):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_bytes_for_any_number_of_threads_and_in_any_order(tmp_path, pictures, monkeypatch, precision):
     """Of the files in a run, and so of the networks loaded: each level is estimated."""
-    options = DenoiseOptions(tile=160, device="cpu", precision=precision)
+    options = DenoiseOptions(tile=192, device="cpu", precision=precision)
     threads = torch.get_num_threads()
     try:
         monkeypatch.setenv("MDRN_THREADS", "1")

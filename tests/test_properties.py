@@ -194,7 +194,7 @@ def test_options_make_sense_or_are_usage_errors(strength, tile, quality):
     except UsageError:
         return
     assert 0 <= options.strength <= 1
-    assert options.tile == 0 or (options.tile >= 160 and options.tile % 8 == 0)
+    assert options.tile == 0 or (options.tile >= 192 and options.tile % 8 == 0)
     assert 1 <= save.quality <= 100
 
 

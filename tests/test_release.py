@@ -82,10 +82,10 @@ def test_large_images_are_measured_in_tiles(room, pictures, photo, monkeypatch):
 
     monkeypatch.setattr(bench, "denoise_pixels", denoise)
     monkeypatch.setattr(bench, "half_of_memory", lambda: 0.0)
-    monkeypatch.setattr(bench, "PUBLIC_PIXELS", 136 * 136)
-    Image.fromarray(photo[:160, :120]).save(pictures / "large.png")
+    monkeypatch.setattr(bench, "PUBLIC_PIXELS", 200 * 200)
+    Image.fromarray(photo[:240, :180]).save(pictures / "large.png")
     release.pack(trained(room), [str(pictures)], str(pictures))
-    assert tiles == [0, 0, 136] * 3
+    assert tiles == [0, 0, 200] * 3
 
 
 def test_a_second_run_replaces_the_first(room, pictures):
