@@ -83,7 +83,8 @@ second), 56.7 ms by torch as it comes, 81 ms in float32; 256x256 in 11.9, 32.4 a
 first use, which takes some seconds, and kept in the cache folder.
 
 A JPEG of 24 megapixels (6000x4000, noise 25 told) took 8.6 s in `mdrn denoise`, in 35 tiles of 1024 pixels: by the
-figures above the network's part of that is 0.7 s. What the rest is, work of the CPU all of it, has not been measured.
+figures above the network's part of that is 0.7 s. Most of the rest was mending clipped pixels, 0.2 s a megapixel on one
+core of another machine. Since then threads do that while the GPU is at other tiles, which has not been measured there.
 """
 
 PRECISION_INTRODUCTION = """

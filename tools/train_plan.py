@@ -13,10 +13,11 @@ from typing import Any
 
 from mdrn_cli.distillation import run_distill
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.release import checkpoint_of
 from mdrn_cli.runlog import Progress
 from mdrn_cli.trainconfig import DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
-from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
+from mdrn_cli.weights import BUNDLED
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,11 +46,11 @@ def configuration(options: dict[str, Any], runs: Path) -> TrainConfig:
 
 
 def located(name: str, runs: Path) -> str:
-    """The file of a run, of its end, or of a bundled checkpoint; another name is a path."""
-    for path in (runs / name / LAST_FILE, runs / name / BEST_FILE, BUNDLED / f"{name}.safetensors"):
-        if path.is_file():
-            return str(path)
-    return name
+    """The checkpoint that a run ends with, or a bundled one; another name is a path."""
+    if (runs / name).is_dir():
+        return str(checkpoint_of(runs / name))
+    bundled = BUNDLED / f"{name}.safetensors"
+    return str(bundled) if bundled.is_file() else name
 
 
 def report(progress: Progress) -> None:
