@@ -62,6 +62,7 @@ def test_runs_begin_from_runs_and_one_that_cannot_is_told_and_left(carried_out, 
     runs = tmp_path / "runs"
     assert {folder.name for folder in runs.iterdir() if (folder / "finished").exists()} == {"large", "small"}
     taught = load_checkpoint(runs / "small" / "last.safetensors").record["distillation"]
+    assert {file.name for file in (runs / "large").glob("*.safetensors")} == {"last.safetensors"}, "and no state"
     assert taught["teacher"] == str(runs / "large" / "last.safetensors")
 
 

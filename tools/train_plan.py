@@ -14,6 +14,7 @@ from typing import Any
 from mdrn_cli.distillation import run_distill
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.release import checkpoint_of
+from mdrn_cli.runfolder import STATE_FILE
 from mdrn_cli.runlog import Progress
 from mdrn_cli.trainconfig import DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
@@ -97,6 +98,8 @@ def train(name: str, options: dict[str, Any], runs: Path) -> None:
     except MdrnError as error:
         print(f"  failed: {error.message} ({error.hint})", flush=True)
         return
+    # Most of a folder that is to be brought home, and nothing goes on from it.
+    (runs / name / STATE_FILE).unlink(missing_ok=True)
     (runs / name / FINISHED).touch()
     print(f"  {time.monotonic() - began:.1f} s in all", flush=True)
 
