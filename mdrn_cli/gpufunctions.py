@@ -1,7 +1,7 @@
 """The network's blocks and fusions on a GPU, forward and backward, as the kernels of `gpukernels.py` compute them.
 
 Features are channels_last and dense. Gradients of weights are summed over the pixels by each program, and over the
-programs at the end: always in the same order, so that a step gives the same every time.
+programs at the end, always in the same order. (Steps differ in their last digits all the same: cuDNN does the rest.)
 """
 
 from __future__ import annotations
