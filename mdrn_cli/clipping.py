@@ -22,6 +22,15 @@ FARTHEST = 3.0
 """Noise levels from an end beyond which a pixel is no noise of that end."""
 NEAR = 2.0
 """Noise levels from an end up to which a pixel may show that end with noise."""
+NOT_TOLD = 0.5
+"""Noise levels from an end up to which a pixel tells no more than that: JPEG moves what was cut off that far."""
+HELD = (0.2, 0.8)
+"""Shares of a block's pixels that are so near an end, between which they tell the noise level."""
+FEW_BLOCKS, MOST_BLOCKS = 0.5, 0.8
+"""Shares of such blocks in the image: below the first nothing is told, above the second the others do not count."""
+ALIKE, MOST_LOST = 1.4, 1.7
+"""From which on what lies at the end is no noise: third quartile of the levels that blocks tell over the first, and
+level over what is seen of it."""
 
 
 def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[np.float32]:
@@ -74,7 +83,8 @@ def _beyond(
     depth = _mean(farness, at_end) / counted / others  # of those that are not at the end
     most = level * np.float32(math.sqrt(2 / math.pi))  # where the true intensity is the end itself
     excess = np.zeros_like(inside)
-    excess[at_end] = np.minimum(depth * np.interp(share, *_ratios()), most) * np.minimum(1, 2 * others)
+    shares, beyond, within_end = _parts()
+    excess[at_end] = np.minimum(depth * np.interp(share, shares, beyond / within_end), most) * np.minimum(1, 2 * others)
     if white:
         return excess
     near = (inside < NEAR * level) & ~solid
@@ -82,13 +92,51 @@ def _beyond(
     return moved
 
 
+def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
+    """Noise level of an image, of which less is seen where it is so dark or so light that much of its noise is cut off.
+
+    Down to 0.6 of it is seen. All of it is told by how many of a block's pixels are near the end, and how far from it
+    the others are, for noise is Gaussian.
+
+    Args:
+        blocks: (N, C, side, side), intensities from 0 to 255.
+        seen: the noise level that is seen in them, on the 0-255 scale.
+
+    Returns:
+        The level on that scale, `seen` itself where few blocks are near an end, or where what lies there is no noise.
+    """
+    planes = blocks.reshape(len(blocks) * blocks.shape[1], -1)
+    levels: list[NDArray[Any]] = []
+    for end, inwards in ((0, 1), (255, -1)):
+        inside = np.float32(inwards) * (planes - np.float32(end))
+        if inside.min() < 0:
+            continue  # nothing was cut off
+        near = inside <= NOT_TOLD * seen
+        share = near.mean(axis=1)
+        held = (share > HELD[0]) & (share < HELD[1])
+        if held.any():
+            inside, near = inside[held], near[held]
+            limit = (inside[near].max() + inside[~near].min()) / 2  # the farthest that was rounded to what is near
+            depth = np.where(near, 0, inside - limit).sum(axis=1) / (~near).sum(axis=1)
+            shares, _, rest = _parts(1.0)
+            levels.append(depth / np.interp(share[held], shares, rest))
+    told = np.concatenate([*levels, np.empty(0)])
+    trust = min((len(told) / len(planes) - FEW_BLOCKS) / (MOST_BLOCKS - FEW_BLOCKS), 1.0)
+    if trust <= 0:
+        return seen
+    low, level, high = np.quantile(told, (0.25, 0.5, 0.75))
+    is_noise = high < ALIKE * low and level < MOST_LOST * seen
+    return float(seen * (level / seen) ** trust) if is_noise else seen
+
+
 @lru_cache
-def _ratios() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares at an end up to a half, and how far Gaussian noise goes beyond it there over that of the rest."""
-    distances = np.linspace(-4, 0, 401)  # of the true intensity from the end, in noise levels
+def _parts(farthest: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Shares at an end, and the mean distances from it of Gaussian noise beyond and of the rest: of true intensities
+    from 4 within to `farthest` beyond, all in noise levels."""
+    distances = np.linspace(-4, farthest, 401)
     shares = np.array([math.erfc(-t / math.sqrt(2)) / 2 for t in distances])
     density = np.exp(-(distances**2) / 2) / math.sqrt(2 * math.pi)
-    return shares, (distances + density / shares) / (density / (1 - shares) - distances)
+    return shares, distances + density / shares, density / (1 - shares) - distances
 
 
 def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

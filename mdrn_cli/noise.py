@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.clipping import whole_level
 from mdrn_cli.monochrome import find_tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS, blocks_of, to_unit
 
@@ -128,8 +129,9 @@ def _find(blocks: NDArray[np.float32]) -> Noise:
     features, log_reference = about_luminance(features, log_reference)
     camera = log_reference + answer(features, _network(channels, "camera"))
     # Where they agree, noise is white, which the first knows more closely.
-    agreed = abs(white - camera) < AGREEMENT * (1 + clipped)
-    return Noise(math.exp(white if agreed else camera), agreed)
+    if abs(white - camera) < AGREEMENT * (1 + clipped):
+        return Noise(whole_level(blocks, math.exp(white)), white=True)
+    return Noise(math.exp(camera), white=False)
 
 
 def answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:

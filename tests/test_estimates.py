@@ -1,5 +1,7 @@
 """The noise level of pictures that are more than a photograph with white noise: with margins, drawn, edited."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -36,6 +38,35 @@ def test_margins_and_bars_hide_no_noise(noisy, color, pads, gray):
     if gray:
         picture = picture[:, :, 1]
     assert estimate_sigma(picture) == pytest.approx(SIGMA, rel=0.12)
+
+
+def as_jpeg(image):
+    buffer = BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=92, subsampling=0)
+    return np.asarray(Image.open(buffer))
+
+
+@pytest.mark.parametrize("kept", [np.asarray, as_jpeg], ids=["8 bits", "JPEG"])
+@pytest.mark.parametrize("sigma", [25, 50])
+@pytest.mark.parametrize("brightness", [0.1, 0.05])
+def test_noise_that_the_dark_cuts_off_counts(photo, brightness, sigma, kept):
+    dark = photo[:256, :256] * brightness
+    noise = np.random.default_rng(0).normal(0, sigma, dark.shape)
+    night, snow = stored(dark + noise), stored(255 - dark + noise)
+    assert (night == 0).mean() > 0.2
+    assert night.std() < 0.8 * sigma
+    for picture in (night, snow, night[:, :, 1]):
+        assert estimate_sigma(kept(picture)) == pytest.approx(sigma, rel=0.08)
+
+
+@pytest.mark.parametrize("sigma", [0, 10, 25])
+def test_print_that_covers_a_page_is_no_noise_that_was_cut_off(sigma):
+    image = Image.new("L", (512, 512), "white")
+    letters = np.random.default_rng(1).choice([*"abcdefghijklmnopqrstuvwxyz  "], (31, 90))
+    for row, line in enumerate(letters):
+        ImageDraw.Draw(image).text((4, 4 + 16 * row), "".join(line), fill="black", font_size=14)
+    print_ = stored(np.asarray(image) + np.random.default_rng(0).normal(0, sigma, (512, 512)))
+    assert estimate_sigma(print_) < max(1.25 * sigma, NOISELESS)
 
 
 def test_a_page_that_is_drawn_is_kept_bit_for_bit():
