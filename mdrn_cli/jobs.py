@@ -207,7 +207,7 @@ def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list
     files = find_images(folder, naming.recursive, unreadable.append, on_other)
     if naming.output is not None:
         files = _without_results(files, folder, naming.output, naming.suffix is not None)
-    elif naming.beside:
+    else:
         originals = _originals(files)
         files = [f for f in files if not _original_of(f, originals)]
     if not files and not unreadable:

@@ -152,9 +152,12 @@ def test_a_second_run_does_only_what_is_missing(tree, tmp_path, tiny_weights):
     assert run_mdrn(*arguments).returncode == 0
     before = content(tmp_path / "out")
     (tmp_path / "out" / "sub" / "a.png").unlink()
+    (tree / "bad.png").write_text("no image")
     again = run_mdrn(*arguments, "--json")
-    summary = json.loads(again.stdout.splitlines()[-1])
-    assert (summary["done"], summary["skipped"]) == (1, 4)
+    *pictures, summary = map(json.loads, again.stdout.splitlines())
+    assert [summary[key] for key in ("done", "skipped", "failed")] == [1, 4, 1]
+    assert len({tuple(about) for about in pictures}) == 1, "keys are the same"
+    assert all((about["width"] is None) == (about["status"] != "done") for about in pictures)
     assert content(tmp_path / "out") == before
 
 

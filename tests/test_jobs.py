@@ -75,6 +75,11 @@ def test_a_result_named_alone_or_for_another_folder_is_denoised(folder):
     assert planned("a.jpg", "a_mdrn.jpg", in_place=True) == ["a.jpg", "a_mdrn.jpg"]
 
 
+def test_in_place_the_results_in_a_folder_are_not_denoised_again(folder):
+    (folder / "a_mdrn.jpg").touch()
+    assert planned(".", in_place=True) == ["B.JPG", "a.jpg"]
+
+
 def test_results_of_names_in_capitals_are_not_inputs_of_the_next_run(folder):
     for name in ("a_mdrn.jpg", "B_mdrn.JPG"):
         (folder / name).touch()

@@ -107,33 +107,38 @@ def _line(target: str, done: Facts, seconds: float) -> str:
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
-    """The object of `--json` for one input (DESIGN section 5)."""
-    about: dict[str, Any] = {
+    """The object of `--json` for one input (DESIGN section 5); it has the same keys whatever became of it."""
+    return {
         "schema": SCHEMA,
         "input": str(outcome.job.source),
         "output": None if outcome.job.problem else str(outcome.job.target),
         "status": outcome.status,
         "reason": outcome.job.skip or None,
         "error": outcome.error.message if outcome.error else None,
+        **_facts_to_json(outcome.facts),
+        "seconds": round(outcome.seconds, 3) if outcome.facts else None,
+        "warnings": list(outcome.warnings),
     }
-    done = outcome.facts
-    if done:
-        about |= {
-            "width": done.width,
-            "height": done.height,
-            "mode": done.mode,
-            "bit_depth": done.bit_depth,
-            "sigma": {
-                "value": round(done.sigma, 3),
-                "source": done.sigma_source,
-                "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
-            },
-            **_pass_to_json(done.network),
-            "coarse": [_pass_to_json(one) for one in done.coarse],
-            "seconds": round(outcome.seconds, 3),
-            "warnings": list(outcome.warnings),
-        }
-    return about
+
+
+def _facts_to_json(done: Facts | None) -> dict[str, Any]:
+    """What was done; nulls where nothing was."""
+    if not done:
+        nothing = dict.fromkeys(("width", "height", "mode", "bit_depth", "sigma"))
+        return {**nothing, **_pass_to_json(None), "coarse": []}
+    return {
+        "width": done.width,
+        "height": done.height,
+        "mode": done.mode,
+        "bit_depth": done.bit_depth,
+        "sigma": {
+            "value": round(done.sigma, 3),
+            "source": done.sigma_source,
+            "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
+        },
+        **_pass_to_json(done.network),
+        "coarse": [_pass_to_json(one) for one in done.coarse],
+    }
 
 
 def _pass_to_json(done: Pass | None) -> dict[str, Any]:
