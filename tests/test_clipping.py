@@ -11,6 +11,7 @@ from mdrn_cli.metrics import psnr
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIGMA = 25
+LIGHT = "mdrn-2b"
 
 
 def stored(clean, sigma=SIGMA, seed=0):
@@ -88,7 +89,7 @@ def test_paper_comes_out_white_and_ink_black(depth):
     clean, noisy = page(), stored(page())
     if depth == "uint16":
         noisy = noisy.astype(np.uint16) * 257
-    restored, _ = Restorer(DenoiseOptions(float(SIGMA)))(picture_of(noisy, has_alpha=False))
+    restored, _ = Restorer(DenoiseOptions(float(SIGMA), model=LIGHT))(picture_of(noisy, has_alpha=False))
     result = restored.channels.transpose(1, 2, 0) / np.iinfo(depth).max * 255
     assert result[clean == 255].mean() > 252
     assert result[clean == 0].mean() < 7, "not the 9.7 of the file"
@@ -98,7 +99,7 @@ def test_paper_comes_out_white_and_ink_black(depth):
 
 def test_what_becomes_gray_is_mended_too():
     noisy = stored(page()[:, :, :1]).repeat(3, axis=2)
-    restored, _ = Restorer(DenoiseOptions(float(SIGMA), color="gray"))(picture_of(noisy, has_alpha=False))
+    restored, _ = Restorer(DenoiseOptions(float(SIGMA), color="gray", model=LIGHT))(picture_of(noisy, has_alpha=False))
     assert restored.channels[:, page()[:, :, 0] == 255].mean() > 252
 
 
@@ -115,11 +116,11 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
     coarse = []
     for pixels in (stored(clean), smeared):
-        _, facts = Restorer(DenoiseOptions())(picture_of(pixels, has_alpha=False))
+        _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(pixels, has_alpha=False))
         coarse.append(facts.coarse_sigmas)
     assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
     assert any(coarse[1])
-    Restorer(DenoiseOptions(12.0, ensemble=True))(picture_of(smeared, has_alpha=False))
+    Restorer(DenoiseOptions(12.0, ensemble=True, model=LIGHT))(picture_of(smeared, has_alpha=False))
     assert len(told) == 3, "once for all eight orientations"
     assert told[-1] == (12, True)
 
@@ -129,7 +130,7 @@ def test_floats_hold_noise_beyond_the_ends_and_are_taken_as_they_are():
     at_ends = np.clip(noisy, 0, 1)
     assert (at_ends == 1).any()
     results = [
-        Restorer(DenoiseOptions(float(SIGMA)))(picture_of(image, has_alpha=False))[0].channels
+        Restorer(DenoiseOptions(float(SIGMA), model=LIGHT))(picture_of(image, has_alpha=False))[0].channels
         for image in (noisy, at_ends)
     ]
     paper = page().transpose(2, 0, 1) == 255

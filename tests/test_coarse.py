@@ -15,6 +15,8 @@ from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit
 from mdrn_cli.restore import COARSE_GRAIN, FINE_SHARE, DenoiseOptions, Restorer
 
+LIGHT = "mdrn-2b"
+
 
 def with_grain(clean, blur=2.0, level=10.0, common=False):
     """A photograph (H, W, 3) with noise smeared over neighbours, uint8."""
@@ -98,9 +100,9 @@ def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
     """With the bundled weights; a level that is given is taken at its word."""
     clean = photo[:256, :256]
     noisy = picture_of(with_grain(clean), False)
-    restored, facts = Restorer(DenoiseOptions())(noisy)
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(noisy)
     assert facts.coarse_sigmas[0] > 4
-    given, told = Restorer(DenoiseOptions(facts.sigma))(noisy)
+    given, told = Restorer(DenoiseOptions(facts.sigma, model=LIGHT))(noisy)
     assert told.coarse_sigmas == ()
     finely, coarsely = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (given, restored))
     assert coarsely > finely + 1
@@ -114,21 +116,23 @@ def test_what_is_transparent_neither_hides_grain_nor_adds_any(photo):
     for under, whole in ((0, noisy), (noisy[:, :60], clean)):
         cut = whole.copy()
         cut[:, :60] = under
-        _, facts = Restorer(DenoiseOptions())(picture_of(np.concatenate([cut, alpha], axis=2), True))
-        _, alone = Restorer(DenoiseOptions())(picture_of(np.ascontiguousarray(whole[:, 60:]), False))
+        _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(np.concatenate([cut, alpha], axis=2), True))
+        _, alone = Restorer(DenoiseOptions(model=LIGHT))(picture_of(np.ascontiguousarray(whole[:, 60:]), False))
         assert facts.coarse_sigmas[0] == pytest.approx(alone.coarse_sigmas[0], rel=0.2)
         assert (facts.coarse_sigmas[0] > 4) == (whole is noisy)
 
 
 def test_white_noise_is_left_to_the_network_alone(photo):
     noisy = from_unit(add_noise(photo[:256, :256], 15), "uint8").transpose(1, 2, 0)
-    _, facts = Restorer(DenoiseOptions())(picture_of(noisy, False))
+    _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(noisy, False))
     assert not any(facts.coarse_sigmas)
 
 
 def test_strength_blends_what_was_done_at_every_size(photo):
     noisy = picture_of(with_grain(photo[:256, :256]), False)
-    results = [Restorer(DenoiseOptions(strength=s))(noisy)[0].channels.astype(float) for s in (0.0, 0.5, 1.0)]
+    results = [
+        Restorer(DenoiseOptions(strength=s, model=LIGHT))(noisy)[0].channels.astype(float) for s in (0.0, 0.5, 1.0)
+    ]
     assert np.array_equal(results[0], noisy.channels)
     assert np.abs(results[1] - (results[0] + results[2]) / 2).max() <= 1
 
@@ -137,7 +141,7 @@ def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_t
     """And each network that did something is told of."""
     clean = photo[:256, :256, :1].repeat(3, 2)
     noisy = with_grain(clean, common=True)
-    found = Restorer(DenoiseOptions())(picture_of(noisy, False))[1]
+    found = Restorer(DenoiseOptions(model=LIGHT))(picture_of(noisy, False))[1]
     assert not any(found.coarse_sigmas)
     for pixels in (noisy, noisy[:, :, :1]):
         restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 4.0), model="mdrn-2b"))(picture_of(pixels, False))
@@ -149,13 +153,13 @@ def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_t
 
 @pytest.mark.parametrize("levels", [(0.0,), (0.0, 0.0), ()])
 def test_none_is_sought_where_none_is_wanted(levels, photo):
-    _, facts = Restorer(DenoiseOptions(coarse=levels))(picture_of(with_grain(photo[:256, :256]), False))
+    _, facts = Restorer(DenoiseOptions(coarse=levels, model=LIGHT))(picture_of(with_grain(photo[:256, :256]), False))
     assert facts.coarse == (None,) * len(levels)
 
 
 def test_a_level_that_is_given_and_not_served_is_told(photo):
     picture = picture_of(photo[:100, :100], has_alpha=False)
-    restored, facts = Restorer(DenoiseOptions(5.0, coarse=(10.0, 0.0)))(picture)
+    restored, facts = Restorer(DenoiseOptions(5.0, coarse=(10.0, 0.0), model=LIGHT))(picture)
     assert restored.warnings == ("the picture is too small for noise of 10 of coarse grain to be removed",)
     assert facts.coarse == ()
 
@@ -163,14 +167,14 @@ def test_a_level_that_is_given_and_not_served_is_told(photo):
 @pytest.mark.parametrize("levels", [(5.0, 5.0, 5.0), (0.5,), (float("nan"),), (101.0,)])
 def test_levels_that_make_no_sense_are_a_usage_error(levels):
     with pytest.raises(UsageError):
-        DenoiseOptions(coarse=levels)
+        DenoiseOptions(coarse=levels, model=LIGHT)
 
 
 def test_tiles_of_all_passes_are_counted_together(photo):
     """So that what is done never falls back, and ends at what there was to do."""
     told = []
     noisy = picture_of(with_grain(photo[:256, :256]), False)
-    _, facts = Restorer(DenoiseOptions(tile=192))(noisy, lambda *tiles: told.append(tiles))
+    _, facts = Restorer(DenoiseOptions(tile=192, model=LIGHT))(noisy, lambda *tiles: told.append(tiles))
     done, totals = zip(*told, strict=True)
     assert len(facts.passes) > 1
     assert list(done) == sorted(done)
@@ -193,7 +197,7 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
         return limit - (pictures - OVERLAPPING * whole) * 1e9
 
     monkeypatch.setattr("mdrn_cli.engine.Engine.tile_memory", tile_memory)
-    restored, facts = Restorer(DenoiseOptions())(noisy)
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(noisy)
     assert facts.network
     assert not any(facts.coarse)
     assert restored.warnings
@@ -205,7 +209,7 @@ def test_of_coarse_grain_little_is_removed_at_full_size(photo):
     noisy = channels_of(with_grain(photo[:256, :256]))
     sigma = find_noise(noisy).sigma
     assert estimate_coarse_sigma(halved(noisy)) > COARSE_GRAIN * sigma
-    facts = Restorer(DenoiseOptions())(Picture(noisy))[1]
+    facts = Restorer(DenoiseOptions(model=LIGHT))(Picture(noisy))[1]
     assert facts.sigma == pytest.approx(FINE_SHARE * sigma)
     fine = from_unit(add_noise(photo[:256, :256], 15), "uint8")
-    assert Restorer(DenoiseOptions())(Picture(fine))[1].sigma == find_noise(fine).sigma
+    assert Restorer(DenoiseOptions(model=LIGHT))(Picture(fine))[1].sigma == find_noise(fine).sigma

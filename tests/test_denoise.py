@@ -278,7 +278,7 @@ def test_the_level_estimated_of_a_jpeg_restores_it_as_well_as_any(tmp_path, phot
 
     def restored(level):
         output = tmp_path / f"{level}.png"
-        facts = denoise_file(file, output, DenoiseOptions(level))
+        facts = denoise_file(file, output, DenoiseOptions(level, "mdrn-2b"))
         return facts.sigma, psnr(read_uint8(output, "color"), clean)
 
     estimated, reached = restored(None)
