@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -128,16 +128,27 @@ class Cache:
             FetchError: for the first item that cannot be had; the others are not waited for.
         """
         stopped = threading.Event()
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            futures = [pool.submit(self.fetch, item, on_bytes, stopped) for item in items]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                return [future.result() for future in futures if future in done]
-            except BaseException:
-                # Ctrl-C or a failure: what is under way leaves its part behind, to be gone on from.
-                stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        futures: list[Future[Path]] = [Future() for _ in items]
+        waiting = iter(list(zip(items, futures, strict=True)))
+
+        def bring() -> None:
+            for item, future in waiting:
+                if stopped.is_set():
+                    return
+                try:
+                    future.set_result(self.fetch(item, on_bytes, stopped))
+                except BaseException as error:
+                    future.set_exception(error)
+
+        # Daemons: Ctrl-C and a failure wait neither for a server that is silent nor for another process' lock. What is
+        # under way leaves its part behind, to be gone on from.
+        for _ in range(min(PARALLEL, len(items))):
+            threading.Thread(target=bring, daemon=True).start()
+        try:
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            return [future.result() for future in futures if future in done]
+        finally:
+            stopped.set()
 
     def store(self, item: Item, source: Path) -> Path:
         """Take a copy of a file that is the item.

@@ -299,8 +299,10 @@ def test_one_bad_file_is_told_of_without_waiting_for_the_others(site, cache, fau
     assert [path for path, _ in site.requests].count("/a.bin") == 1
 
 
-def test_ctrl_c_ends_a_fetch_that_waits_for_its_next_try(site, cache, monkeypatch):
-    site.faults["/a.bin"] = ["503:20"] * 9
+@pytest.mark.parametrize("fault", ["503:20", "stall:5000"])
+def test_ctrl_c_ends_a_fetch_whatever_it_waits_for(site, cache, monkeypatch, fault):
+    """The next try, or a server that says nothing."""
+    site.faults["/a.bin"] = [fault] * 9
 
     def interrupted(*_arguments, **_options):
         while not site.requests:
@@ -311,7 +313,19 @@ def test_ctrl_c_ends_a_fetch_that_waits_for_its_next_try(site, cache, monkeypatc
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         cache.fetch_all([item_at(f"{site.base}/a.bin")])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 2
+
+
+def test_ctrl_c_does_not_wait_for_another_process_that_fetches_the_same(site, cache):
+    item = item_at(f"{site.base}/a.bin")
+    with cache._locked(item):
+        interruption = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        interruption.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            cache.fetch_all([item])
+        assert time.monotonic() - began < 2
+    assert site.requests == []
 
 
 def test_a_read_only_cache_serves_what_it_holds(site, cache, monkeypatch):
