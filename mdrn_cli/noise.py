@@ -24,6 +24,12 @@ LEAST_AMPLITUDE = 0.05
 """Told from none, on the 0-255 scale: JPEG leaves nothing of many frequencies; 8 bits have rounding noise of 0.3."""
 LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
+BRIGHTNESSES, LEAST_UNEVEN, UNEVEN = 4, 1.0, 1.25
+"""Parts of an image, dark to light, in which noise is looked at by itself; the level from which on it is; and the
+highest of theirs over the lowest from which on it is taken to be uneven."""
+LEAST_SURE, MOST_UNEVEN, MOST_MORE = 3.0, 4.0, 1.6
+"""Of noise that is not white, of which texture is told less well: the same level; the ratio beyond which one of them is
+taken for texture; and the level by the parts, over that by the whole, beyond which some are."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
@@ -65,7 +71,7 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
 
 def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
     """Noise level of an image: that of white Gaussian noise which, told to `mdrn denoise`, restores it best. Of white
-    noise that is the standard deviation.
+    noise that is the standard deviation, over the whole image where it depends on the brightness.
 
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
     frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
@@ -87,10 +93,10 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        noise = _find(_blocks(tone.intensity(image), seen))
+        noise = _find_at_each_brightness(_blocks(tone.intensity(image), seen))
         if tone.explains(noise.sigma):
             return noise
-    return _find(_blocks(image, seen))
+    return _find_at_each_brightness(_blocks(image, seen))
 
 
 def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
@@ -115,6 +121,25 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
     sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
     return sigma if sigma >= LEAST_COARSE else 0.0
+
+
+def _find_at_each_brightness(blocks: NDArray[np.float32]) -> Noise:
+    """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale, where it may be stronger at one
+    brightness than at another, as that of sensors is. Over all blocks the quieter ones tell the level; what restores
+    best is the root mean square over the image."""
+    noise = _find(blocks)
+    if noise.sigma < LEAST_UNEVEN or len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
+        return noise
+    order = np.argsort(blocks.mean(axis=(1, 2, 3)), kind="stable")
+    parts = [_find(blocks[part]) for part in np.array_split(order, BRIGHTNESSES)]
+    levels = [part.sigma for part in parts]
+    level = max(noise.sigma, math.sqrt(np.mean(np.square(levels))))
+    spread = max(levels) / max(min(levels), LEAST_AMPLITUDE)
+    white = all(part.white for part in parts)
+    of_noise = white or (
+        not noise.white and noise.sigma >= LEAST_SURE and spread < MOST_UNEVEN and level < MOST_MORE * noise.sigma
+    )
+    return Noise(level, white) if of_noise and spread > UNEVEN else noise
 
 
 def _find(blocks: NDArray[np.float32]) -> Noise:

@@ -33,6 +33,14 @@ LEVELS = (5, 10, 20, 35, 40, 60, 75)
 CROP_SIDE = 256
 CLIPPED_LEVELS = (5, 15, 25, 50)
 DARK_LEVELS, DARKNESS = (5, 10, 25), (0.2, 0.1, 0.05)
+# Levels of noise in black and in white, and the power of the level that grows linearly between them.
+UNEVEN = {
+    "5 in black, 25 in white": (5, 25, 1),
+    "25 in black, 5 in white": (25, 5, 1),
+    "3 in black, 15 in white, as a sensor's": (3, 15, 2),
+    "2 in black, 6 in white, as a sensor's": (2, 6, 2),
+}
+UNEVEN_LEVELS = (0.8, 0.9, 1.0, 1.1, 1.25)
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
 GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
 PEERS = Path(__file__).parent / "peers.json"
@@ -202,6 +210,30 @@ def dark_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def uneven_table(dataset: Dataset) -> list[str]:
+    """Rows by how white noise in 8 bits depends on the intensity: its root mean square, the estimate, and PSNR by
+    `mdrn denoise` at it, and at the best of five levels about the former."""
+    rows = ["| noise | r.m.s. | estimate | noisy | PSNR | at the best of five levels |", "|---|---|---|---|---|---|"]
+    denoisers = Denoisers()
+    for name, (black, white, power) in UNEVEN.items():
+        figures = []
+        for k, file in enumerate(dataset.files):
+            clean = _middle(read_uint8(file, "color"))
+            level = (black**power + (white**power - black**power) * (clean / 255)) ** (1 / power)
+            noise = level * np.random.RandomState(k).normal(size=clean.shape)
+            noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+            true = float(noise.std())
+            restored = [
+                Restorer(DenoiseOptions(one), denoisers)(picture_of(noisy, False))
+                for one in (None, *(true * factor for factor in UNEVEN_LEVELS))
+            ]
+            ours, *others = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture, _ in restored)
+            figures.append((true, restored[0][1].sigma, psnr(noisy, clean), ours, max(others)))
+        true, estimate, plain, ours, best = np.mean(figures, axis=0)
+        rows.append(f"| {name} | {true:.1f} | {estimate:.1f} | {plain:.2f} | **{ours:.2f}** | {best:.2f} |")
+    return rows
+
+
 def smeared_noise(shape: tuple[int, ...], level: float, blur: float, seed: int) -> NDArray[np.float64]:
     """Gaussian noise (H, W, C) of a standard deviation, smeared by a Gaussian of `blur` pixels."""
     noise = np.random.RandomState(seed).normal(size=shape)
@@ -266,6 +298,16 @@ def print_dark(data: Path) -> None:
     print("\n" + "\n".join(dark_table(open_dataset("Kodak24", data))))
 
 
+def print_uneven(data: Path) -> None:
+    """Noise that is stronger at one intensity than at another."""
+    print(
+        "\n## Noise that depends on the light\n\n"
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise in 8 bits, the level of which depends on the\n"
+        "intensity, restored by `mdrn denoise` at the estimate, and at the best of five levels, chosen image by image."
+    )
+    print("\n" + "\n".join(uneven_table(open_dataset("Kodak24", data))))
+
+
 def print_grain(data: Path) -> None:
     """The last section."""
     print(
@@ -288,6 +330,7 @@ SECTIONS = {
     "jpeg": print_jpeg,
     "clipped": print_clipped,
     "dark": print_dark,
+    "uneven": print_uneven,
     "grain": print_grain,
 }
 
