@@ -136,10 +136,10 @@ def _find_at_each_brightness(blocks: NDArray[np.float32]) -> Noise:
     level = max(noise.sigma, math.sqrt(np.mean(np.square(levels))))
     spread = max(levels) / max(min(levels), LEAST_AMPLITUDE)
     white = all(part.white for part in parts)
-    of_noise = white or (
-        not noise.white and noise.sigma >= LEAST_SURE and spread < MOST_UNEVEN and level < MOST_MORE * noise.sigma
-    )
-    return Noise(level, white) if of_noise and spread > UNEVEN else noise
+    texture = noise.white or noise.sigma < LEAST_SURE or spread > MOST_UNEVEN or level > MOST_MORE * noise.sigma
+    if spread < UNEVEN or (texture and not white):
+        return noise
+    return Noise(level, white)
 
 
 def _find(blocks: NDArray[np.float32]) -> Noise:
