@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 PIVOT = 0.5
 """Intensity that stays where it is when others are stretched; in the middle, so that the least leave [0, 1]."""
 
-MOST_EXPANSION = 1 / 0.7
-BLEND_POWER = 1.25
-# Both chosen on validation photographs: expanded further, contrast leaves what the network was trained on, and it takes
-# detail for noise; leaving a share of the noise is then the smaller error (docs/denoise.md).
+MOST_EXPANSION = 1 / 0.95
+# Chosen on validation photographs: expanded further, contrast leaves what the network was trained on, and it takes
+# detail for noise, the more the better it knows its level; to leave a share of the noise is better (docs/denoise.md).
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -37,7 +36,7 @@ def stretched(function: Function, trained: float, sigma: float) -> Function:
     served = max(sigma, trained / MOST_EXPANSION)
     factor = np.float32(trained / served)
     offset = np.float32(PIVOT) * (1 - factor)
-    share = np.float32((sigma / served) ** BLEND_POWER)
+    share = np.float32(sigma / served)
 
     def serve(noisy: NDArray[np.float32]) -> NDArray[np.float32]:
         denoised = (function(noisy * factor + offset) - offset) / factor
@@ -48,6 +47,6 @@ def stretched(function: Function, trained: float, sigma: float) -> Function:
 
 def stretch_loss(trained: float, sigma: float) -> float:
     """About how many dB a network loses to one trained at `sigma`: little where intensities are compressed, much
-    where they are expanded (measured on validation photographs, docs/denoise.md)."""
+    where they are expanded or the result is blended (measured on validation photographs, docs/denoise.md)."""
     octaves = math.log2(sigma / trained)
-    return 0.2 * octaves if octaves >= 0 else -0.3 * octaves + 0.55 * octaves**2
+    return 0.12 * octaves if octaves >= 0 else 1.9 * octaves**2

@@ -245,14 +245,14 @@ def test_weights_for_something_else_are_refused(noisy, tiny_weights):
 
 
 def test_a_level_between_stretches_the_intensities(tmp_path, noisy, tiny_weights):
-    """Noise of 40 multiplied by 1.25 is noise of 50, which the network knows; 0.5 stays 0.5."""
+    """Noise of 62.5 multiplied by 0.8 is noise of 50, which the network knows; 0.5 stays 0.5."""
     weights = tiny_weights("color")
-    options = DenoiseOptions(40.0, str(weights), device="cpu", precision="float32")
+    options = DenoiseOptions(62.5, str(weights), device="cpu", precision="float32")
     facts = denoise_file(noisy, tmp_path / "out.png", options)
-    assert (facts.sigma, facts.sigma_source, facts.network.trained_sigma) == (40, "option", 50)
+    assert (facts.sigma, facts.sigma_source, facts.network.trained_sigma) == (62.5, "option", 50)
     network = Engine(load_checkpoint(weights), "cpu", "float32")
-    pixels = unclipped(read_picture(noisy).pixels, 40.0, True)
-    expected = (network((pixels - 0.5) * 1.25 + 0.5) - 0.5) / 1.25 + 0.5
+    pixels = unclipped(read_picture(noisy).pixels, 62.5, True)
+    expected = (network((pixels - 0.5) * 0.8 + 0.5) - 0.5) / 0.8 + 0.5
     written = read_picture(tmp_path / "out.png").pixels
     assert np.abs(written - np.clip(expected, 0, 1)).max() < 0.51 / 255
 
