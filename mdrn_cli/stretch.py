@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 PIVOT = 0.5
 """Intensity that stays where it is when others are stretched; in the middle, so that the least leave [0, 1]."""
 
-MOST_EXPANSION = 1 / 0.95
-# Chosen on validation photographs: expanded further, contrast leaves what the network was trained on, and it takes
-# detail for noise, the more the better it knows its level; to leave a share of the noise is better (docs/denoise.md).
+LOW = 15.0
+"""Level up to which networks know so much detail that, expanded, they take it for noise."""
+MOST_EXPANSION, MOST_EXPANSION_LOW = 1 / 0.7, 1 / 0.95
+# Both chosen on validation photographs: to leave a share of the noise is better than to expand further, for networks of
+# low levels by up to 3 dB; of strong noise a share is too much (docs/denoise.md).
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -33,7 +35,7 @@ def stretched(function: Function, trained: float, sigma: float) -> Function:
     """
     if trained == sigma:
         return function
-    served = max(sigma, trained / MOST_EXPANSION)
+    served = max(sigma, trained / (MOST_EXPANSION_LOW if trained <= LOW else MOST_EXPANSION))
     factor = np.float32(trained / served)
     offset = np.float32(PIVOT) * (1 - factor)
     share = np.float32(sigma / served)
