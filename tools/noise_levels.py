@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -279,44 +280,54 @@ def print_estimates(data: Path) -> None:
 
 def print_jpeg(data: Path) -> None:
     """The estimate in JPEGs, and what it leads to."""
-    print(
-        "\n## White noise in a JPEG\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise, stored as JPEG, restored at the estimate\n"
+    _print_crops(
+        data,
+        "White noise in a JPEG",
+        "with white noise, stored as JPEG, restored at the estimate\n"
         "and at the best of five about the true one, chosen image by image. JPEG takes noise from the colors and\n"
-        "smears what it leaves; the level that restores best is then above the noise that is left."
+        "smears what it leaves; the level that restores best is then above the noise that is left.",
+        jpeg_table,
     )
-    print("\n" + "\n".join(jpeg_table(open_dataset("Kodak24", data))))
 
 
 def print_dark(data: Path) -> None:
     """The estimate where half of the noise is cut off, and what it leads to."""
-    print(
-        "\n## Noise in the dark\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 made darker by a factor, with white noise, clipped and\n"
-        "rounded as files have it, restored by `mdrn denoise` at the estimate and at the true level."
+    _print_crops(
+        data,
+        "Noise in the dark",
+        "made darker by a factor, with white noise, clipped and\n"
+        "rounded as files have it, restored by `mdrn denoise` at the estimate and at the true level.",
+        dark_table,
     )
-    print("\n" + "\n".join(dark_table(open_dataset("Kodak24", data))))
 
 
 def print_uneven(data: Path) -> None:
     """Noise that is stronger at one intensity than at another."""
-    print(
-        "\n## Noise that depends on the light\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with white noise in 8 bits, the level of which depends on the\n"
-        "intensity, restored by `mdrn denoise` at the estimate, and at the best of five levels, chosen image by image."
+    _print_crops(
+        data,
+        "Noise that depends on the light",
+        "with white noise in 8 bits, the level of which depends on the\n"
+        "intensity, restored by `mdrn denoise` at the estimate, and at the best of five levels, chosen image by image.",
+        uneven_table,
     )
-    print("\n" + "\n".join(uneven_table(open_dataset("Kodak24", data))))
 
 
 def print_grain(data: Path) -> None:
-    """The last section."""
-    print(
-        "\n## Noise of coarse grain\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 with Gaussian noise, smeared by a Gaussian, in 8 bits; the\n"
+    """Noise that is smeared over several pixels."""
+    _print_crops(
+        data,
+        "Noise of coarse grain",
+        "with Gaussian noise, smeared by a Gaussian, in 8 bits; the\n"
         "level is estimated. At full size alone, and with what is found at half the size and at a quarter removed\n"
-        "there."
+        "there.",
+        grain_table,
     )
-    print("\n" + "\n".join(grain_table(open_dataset("Kodak24", data))))
+
+
+def _print_crops(data: Path, title: str, what: str, table: Callable[[Dataset], list[str]]) -> None:
+    """A section on crops of Kodak24."""
+    print(f"\n## {title}\n\nCrops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 {what}\n")
+    print("\n".join(table(open_dataset("Kodak24", data))))
 
 
 def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
