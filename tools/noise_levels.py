@@ -197,11 +197,9 @@ def dark_table(dataset: Dataset) -> list[str]:
             for file in dataset.files:
                 clean = np.rint(_middle(read_uint8(file, "color")) * factor).astype(np.uint8)
                 noisy = to_uint8(add_noise(clean, level))
-                estimates.append(estimate_sigma(noisy.transpose(2, 0, 1)))
-                restored = [
-                    Restorer(DenoiseOptions(one), denoisers)(picture_of(noisy, False))[0] for one in (None, level)
-                ]
-                pictures = (noisy, *(picture.channels.transpose(1, 2, 0) for picture in restored))
+                restored = [Restorer(DenoiseOptions(one), denoisers)(picture_of(noisy, False)) for one in (None, level)]
+                estimates.append(restored[0][1].sigma)
+                pictures = (noisy, *(picture.channels.transpose(1, 2, 0) for picture, _ in restored))
                 figures.append([psnr(picture, clean) for picture in pictures])
             low, high = np.quantile(estimates, (0.05, 0.95))
             plain, ours, best = np.mean(figures, axis=0)
