@@ -105,7 +105,7 @@ def run_jobs(
             yield from writing.under_way()
         except CallbackError as raised:
             raise raised.error from None
-        except INTERRUPTIONS:
+        except (*INTERRUPTIONS, DeviceError):
             yield from writing.under_way()
             raise
         finally:

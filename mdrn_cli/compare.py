@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mdrn_cli.errors import UsageError
 from mdrn_cli.metrics import psnr, ssim
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit, to_unit
+from mdrn_cli.pixels import as_depth, to_unit
 
 WIDEST = 900
 """Width of a whole picture on the sheet, in pixels, at most."""
@@ -73,7 +73,7 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
         raise UsageError(
             f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another"
         )
-    a, b = (from_unit(p.pixels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
+    a, b = (as_depth(p.channels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
     return psnr(a, b), ssim(a, b)
 
 
@@ -85,7 +85,7 @@ def _describe(picture: Picture) -> str:
 def _viewable(picture: Picture) -> Image.Image:
     """As a viewer shows it: upright, 8-bit RGB, transparency on white."""
     upright = picture.upright().flattened("white").to_color("color")
-    return Image.fromarray(np.ascontiguousarray(from_unit(upright.pixels, "uint8").transpose(1, 2, 0)))
+    return Image.fromarray(np.ascontiguousarray(as_depth(upright.channels, "uint8").transpose(1, 2, 0)))
 
 
 def _column(label: str, image: Image.Image, boxes: Sequence[tuple[int, int, int, int]]) -> Image.Image:

@@ -16,7 +16,7 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.image import FORMATS
 from mdrn_cli.metadata import Metadata, carried_exif, save_arguments
 from mdrn_cli.picture import Picture, parse_color
-from mdrn_cli.pixels import BITS, from_unit, to_unit
+from mdrn_cli.pixels import BITS, as_depth
 from mdrn_cli.png import unlike_srgb, with_chunks
 
 JPEG_QUALITY = 95
@@ -149,15 +149,10 @@ def _depth_for(depth: str, kind: str) -> str:
 
 def _planes(picture: Picture, depth: str) -> NDArray[Any]:
     """(H, W, C) of a data type, alpha last; an alpha that has the type already is not touched."""
-    data = _as(picture.channels, depth).transpose(1, 2, 0)
+    data = as_depth(picture.channels, depth).transpose(1, 2, 0)
     if picture.alpha is None:
         return np.ascontiguousarray(data)
-    return np.concatenate([data, _as(picture.alpha, depth)[:, :, None]], axis=2)
-
-
-def _as(values: NDArray[Any], depth: str) -> NDArray[Any]:
-    """Values as another data type; those that have it already are not touched."""
-    return values if str(values.dtype) == depth else from_unit(to_unit(values), depth)
+    return np.concatenate([data, as_depth(picture.alpha, depth)[:, :, None]], axis=2)
 
 
 def _format_arguments(kind: str, quality: int) -> dict[str, Any]:

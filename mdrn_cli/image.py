@@ -27,7 +27,7 @@ from mdrn_cli.files import is_folder
 from mdrn_cli.jpeg import read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit
+from mdrn_cli.pixels import as_depth
 from mdrn_cli.png import read_color_chunks, read_repeated_texts, read_unknown
 
 FORMATS = {
@@ -162,7 +162,7 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
     pixels = _read_eight_bits(path, color)
     if pixels is None:
         picture = read_picture(path).to_color(color)
-        return np.ascontiguousarray(from_unit(picture.pixels, "uint8").transpose(1, 2, 0))
+        return np.ascontiguousarray(as_depth(picture.channels, "uint8").transpose(1, 2, 0))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 

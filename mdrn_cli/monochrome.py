@@ -43,11 +43,12 @@ class Tone:
         return sigma >= CLEARLY * self.rest
 
     def intensity(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """(3, H, W) of any data type -> float32 (1, H, W) in [0, 1]."""
+        """(..., 3, H, W) of any data type -> float32 (..., 1, H, W) in [0, 1]."""
         if self.rest == 0:
-            return to_unit(image[:1])
-        tones: NDArray[np.float32] = np.tensordot(self.weights, to_unit(image), axes=1)[None] + np.float32(self.offset)
-        return tones
+            return to_unit(image[..., :1, :, :])
+        channels = np.moveaxis(to_unit(image), -3, 0)
+        tones: NDArray[np.float32] = np.tensordot(self.weights, channels, axes=1) + np.float32(self.offset)
+        return tones[..., None, :, :]
 
     def changed(self, image: NDArray[np.float32], intensity: NDArray[np.float32]) -> NDArray[np.float32]:
         """The image (3, H, W) with another intensity (1, H, W), and the tone and the rest it had."""

@@ -93,7 +93,7 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        noise = _find_at_each_brightness(_blocks(tone.intensity(image), seen))
+        noise = _find_at_each_brightness(tone.intensity(blocks_of(image, SIDE, seen)) * np.float32(255))
         if tone.explains(noise.sigma):
             return noise
     return _find_at_each_brightness(_blocks(image, seen))

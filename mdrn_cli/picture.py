@@ -12,7 +12,7 @@ from PIL import ImageColor
 
 from mdrn_cli.errors import UsageError
 from mdrn_cli.metadata import Metadata
-from mdrn_cli.pixels import BITS, to_unit
+from mdrn_cli.pixels import BITS, by_rows, from_unit, to_unit
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """ITU-R 601."""
@@ -84,7 +84,7 @@ class Picture:
         if color == "color":
             channels = np.repeat(self.channels, 3, axis=0)
         else:
-            channels = np.tensordot(LUMA, self.pixels, axes=1)[None]
+            channels = by_rows(lambda rows: np.tensordot(LUMA, to_unit(rows), axes=1)[None], self.channels)
         changed = replace(self, channels=channels, metadata=replace(self.metadata, icc_profile=b""))
         if not self.metadata.icc_profile:
             return changed
@@ -115,9 +115,14 @@ class Picture:
         if self.alpha is None or not self.metadata.extra_is_alpha:
             return replace(self, alpha=None)
         under = rgb if self.color == "color" else rgb @ LUMA
-        opacity = to_unit(self.alpha)
-        pixels = self.pixels * opacity + np.reshape(under, (-1, 1, 1)) * (1 - opacity)
-        return replace(self, channels=pixels.astype(np.float32), alpha=None)
+        under = np.reshape(under, (-1, 1, 1))
+
+        def lay(rows: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+            opacity = to_unit(alpha)
+            laid = to_unit(rows) * opacity + under * (1 - opacity)
+            return from_unit(laid.astype(np.float32, copy=False), self.depth)
+
+        return replace(self, channels=by_rows(lay, self.channels, self.alpha), alpha=None)
 
 
 def parse_color(name: str) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 """Bits a channel of the data types that pictures come in."""
 MOST_BLOCKS, ENOUGH_BLOCKS = 6000, 200
+_ROWS = 256
+"""Of a picture held as floats at once."""
 
 
 def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
@@ -27,6 +30,34 @@ def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
     top = np.iinfo(depth).max
     rounded: NDArray[Any] = np.rint(np.clip(values, 0, 1) * np.float32(top)).astype(depth)
     return rounded
+
+
+def by_rows(
+    function: Callable[..., NDArray[Any]], *planes: NDArray[Any], result: NDArray[Any] | None = None
+) -> NDArray[Any]:
+    """What a function makes of planes (..., H, W), a few rows at a time, so that what it needs meanwhile is small.
+
+    Args:
+        function: takes rows of each of the planes, and gives as many rows.
+        planes: of one height.
+        result: where the rows are put, which may be one of the planes; new memory by default, of (C, H, W) laid out as
+            files have it, channels last.
+    """
+    for top in range(0, planes[0].shape[-2], _ROWS):
+        rows = function(*(plane[..., top : top + _ROWS, :] for plane in planes))
+        if result is None:
+            shape = (planes[0].shape[-2], rows.shape[-1], *rows.shape[:-2])
+            result = np.moveaxis(np.empty(shape, rows.dtype), (0, 1), (-2, -1))
+        result[..., top : top + _ROWS, :] = rows
+    assert result is not None
+    return result
+
+
+def as_depth(values: NDArray[Any], depth: str) -> NDArray[Any]:
+    """Planes (..., H, W) as another data type; those that have it already are not touched."""
+    if str(values.dtype) == depth:
+        return values
+    return by_rows(lambda rows: from_unit(to_unit(rows), depth), values)
 
 
 def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = None) -> NDArray[Any]:

@@ -20,11 +20,9 @@ from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit, to_unit
+from mdrn_cli.pixels import by_rows, from_unit, to_unit
 
 DEFAULT_MEMORY = 2 * 2**30
-BLENDED_ROWS = 256
-"""Rows of a picture blended at once, as floats."""
 
 WHITE_SIDE = 8
 """Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
@@ -217,13 +215,14 @@ class Restorer:
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
         """`restored`, changed into a blend of the two where not all of it is asked for."""
         strength = np.float32(self.options.strength)
-        if strength != 1:
-            for top in range(0, noisy.shape[1], BLENDED_ROWS):
-                place = slice(top, top + BLENDED_ROWS)
-                before = to_unit(noisy[:, place])
-                blend = before + strength * (to_unit(restored[:, place]) - before)
-                restored[:, place] = from_unit(blend, str(restored.dtype))
-        return restored
+        if strength == 1:
+            return restored
+
+        def blend(noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
+            before = to_unit(noisy)
+            return from_unit(before + strength * (to_unit(restored) - before), str(restored.dtype))
+
+        return by_rows(blend, noisy, restored, result=restored)
 
 
 def _white(picture: Picture) -> float:

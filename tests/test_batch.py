@@ -632,19 +632,33 @@ def test_ctrl_c_while_the_command_line_is_imported(monkeypatch, capsys):
 
 
 def test_a_run_whose_device_fails_tells_what_it_had_done(tmp_path, monkeypatch, photo, tiny_weights):
-    for k in range(3):
+    """That of a picture that is being written, too."""
+    for k in range(4):
         Image.fromarray(photo[:16, :16]).save(tmp_path / f"{k}.png")
     (tmp_path / "0.png").write_bytes(b"none")
+    restore, encode, pictures = Restorer.__call__, batch.encode_picture, itertools.count()
+    writing, lost = threading.Event(), threading.Event()
 
-    def lose_device(*_):
+    def lose_device(self, picture, on_tile):
+        if next(pictures) == 0:
+            return restore(self, picture, on_tile)
+        assert writing.wait(60)
+        lost.set()
         raise DeviceError("the GPU is lost")
 
+    def encode_slowly(*args):
+        writing.set()
+        assert lost.wait(60)
+        return encode(*args)
+
     monkeypatch.setattr(Restorer, "__call__", lose_device)
+    monkeypatch.setattr(batch, "encode_picture", encode_slowly)
     command = ["denoise", str(tmp_path), "-o", str(tmp_path / "out"), "--model", str(tiny_weights("color"))]
     monkeypatch.setattr(sys, "argv", ["mdrn", *command, "--report", str(tmp_path / "report.json")])
     assert run(app) == DeviceError.exit_code
     summary = json.loads((tmp_path / "report.json").read_bytes())["summary"]
-    assert (summary["done"], summary["failed"], summary["not_tried"]) == (0, 1, 2)
+    assert (summary["done"], summary["failed"], summary["not_tried"]) == (1, 1, 2)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["1.png"]
 
 
 def test_reading_and_writing_overlap_with_computing(tmp_path, monkeypatch, photo, tiny_weights):

@@ -2,7 +2,9 @@
 
 import io
 import struct
+import tracemalloc
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.image import find_images, read_picture, read_uint8
+from mdrn_cli.metadata import Metadata
+from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
 
 
@@ -454,6 +458,30 @@ def test_transparency_is_laid_on_a_background(tmp_path):
     assert np.abs(flat[0, 3] - [147, 84, 20]).max() <= 1
     with pytest.raises(UsageError, match="no color"):
         SaveOptions(flatten="sepiaish")
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda picture: encode_picture(replace(picture, alpha=None), "JPEG"),
+        lambda picture: picture.flattened("white"),
+        lambda picture: picture.to_color("gray"),
+        lambda picture: find_noise(picture.channels),
+    ],
+    ids=["fewer bits", "flattened", "gray", "estimated"],
+)
+def test_a_few_rows_are_held_as_floats_while_a_picture_is_converted(convert):
+    """Of one tone; a float of each channel would be 12 bytes a pixel."""
+    gray = np.random.default_rng(0).normal(30000, 2000, (8000, 500)).astype(np.uint16)
+    channels = np.stack([gray, gray // 8 * 7, gray // 4 * 3])
+    picture = Picture(channels, alpha=gray, depth="uint16", metadata=Metadata(extra_is_alpha=True))
+    tracemalloc.start()
+    try:
+        convert(picture)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * gray.size
 
 
 def test_jpeg_quality(photo):

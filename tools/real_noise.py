@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.image import read_picture
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit
+from mdrn_cli.pixels import as_depth
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIDE = 224
@@ -24,7 +24,7 @@ LABEL, GAP = 20, 8
 
 def crop(picture: Picture) -> Image.Image:
     """The middle of a picture as 8-bit RGB."""
-    pixels = from_unit(picture.to_color("color").pixels, "uint8").transpose(1, 2, 0)
+    pixels = as_depth(picture.to_color("color").channels, "uint8").transpose(1, 2, 0)
     top, left = (max(0, (size - SIDE) // 2) for size in pixels.shape[:2])
     return Image.fromarray(np.ascontiguousarray(pixels[top : top + SIDE, left : left + SIDE]))
 
