@@ -41,7 +41,8 @@ def denoise(
 
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
-            [0, 1]; or a Pillow image of mode L, LA, RGB, RGBA or I;16, or 1, P or PA, which become L, RGB or RGBA.
+            [0, 1]; or a Pillow image of mode L, LA, RGB, RGBA or I;16, or 1, P or PA, which become L, RGB or RGBA. A
+            transparent color (`info["transparency"]`) becomes alpha.
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
@@ -90,8 +91,9 @@ def denoise(
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
-    # The transparent colors of a palette are alpha now.
-    restored.info = {key: value for key, value in image.info.items() if key != "transparency" or image.mode != "P"}
+    # A transparent color is alpha now, where there is such a mode.
+    same = restored.mode == image.mode
+    restored.info = {key: value for key, value in image.info.items() if same or key != "transparency"}
     return restored
 
 
@@ -114,8 +116,8 @@ def estimate_sigma(image: NDArray[Any] | Image.Image) -> float:
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
     if isinstance(image, (str, bytes, PathLike)):
         raise UsageError("arrays and Pillow images are taken, not paths", "open the file first: Image.open(path)")
-    if isinstance(image, Image.Image) and image.mode in ("1", "P", "PA"):
-        image = image.convert(plain_mode(image))
+    if isinstance(image, Image.Image) and (mode := plain_mode(image)) and mode != image.mode:
+        image = image.convert(mode)
     if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):
         # Pillow would clip these to 8 bits.
         deep = image.mode.startswith(("I", "F"))

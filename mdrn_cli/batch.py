@@ -13,7 +13,6 @@ from typing import ParamSpec, TypeVar
 from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
 from mdrn_cli.errors import DeviceError, InputError, MdrnError, OutOfMemoryError, UsageError
 from mdrn_cli.files import (
-    behind_link,
     exists,
     refuse_existing,
     remove_leftovers,
@@ -285,7 +284,7 @@ def _write(target: Path, content: bytes) -> None:
         write_stdout(content)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(behind_link(target), content)
+    write_atomically(target, content)
 
 
 def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:

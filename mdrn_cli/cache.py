@@ -19,6 +19,8 @@ from mdrn_cli.files import sha256_of
 TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"
 ABOUT = "about.json"
+KERNELS, FONTS = "kernels", "matplotlib"
+"""Folders of the cache that libraries write into, triton and matplotlib."""
 PARALLEL = 4
 
 

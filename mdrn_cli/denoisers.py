@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.files import is_file
 from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import FAMILIES, Record, choose
 from mdrn_cli.stretch import stretched
@@ -82,7 +83,7 @@ class Denoisers:
         self._records: tuple[Record, ...] = ()
         self._path = explicit_path(model, manifests)
         if self._path:
-            if not self._path.is_file():
+            if not is_file(self._path):
                 raise WeightsError(f"no checkpoint file {self._path}")
         else:
             self._records = all_records(manifests)

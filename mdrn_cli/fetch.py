@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from mdrn_cli.errors import FetchError
-from mdrn_cli.files import sha256_of
+from mdrn_cli.files import is_file, sha256_of
 
 if TYPE_CHECKING:
     import requests
@@ -141,12 +141,19 @@ def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes,
 
 
 def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None:
-    if not path.is_file():
+    if not is_file(path):
         raise _GiveUpError("no such file")
-    if path.stat().st_size != expected.bytes:
-        raise _GiveUpError(f"has {path.stat().st_size} bytes, not {expected.bytes}")
-    on_bytes(-_size(part))
-    shutil.copyfile(path, part)
+    try:
+        source = path.open("rb")
+    except OSError as error:
+        raise _GiveUpError(f"cannot be read ({error.strerror or error})") from error
+    with source:
+        size = os.fstat(source.fileno()).st_size
+        if size != expected.bytes:
+            raise _GiveUpError(f"has {size} bytes, not {expected.bytes}")
+        on_bytes(-_size(part))
+        with part.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
     on_bytes(expected.bytes)
 
 

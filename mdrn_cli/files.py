@@ -22,14 +22,15 @@ _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run 
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` by `data` in one step that survives a crash at any moment; what is replaced keeps its permissions
-    and the attributes that its user has given it.
+    """Replace `path`, of a link the file behind it, by `data` in one step that survives a crash at any moment; what is
+    replaced keeps its permissions and the attributes that its user has given it.
 
     A kill may leave a partial file beside it, hidden and with a suffix of its own; see `remove_leftovers`.
 
     Raises:
         MdrnError: the folder cannot be written; `path` is as before.
     """
+    path = behind_link(path)
     # A random name: process numbers repeat among containers that share a folder.
     partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
     try:
@@ -97,6 +98,11 @@ def exists(path: Path) -> bool:
 def is_folder(path: Path) -> bool:
     """Whether there is a folder of that name; never an error."""
     return exists(path) and path.is_dir()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; never an error."""
+    return exists(path) and path.is_file()
 
 
 def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._triton import has_triton
 
-from mdrn_cli.cache import cache_root
+from mdrn_cli.cache import KERNELS, cache_root
 from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
 
 WIDTHS = (32, 64, 128)
@@ -47,7 +47,7 @@ def with_kernels(model: MDRN) -> MDRN:
 def _have_a_place() -> bool:
     """See to it that kernels, which take seconds to compile, are kept with all else that is, not in a folder of
     triton's; whether that is possible."""
-    folder = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache_root() / "kernels")))
+    folder = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache_root() / KERNELS)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

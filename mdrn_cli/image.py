@@ -373,7 +373,7 @@ def plain_mode(file: Image.Image) -> str | None:
     """The mode with 8 bits a channel that loses nothing, or None if there is none."""
     clear = "transparency" in file.info
     return {
-        "1": "L",
+        "1": "LA" if clear else "L",
         "L": "LA" if clear else "L",
         "LA": "LA",
         "P": "RGBA" if clear else "RGB",

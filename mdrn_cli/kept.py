@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.cache import ABOUT, Cache
+from mdrn_cli.cache import ABOUT, FONTS, KERNELS, Cache
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.photographs import FOLDER
 
-KINDS = ("checkpoints", "sets", "photographs")
-"""Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training."""
+KINDS = ("checkpoints", "sets", "photographs", "libraries")
+"""Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training; what libraries make
+once: compiled kernels, and which fonts there are."""
 _KEY = re.compile("[0-9a-f]{64}")
 _MAP_SUFFIXES = (".bin", ".json", ".part")
 
@@ -28,8 +29,8 @@ class Kept:
 
     Attributes:
         kind: one of KINDS.
-        name: of a file, as it is called; of decoded photographs the folder they come from. Empty where the one is
-            not here and the other not finished.
+        name: of a file, as it is called; of decoded photographs the folder they come from; of what a library makes
+            that of its folder. Empty where the first is not here and the second not finished.
         path: its folder, or the map of photographs.
         files: what it consists of.
         bytes: their size.
@@ -46,7 +47,8 @@ class Kept:
 
 def kept_in(cache: Cache) -> list[Kept]:
     """All that a cache holds, by kind; empty where there is none, or none that may be listed."""
-    return sorted([*_files(cache.root), *_maps(cache.root)], key=lambda kept: (KINDS.index(kept.kind), kept.path))
+    found = *_files(cache.root), *_maps(cache.root), *_made_by_libraries(cache.root)
+    return sorted(found, key=lambda kept: (KINDS.index(kept.kind), kept.path))
 
 
 def remove(kept: Kept) -> bool:
@@ -92,6 +94,14 @@ def _maps(root: Path) -> Iterator[Kept]:
     for key, files in found.items():
         path = root / FOLDER / f"{key}.bin"
         yield Kept("photographs", _source(path), path, tuple(files), _size(files), path.with_suffix(".lock"))
+
+
+def _made_by_libraries(root: Path) -> Iterator[Kept]:
+    for name in (KERNELS, FONTS):
+        folder = root / name
+        if _entries(folder):
+            files = tuple(Path(path, file) for path, _, names in os.walk(folder) for file in names)
+            yield Kept("libraries", name, folder, files, _size(files), root / "locks" / f"{name}.lock")
 
 
 def _source(path: Path) -> str:

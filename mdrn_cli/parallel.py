@@ -87,6 +87,10 @@ class Group:
         import torch
         import torch.distributed as dist
 
+        # It takes the group there is at its import for a default, and an optimizer imports it: the group would then
+        # outlive its end, and its threads now and then the interpreter, which aborts the process.
+        import torch.distributed.nn.functional
+
         on_gpu = device.startswith("cuda")
         if on_gpu:
             torch.cuda.set_device(torch.device(device).index or 0)

@@ -18,7 +18,7 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import sha256_of
+from mdrn_cli.files import exists, is_file, is_folder, sha256_of
 from mdrn_cli.manifest import (
     DISTILLATIONS,
     FAMILY_BLOCKS,
@@ -62,10 +62,10 @@ def checkpoint_of(source: Path) -> Path:
     Raises:
         UsageError: there is neither in the folder.
     """
-    if not source.is_dir():
+    if not is_folder(source):
         return source
     for name in (LAST_FILE, BEST_FILE):
-        if (source / name).is_file():
+        if is_file(source / name):
             return source / name
     raise UsageError(f"no {LAST_FILE} or {BEST_FILE} in {source}", "give a run folder, or a checkpoint")
 
@@ -247,7 +247,7 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
 
 def _others(name: str, manifest: Path | None) -> list[Record]:
     """Records of other names in a manifest, which need not be there; None for the project's."""
-    if manifest is not None and not manifest.exists():
+    if manifest is not None and not exists(manifest):
         return []
     records = load_manifest() if manifest is None else load_manifest(manifest)
     return [other for other in records if other.name != name]

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, WeightsError
-from mdrn_cli.files import real_path, write_atomically
+from mdrn_cli.files import exists, is_file, is_folder, real_path, write_atomically
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"
@@ -96,7 +96,7 @@ def holds(folder: Path, path: Path) -> bool:
 
 def is_empty(folder: Path) -> bool:
     """Whether a run can begin in a folder: it does not exist, or has nothing in it."""
-    return not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    return not exists(folder) or (is_folder(folder) and not any(folder.iterdir()))
 
 
 def save_environment(folder: Path, device: torch.device, precision: str, processes: int) -> None:
@@ -145,7 +145,7 @@ def load_state(folder: Path, state: RunState) -> None:
         MdrnError: there is no state, or it is not one of this network and these optimizers.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise MdrnError(f"no run to resume in {folder}", _BEGIN)
     try:
         with safe_open(path, framework="pt") as file:
@@ -191,7 +191,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
         MdrnError: there is no readable state.
     """
     path = folder / STATE_FILE
-    if not path.is_file():
+    if not is_file(path):
         raise MdrnError(f"no run to resume in {folder}", _BEGIN)
     try:
         with safe_open(path, framework="pt") as file:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrn_cli.cache import cache_root
+from mdrn_cli.cache import FONTS, cache_root
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
 
@@ -137,4 +137,4 @@ def draw_curves(metrics: Path, output: Path) -> None:
 def _keep_fonts_in_cache() -> None:
     """Have matplotlib, unless it is told otherwise, write into the cache instead of the user's own folders."""
     if not os.environ.get("MPLCONFIGDIR"):
-        os.environ["MPLCONFIGDIR"] = str((cache_root() / "matplotlib").absolute())
+        os.environ["MPLCONFIGDIR"] = str((cache_root() / FONTS).absolute())

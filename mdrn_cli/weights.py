@@ -11,6 +11,7 @@ from pathlib import Path
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.fetch import OnBytes, is_offline, is_remote, read_small
+from mdrn_cli.files import exists, is_file
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -72,7 +73,7 @@ def status(record: Record, cache: Cache | None = None) -> Status:
     for state, path in copies:
         if is_intact(path, item):
             return Status(record, state, path)
-    damaged = next((path for _, path in copies if path.is_file()), None)
+    damaged = next((path for _, path in copies if is_file(path)), None)
     return Status(record, "corrupt" if damaged else "missing", damaged)
 
 
@@ -111,7 +112,7 @@ def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     path = Path(model)
     is_path = bool(os.sep in model or path.suffix)
     for file in (path / BEST_FILE, path / LAST_FILE):
-        if model and file.is_file():
+        if model and is_file(file):
             names = () if is_path else ("auto", *FAMILIES, *(record.name for record in all_records(manifests)))
             return None if model in names else file
     return path if is_path else None
@@ -154,11 +155,11 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
         WeightsError: nothing in it is a known checkpoint.
     """
     cache = cache or Cache()
-    if not source.exists():
+    if not exists(source):
         raise UsageError(f"no file or folder {source}")
-    if source.is_file() and source.suffix != ".safetensors":
+    if is_file(source) and source.suffix != ".safetensors":
         raise UsageError(f"{source} is not safetensors, the only format taken", "pickled checkpoints can run code")
-    files = [source] if source.is_file() else sorted(source.rglob("*.safetensors"))
+    files = [source] if is_file(source) else sorted(source.rglob("*.safetensors"))
     found = []
     for path in files:
         for record in records:

@@ -132,21 +132,26 @@ def test_the_hint_for_another_mode_loses_nothing(mode, hint):
     assert hint in told.value.hint
 
 
-@pytest.mark.parametrize("kind", ["P", "P with transparency", "1", "I;16"])
-def test_palettes_one_and_sixteen_bits_are_taken_as_by_the_command(tmp_path, noisy, tiny_weights, kind):
+@pytest.mark.parametrize("kind", ["P", "I;16", "1", *(f"{mode} with transparency" for mode in ("P", "1", "L", "RGB"))])
+def test_palettes_transparent_colors_one_and_sixteen_bits_are_taken_as_by_the_command(
+    tmp_path, noisy, tiny_weights, kind
+):
     image = Image.fromarray(noisy)
-    if kind == "I;16":
+    mode = kind.split()[0]
+    if mode == "I;16":
         image = Image.fromarray(noisy[:, :, 1].astype(np.uint16) * 257)
     else:
-        image = image.convert("1") if kind == "1" else image.quantize(64)
-    clear = {"transparency": bytes(range(64))} if "with" in kind else {}
+        image = image.quantize(64) if mode == "P" else image.convert(mode)
+    color = {"P": bytes(range(64)), "RGB": tuple(map(int, noisy[3, 4])), "L": image.getpixel((4, 3)), "1": 255}
+    clear = {"transparency": color[mode]} if "with" in kind else {}
     image.save(tmp_path / "a.png", **clear)
-    weights = tiny_weights("gray" if kind in ("1", "I;16") else "color")
+    weights = tiny_weights("color" if mode in ("P", "RGB") else "gray")
     run_mdrn("denoise", tmp_path / "a.png", "-o", tmp_path / "b.png", "--sigma", 30, "--model", weights)
     with Image.open(tmp_path / "a.png") as given, Image.open(tmp_path / "b.png") as expected:
         restored = mdrn_cli.denoise(given, 30, weights)
-        assert given.mode == kind.split()[0]
-        assert restored.mode == expected.mode == {"P": "RGBA" if clear else "RGB", "1": "L", "I;16": "I;16"}[given.mode]
+        assert given.mode == mode
+        plain = {"P": "RGB", "1": "L"}.get(mode, mode)
+        assert restored.mode == expected.mode == plain + ("A" if clear else "")
         assert "transparency" not in restored.info
         assert np.array_equal(np.asarray(restored), np.asarray(expected))
         assert mdrn_cli.estimate_sigma(given) == mdrn_cli.estimate_sigma(np.asarray(given.convert(restored.mode)))

@@ -1,5 +1,6 @@
 """Folders and many files: decided first, done without stopping, nothing lost."""
 
+import gc
 import itertools
 import json
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 import zlib
 from pathlib import Path
 from types import ModuleType
@@ -709,11 +711,20 @@ def test_pictures_that_memory_has_no_room_for_are_done_one_after_another(tmp_pat
     assert stages == ["read_picture", "__call__", "encode_picture"] * len(files)
 
 
-def test_outcomes_hold_no_pixels(tree, tmp_path, tiny_weights):
+def test_outcomes_hold_no_pixels(tree, tmp_path, tiny_weights, monkeypatch):
     """A run over thousands of files keeps none of them."""
-    jobs = plan_jobs([tree], Naming(tmp_path / "out"))
-    for outcome in run_jobs(jobs, DenoiseOptions(50.0, str(tiny_weights("color")))):
-        assert not any(isinstance(value, np.ndarray) for value in vars(outcome.facts).values())
+    (tree / "sub" / "none.png").write_bytes(b"none")
+    jobs, encode, pixels = plan_jobs([tree], Naming(tmp_path / "out")), batch.encode_picture, []
+
+    def noted(picture, *args):
+        pixels.append(weakref.ref(picture.channels))
+        return encode(picture, *args)
+
+    monkeypatch.setattr(batch, "encode_picture", noted)
+    outcomes = list(run_jobs(jobs, DenoiseOptions(50.0, str(tiny_weights("color")))))
+    assert [outcome.status for outcome in outcomes].count("done") == len(pixels) > 1
+    gc.collect()
+    assert not any(reference() is not None for reference in pixels)
 
 
 def broken_inputs(folder: Path) -> set[str]:

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import math
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
 from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
 from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
@@ -111,6 +115,26 @@ def test_csv_and_markdown_and_table(public, tiny_weights):
     assert row["PSNR"] in table
 
 
+def test_names_of_folders_are_shown_as_they_are_and_do_nothing(tmp_path, photo, tiny_weights):
+    folder = tmp_path / "evil\033[31m[old]"
+    folder.mkdir()
+    Image.fromarray(photo[:40, :40]).save(folder / "a.png")
+    table = bench(folder, "--color", "gray", "--sigma", 50, "--model", tiny_weights())
+    assert "\033" not in table
+    assert "[old]" in table
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("how", ["--json", "--csv", "--markdown", None])
+def test_figures_that_cannot_be_written_are_an_error_of_its_own(public, tiny_weights, how, monkeypatch, capsys):
+    arguments = ["bench", "Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(), *filter(None, [how])]
+    with suppress(OSError), Path("/dev/full").open("w") as full, monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["mdrn", *map(str, arguments)])
+        patch.setattr(sys, "stdout", full)
+        assert run(app) == 1
+    assert "cannot write stdout (No space left on device)" in capsys.readouterr().err
+
+
 def test_published_figures_are_shown_of_the_public_images_alone(public, photo, tiny_weights):
     arguments = ["--color", "gray", "--sigma", 50, "--model", tiny_weights(), "--json"]
     (public / "Set12").rename(public / "other name")
@@ -157,14 +181,16 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     assert contents.keys() == {"a/x.png", "b/x.png", "x.png"}
     assert len(set(contents.values())) == 3
 
-    (saved / "b" / "x.png").write_text("mine")
+    (tmp_path / "mine.png").write_text("mine")
+    (saved / "b" / "x.png").unlink()
+    (saved / "b" / "x.png").symlink_to(tmp_path / "mine.png")
     (saved / "a" / "x.png").unlink()
     again = run_mdrn(*arguments)
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
     assert not (saved / "a" / "x.png").exists(), "refused before any work"
     assert (saved / "b" / "x.png").read_text() == "mine"
     assert run_mdrn(*arguments, "--overwrite").returncode == 0
-    assert (saved / "b" / "x.png").read_bytes() == contents["b/x.png"]
+    assert (tmp_path / "mine.png").read_bytes() == contents["b/x.png"], "the file behind the link"
 
     Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
     clash = run_mdrn(*arguments, "--overwrite")

@@ -1,5 +1,6 @@
 """The fetcher and the cache against a server that drops, stalls, truncates, corrupts, redirects and refuses."""
 
+import errno
 import hashlib
 import json
 import os
@@ -232,6 +233,23 @@ def test_folders_and_file_urls_are_sources_too(cache, tmp_path):
     for address in ("ftp://x/a.bin", "gopher://x", str(tmp_path / "none")):
         with pytest.raises(FetchError):
             cache.fetch(item_at(address))
+
+
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_cache(cache, tmp_path, monkeypatch):
+    first, second = tmp_path / "a.bin", tmp_path / "b.bin"
+    for path in (first, second):
+        path.write_bytes(CONTENT)
+    open_any = Path.open
+
+    def open_but_the_first(path, *args, **kwargs):
+        if path == first:  # as of another user's, which root could read
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open_any(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", open_but_the_first)
+    with pytest.raises(FetchError, match=r"a\.bin: cannot be read \(Permission denied\)"):
+        cache.fetch(item_at(str(first)))
+    assert cache.fetch(item_at(str(first), str(second))).read_bytes() == CONTENT
 
 
 def test_offline_no_socket_is_opened(site, cache, monkeypatch, tmp_path):

@@ -68,6 +68,15 @@ def test_kinds_are_removed_and_nothing_else(full):
     assert not [path for path in full.root.rglob("*") if path.is_file() and path.suffix not in (".lock", ".TAG")]
 
 
+def test_what_libraries_make_is_listed_and_removed_too(full):
+    (full.root / "kernels" / "ABC").mkdir(parents=True)
+    (full.root / "kernels" / "ABC" / "spread.cubin").write_bytes(bytes(3000))
+    assert "libraries: 1, 3000 bytes" in mdrn("list").stdout
+    assert mdrn("clear", "libraries").exit_code == 0
+    assert "libraries" not in counts(full)
+    assert not (full.root / "kernels").exists()
+
+
 def test_what_is_not_mdrn_s_stays_and_no_link_is_followed(full, tmp_path):
     """As where MDRN_HOME names a folder that holds other things, too."""
     outside = tmp_path / "outside"

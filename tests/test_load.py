@@ -102,7 +102,7 @@ def test_memory_of_a_large_image_is_a_few_bytes_a_pixel(tmp_path, photo, tiny_we
     with Image.open(tmp_path / f"large_mdrn.{suffix}") as out:
         assert out.size == (side, side)
     # A row of tiles as floats is a small part of 100 megapixels, and a third of 2.
-    assert per_pixel < (25 if full_size else 40)
+    assert per_pixel < (10 if full_size else 40)
 
 
 def test_eight_processes_at_once_on_one_cache_and_one_output_tree(tmp_path, photo, full_size):

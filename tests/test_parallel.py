@@ -111,6 +111,7 @@ def test_processes_agree_on_every_decision(photo_folder, tmp_path, tiny_weights)
     last = [tmp_path / folder / "last.safetensors" for folder in ("resumed", "alone")]
     assert drift(*last, initial_model(config).state_dict()) < 0.05
     assert first["threads"] == second["threads"] == max(len(os.sched_getaffinity(0)) // 2, 1)
+    assert first["left"] == second["left"] == [], "no thread of the group, which would abort the process as it ends"
 
 
 def test_what_the_first_process_alone_cannot_write_is_told_and_ends_them_all(photo_folder, tmp_path):

@@ -33,6 +33,14 @@ sigma = 25.0
 init = "large"
 
 [[run]]
+name = "mistyped"
+sigmma = 25.0
+
+[[run]]
+name = "untaught"
+mode = "hads"
+
+[[run]]
 name = "small"
 blocks = 1
 sigma = 25.0
@@ -58,7 +66,7 @@ def test_runs_begin_from_runs_and_one_that_cannot_is_told_and_left(carried_out, 
     carried_out()
     told = capsys.readouterr().out
     assert "impossible" in told
-    assert "failed: " in told
+    assert told.count("failed: ") == 3
     runs = tmp_path / "runs"
     assert {folder.name for folder in runs.iterdir() if (folder / "finished").exists()} == {"large", "small"}
     taught = load_checkpoint(runs / "small" / "last.safetensors").record["distillation"]

@@ -52,10 +52,12 @@ def test_noise_is_removed(record):
 
 @EVERY_RECORD
 def test_tiles_cannot_be_seen(record, photo, gray_photo):
-    """Tile 192 on a photograph is within 1/255 of the whole image everywhere, where four tiles meet, too, as it is not
-    if they share 64 pixels instead of 96."""
+    """Tile 192 on a photograph is within 1/255 of the whole image everywhere, as it is not if they share 64 pixels
+    instead of 96; at the highest level of a family, which looks farthest, where four tiles meet, too."""
+    alike = (other.sigma for other in RECORDS if (other.family, other.color) == (record.family, record.color))
+    height = 256 if record.sigma == max(alike) else 192
     engine = Engine(load_checkpoint(BUNDLED / record.file), "cpu", "float32")
-    noisy = add_noise((gray_photo if record.color == "gray" else photo)[:256, :256], record.sigma)
+    noisy = add_noise((gray_photo if record.color == "gray" else photo)[:height, :256], record.sigma)
     assert np.abs(denoise_pixels(noisy, engine, tile=192) - denoise_pixels(noisy, engine, tile=0)).max() <= 1 / 255
 
 

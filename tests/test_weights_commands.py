@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from mdrn_cli import weights
 from mdrn_cli.cache import Cache
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import Record, load_manifest, parse_record
@@ -224,3 +226,26 @@ def test_list_verify_path_fetch_and_rm(lab, tmp_path):
     assert (kept.returncode, kept.stderr.endswith("; bundled checkpoints stay\n")) == (0, True)
     assert not located.exists()
     assert run_mdrn("weights", "path", "nonsense").returncode == 5
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("denoise {folder} --model {long}.safetensors", 5),
+        ("bench {folder} --color gray --sigma 50 --model {long}.safetensors", 5),
+        ("train --data {folder} --iterations 1 --output out --init {long}.safetensors", 5),
+        ("train --data {folder} --iterations 1 --output {long}", 1),
+        ("train --resume {long}", 1),
+        ("weights import {long}", 2),
+        ("weights pack {long} --val {folder} --set Set12", 5),
+        ("weights export {long}.safetensors --format onnx -o out.onnx", 5),
+    ],
+)
+def test_names_that_no_file_can_have_are_told(photo_folder, tmp_path, monkeypatch, capsys, command, code):
+    monkeypatch.chdir(tmp_path)
+    arguments = command.format(folder=photo_folder, long="n" * 300).split()
+    monkeypatch.setattr(sys, "argv", ["mdrn", *arguments])
+    assert run(app) == code
+    told = capsys.readouterr().err
+    assert "unexpected" not in told
+    assert "nnn" in told

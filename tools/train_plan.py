@@ -7,7 +7,6 @@ python tools/train_plan.py PLAN.toml --output RUNS
 import argparse
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mdrn_cli.errors import MdrnError
 from mdrn_cli.release import checkpoint_of
 from mdrn_cli.runfolder import STATE_FILE
 from mdrn_cli.runlog import Progress
-from mdrn_cli.trainconfig import DISTILLATION_KEYS, Distillation, TrainConfig
+from mdrn_cli.trainconfig import DISTILLATION_KEYS, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import BUNDLED
 
@@ -36,14 +35,16 @@ def configuration(options: dict[str, Any], runs: Path) -> TrainConfig:
         options: by their names in TrainConfig and Distillation; `init` and `teacher` may be the name of a run of the
             plan or of a bundled checkpoint.
         runs: folder of the runs.
+
+    Raises:
+        MdrnError: an option is unknown or missing, or makes no sense.
     """
     about = {key: options.pop(key) for key in DISTILLATION_KEYS if key in options}
     if "init" in options:
         options["init"] = located(options["init"], runs)
-    if about:
+    if "teacher" in about:
         about["teacher"] = located(about["teacher"], runs)
-    config = TrainConfig(**options)
-    return replace(config, distillation=Distillation(**about)) if about else config
+    return TrainConfig.from_dict(options | {"distillation": about})
 
 
 def located(name: str, runs: Path) -> str:

@@ -10,6 +10,7 @@ import typer
 from mdrn_cli import __version__
 from mdrn_cli.cli import bench, cache, compare, data, denoise, distill, doctor, estimate, train, weights
 from mdrn_cli.cli.boundary import run
+from mdrn_cli.cli.console import echo
 
 app = typer.Typer(
     name="mdrn",
@@ -33,7 +34,7 @@ app.command("doctor")(doctor.doctor)
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"mdrn {__version__}")
+        echo(f"mdrn {__version__}")
         raise typer.Exit()
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from mdrn_cli.cli.console import bytes_bar, parse_tile, print_warning, progress_bar, stdout
+from mdrn_cli.cli.console import (
+    bytes_bar,
+    echo,
+    parse_tile,
+    print_table,
+    print_warning,
+    printable,
+    progress_bar,
+    stdout,
+)
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
@@ -118,23 +128,24 @@ def _refuse_idle(ctx: typer.Context) -> None:
 
 def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(to_json(results)))
+        echo(json.dumps(to_json(results)))
     elif as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerows(_cells(results))
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows(_cells(results))
+        echo(text.getvalue(), newline=False)
     elif as_markdown:
         header, *rows = _cells(results)
-        typer.echo("\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)))
+        echo("\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)))
     else:
         for shown in _that_fit(results):
-            stdout.print(_table(shown))
+            print_table(_table(shown))
 
 
 def _open(name: str, data: Path | None, color: str | None) -> Dataset:
     from mdrn_cli.datasets import open_dataset
 
     with bytes_bar() as bar:
-        task = bar.add_task(name, total=None)
+        task = bar.add_task(printable(name), total=None)
         opened = open_dataset(name, data, color, lambda count: bar.advance(task, count))
     if opened.verified is False:
         print_warning(f"{opened.folder} is not byte for byte the public {opened.name}: no published figures are shown")
@@ -188,7 +199,7 @@ def _measure(
     with progress_bar("images") as bar:
         for value in levels:
             denoiser = denoisers.find(opened.color, value)
-            task = bar.add_task(f"{opened.name} sigma {value:g}", total=len(opened.files))
+            task = bar.add_task(printable(f"{opened.name} sigma {value:g}"), total=len(opened.files))
 
             def on_image(file: Path, restored: Any, task: Any = task, value: float = value) -> None:
                 bar.advance(task)
@@ -301,7 +312,8 @@ def _table(results: Sequence[Result]) -> Table:
     """For a terminal: methods down, noise levels across."""
     first = results[0]
     what = "PSNR in dB" if math.isfinite(first.mean("noisy_psnr")) else "estimated noise level, 0-255 scale"
-    table = Table(title=f"{first.dataset}, {first.color}, {len(first.images)} images, {what}")
+    title = f"{first.dataset}, {first.color}, {len(first.images)} images, {what}"
+    table = Table(title=Text(printable(title)))
     table.add_column("")
     for result in results:
         table.add_column(_heading(result), justify="right")
@@ -323,5 +335,6 @@ def _table(results: Sequence[Result]) -> Table:
             add(_gap_label(results), [result.gap for result in results], "+.2f")
         add("SSIM", [result.mean("ssim") for result in results], ".4f")
     add("megapixels/s", [result.megapixels_per_second for result in results])
-    table.caption = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)
+    models = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)
+    table.caption = Text(printable(models))
     return table

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import format_bytes, print_warning, printable, stderr
+from mdrn_cli.cli.console import echo, format_bytes, print_note, print_warning, printable
 from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import UsageError
 
@@ -21,27 +21,28 @@ SCHEMA = "mdrn.cache/1"
 
 @app.command("list")
 def list_(as_json: Json = False) -> None:
-    """List what the cache holds: checkpoints, images of benchmark sets, photographs decoded for training."""
+    """List what the cache holds: checkpoints, images of benchmark sets, photographs decoded for training, and what
+    libraries make once."""
     from mdrn_cli.cache import Cache
     from mdrn_cli.kept import KINDS, kept_in
 
     cache = Cache()
     found = kept_in(cache)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, found)]}))
+        echo(json.dumps({"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, found)]}))
         return
-    typer.echo(printable(str(cache.root)))
+    echo(printable(str(cache.root)))
     for kind in KINDS:
         of_kind = [kept for kept in found if kept.kind == kind]
-        typer.echo(f"{kind}: {len(of_kind)}, {format_bytes(sum(kept.bytes for kept in of_kind))}")
+        echo(f"{kind}: {len(of_kind)}, {format_bytes(sum(kept.bytes for kept in of_kind))}")
         for kept in of_kind if kind == "photographs" else ():
-            typer.echo(f"    {printable(kept.name) or 'not finished'}: {format_bytes(kept.bytes)}")
+            echo(f"    {printable(kept.name) or 'not finished'}: {format_bytes(kept.bytes)}")
 
 
 @app.command()
 def clear(
     kinds: Annotated[
-        list[str] | None, typer.Argument(metavar="KIND...", help="checkpoints, sets or photographs.")
+        list[str] | None, typer.Argument(metavar="KIND...", help="checkpoints, sets, photographs or libraries.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all that mdrn keeps there.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and stop.")] = False,
@@ -65,12 +66,12 @@ def clear(
     freed = sum(kept.bytes for kept in removed)
     if as_json:
         about = {"schema": SCHEMA, "folder": str(cache.root), "dry_run": dry_run, "bytes": freed}
-        typer.echo(json.dumps({**about, "removed": [*map(_to_json, removed)]}))
+        echo(json.dumps({**about, "removed": [*map(_to_json, removed)]}))
     elif dry_run:
         for kept in removed:
-            typer.echo(f"{printable(str(kept.path))}\t{kept.bytes}")
+            echo(f"{printable(str(kept.path))}\t{kept.bytes}")
     else:
-        stderr.print(f"{format_bytes(freed)} freed in {cache.root}", highlight=False, markup=False, soft_wrap=True)
+        print_note(f"{format_bytes(freed)} freed in {cache.root}")
 
 
 def _to_json(kept: Kept) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import printable
+from mdrn_cli.cli.console import echo, printable
 from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import UsageError
 
@@ -53,10 +53,10 @@ def compare(
     measured = [path for path in (first, second) if path != truth] or [second]
     rows = [_measured(path, pictures, truth) for path in measured]
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
+        echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
     else:
         for row in rows:
-            typer.echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
+            echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
     if output:
         write_sheet(output, [(_label(path, given), pictures[path]) for path in given])
 
@@ -113,6 +113,6 @@ def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]]) -> None:
         MdrnError: the file cannot be written.
     """
     from mdrn_cli.compare import compare_pictures
-    from mdrn_cli.files import behind_link, write_atomically
+    from mdrn_cli.files import write_atomically
 
-    write_atomically(behind_link(path), compare_pictures(versions))
+    write_atomically(path, compare_pictures(versions))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -17,9 +20,11 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from mdrn_cli.errors import UsageError
+from mdrn_cli.files import write_error
 
 stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)
@@ -32,19 +37,51 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def echo(text: str, newline: bool = True) -> None:
+    """Text on standard output.
+
+    Raises:
+        BrokenPipeError: nobody reads it.
+        MdrnError: it cannot be written, on a full disk for one.
+    """
+    with _written_to_stdout():
+        typer.echo(text, nl=newline)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output; raises what `echo` does."""
+    with _written_to_stdout():
+        stdout.print(table)
+
+
+@contextmanager
+def _written_to_stdout() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise write_error(Path("stdout"), error) from error
+
+
 def print_error(message: str, hint: str = "") -> None:
     """One `error:` line on stderr, and a `hint:` line if there is one."""
-    _print_line("error:", "bold red", message)
+    _print_labelled("error:", "bold red", message)
     if hint:
-        _print_line("hint:", "bold", hint)
+        _print_labelled("hint:", "bold", hint)
 
 
 def print_warning(message: str) -> None:
     """A `warning:` line on stderr."""
-    _print_line("warning:", "yellow", message)
+    _print_labelled("warning:", "yellow", message)
 
 
-def _print_line(label: str, style: str, text: str) -> None:
+def print_note(text: str) -> None:
+    """A line on stderr, as it is but for what a terminal would act on."""
+    stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+
+def _print_labelled(label: str, style: str, text: str) -> None:
     line = Text.assemble((label, style), " ", printable(" ".join(text.splitlines())))
     stderr.print(line, highlight=False, soft_wrap=True)
 
@@ -52,7 +89,7 @@ def _print_line(label: str, style: str, text: str) -> None:
 def progress_bar(unit: str) -> Progress:
     """A bar on stderr that counts `unit`s; nothing is drawn when stderr is not a terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
@@ -67,7 +104,7 @@ def progress_bar(unit: str) -> Progress:
 def bytes_bar() -> Progress:
     """A bar on stderr for a download: size, rate, time to go."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, printable, stderr
+from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, printable
 from mdrn_cli.cli.options import Data, DryRun, Json, Offline
 from mdrn_cli.errors import FetchError, UsageError
 
@@ -32,7 +32,7 @@ def list_(data: Data = None, as_json: Json = False) -> None:
     for known, found in rows:
         kind = known.color if known.clean else f"{known.color}, real noise"
         place = f" in {printable(str(found.place))}" if found.place else ""
-        typer.echo(
+        echo(
             f"{known.name}: {len(known.items)} images, {kind}, {format_bytes(known.bytes)}, {found.state}{place}\n"
             f"    licence: {known.licence}; from {known.source}"
         )
@@ -46,13 +46,13 @@ def fetch(names: Names = None, dry_run: DryRun = False, data: Data = None, _offl
     wanted = [(known, found) for known, found in _found(names, data) if found.state != "on disk"]
     if dry_run:
         for item in (item for _, found in wanted for item in found.missing):
-            typer.echo(f"{item.name}\t{item.bytes}\t{item.sources[0]}")
+            echo(f"{item.name}\t{item.bytes}\t{item.sources[0]}")
         return
     with bytes_bar() as bar:
         for known, found in wanted:
             task = bar.add_task(known.name, total=sum(item.bytes for item in found.missing))
             fetch_set(known, found.missing, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
-    stderr.print(f"{len(wanted)} in the cache, the rest is on disk", highlight=False)
+    print_note(f"{len(wanted)} in the cache, the rest is on disk")
 
 
 @app.command()
@@ -63,7 +63,7 @@ def verify(names: Names = None, data: Data = None, as_json: Json = False) -> Non
         _print_json(rows)
     else:
         for known, found in rows:
-            typer.echo(f"{known.name}\t{found.state}\t{known.bytes}")
+            echo(f"{known.name}\t{found.state}\t{known.bytes}")
     bad = [known.name for known, found in rows if names and not found.verified]
     if bad:
         raise FetchError(f"not whole: {', '.join(bad)}", "bring them with `mdrn data fetch`")
@@ -89,7 +89,7 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
 
 
 def _print_json(rows: list[tuple[BenchmarkSet, Found]]) -> None:
-    typer.echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, found) for known, found in rows]}))
+    echo(json.dumps({"schema": SCHEMA, "sets": [_to_json(known, found) for known, found in rows]}))
 
 
 def _to_json(known: BenchmarkSet, found: Found) -> dict[str, object]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
-from mdrn_cli.cli.console import parse_bytes, parse_tile, printable, stderr
+from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
 from mdrn_cli.cli.outcomes import is_replaceable, plan_line, show, show_summary, warn_of_others, write_report
 from mdrn_cli.errors import MdrnError, UsageError
@@ -299,7 +299,7 @@ class _Run:
             if self.as_json or outcome.error:
                 show(outcome, self.as_json, alone=len(jobs) == 1)
             else:
-                typer.echo(plan_line(outcome.job))
+                echo(plan_line(outcome.job))
         summary = show_summary(outcomes, len(jobs), self.as_json, quiet=True)
         if self.report:
             write_report(self.report, outcomes, summary)

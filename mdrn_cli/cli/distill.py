@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import printable, stderr
+from mdrn_cli.cli.console import print_note
 from mdrn_cli.cli.runs import (
     Resume,
     resumed_config,
@@ -98,12 +98,7 @@ def _show_teacher(config: TrainConfig) -> None:
     path = Path(config.distillation.teacher)
     teacher = load_checkpoint(path)
     name, blocks = teacher.record.get("name", path), teacher.config.blocks
-    stderr.print(
-        printable(f"teacher {name}: {blocks} blocks, sigma {teacher.sigma:g}"),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_note(f"teacher {name}: {blocks} blocks, sigma {teacher.sigma:g}")
 
 
 def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:

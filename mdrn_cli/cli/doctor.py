@@ -8,9 +8,8 @@ import platform
 from importlib import metadata
 from typing import Any
 
-import typer
-
 from mdrn_cli import __version__
+from mdrn_cli.cli.console import echo
 from mdrn_cli.cli.options import Json, Offline
 from mdrn_cli.errors import MdrnError
 
@@ -23,11 +22,11 @@ def doctor(_offline: Offline = False, as_json: Json = False) -> int:
     with 6 when MDRN_DEVICE names none there is."""
     about, problem = _examine()
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, **about}))
+        echo(json.dumps({"schema": SCHEMA, **about}))
     else:
         for label, value in about.items():
             text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            typer.echo(f"{label.replace('_', ' '):12} {text}")
+            echo(f"{label.replace('_', ' '):12} {text}")
     if problem:
         raise problem
     return 0 if about["weights"]["damaged or missing"] == 0 else 5

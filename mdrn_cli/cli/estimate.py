@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import print_error, printable
+from mdrn_cli.cli.console import echo, print_error, printable
 from mdrn_cli.cli.options import Json
 from mdrn_cli.cli.outcomes import warn_of_others
 from mdrn_cli.errors import InputError
@@ -51,9 +51,9 @@ def estimate(
             continue
         told = not math.isnan(sigma)
         if as_json:
-            typer.echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None)))
+            echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None)))
         else:
-            typer.echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
+            echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
     if count == 1 and failures:
         raise failures[0][1]
     return 0 if not failures else 4 if len(failures) == count else 3
@@ -62,7 +62,7 @@ def estimate(
 def _show_failure(source: Path, error: InputError, as_json: bool, count: int) -> None:
     """JSON on stdout, and lines on stderr; the error of an only input is left to the caller."""
     if as_json:
-        typer.echo(json.dumps(_to_json(source, error, None)))
+        echo(json.dumps(_to_json(source, error, None)))
     if count > 1:
         print_error(error.message, error.hint)
 

@@ -9,9 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from mdrn_cli.cli.console import print_error, print_warning, printable, stderr
+from mdrn_cli.cli.console import echo, print_error, print_note, print_warning, printable
 
 if TYPE_CHECKING:
     from mdrn_cli.jobs import Job
@@ -28,18 +26,18 @@ def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> N
     only job is left to the caller."""
     job = outcome.job
     if as_json:
-        _echo(to_json(outcome))
+        echo(json.dumps(to_json(outcome)))
     if outcome.error and not alone:
         print_error(outcome.error.message, outcome.error.hint)
     if outcome.facts and not as_json:
         target = _shown(job.target)
         if not quiet:
-            _print(_line(target, outcome.facts, outcome.seconds))
+            print_note(_line(target, outcome.facts, outcome.seconds))
         for warning in outcome.warnings:
             print_warning(f"{target}: {warning}")
     # Results of earlier runs are counted only: there may be thousands.
     if job.skip and not (as_json or quiet) and (alone or job.target == job.source):
-        _print(plan_line(job))
+        print_note(plan_line(job))
 
 
 def plan_line(job: Job) -> str:
@@ -60,38 +58,17 @@ def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: b
     has it."""
     summary = _summary(outcomes, jobs)
     if as_json:
-        _echo(summary)
+        echo(json.dumps(summary))
     elif jobs > 1 and not quiet:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
-        _print(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
+        print_note(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
     return summary
-
-
-def _echo(about: dict[str, Any]) -> None:
-    """A line of JSON on stdout.
-
-    Raises:
-        BrokenPipeError: nobody reads it.
-        MdrnError: it cannot be written, on a full disk for one.
-    """
-    from mdrn_cli.files import write_error
-
-    try:
-        typer.echo(json.dumps(about))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise write_error(Path("stdout"), error) from error
 
 
 def _shown(target: Path) -> str:
     from mdrn_cli.pipes import PIPE
 
     return "stdout" if target == PIPE else str(target)
-
-
-def _print(line: str) -> None:
-    stderr.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _line(target: str, done: Facts, seconds: float) -> str:
@@ -176,13 +153,13 @@ def write_report(path: Path, outcomes: Sequence[Outcome], summary: dict[str, Any
     Raises:
         MdrnError: it cannot be written.
     """
-    from mdrn_cli.files import behind_link, is_folder, write_atomically
+    from mdrn_cli.files import is_folder, write_atomically
 
     about = {"results": [to_json(outcome) for outcome in outcomes], "summary": summary}
     if not is_folder(path.parent):
         with suppress(OSError):  # writing tells
             path.parent.mkdir(parents=True)
-    write_atomically(behind_link(path), (json.dumps(about, indent=1) + "\n").encode())
+    write_atomically(path, (json.dumps(about, indent=1) + "\n").encode())
 
 
 def is_replaceable(path: Path, dry_run: bool) -> bool:

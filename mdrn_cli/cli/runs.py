@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mdrn_cli.cli.console import format_bytes, format_duration, parse_bytes, parse_duration, print_warning, stderr
+from mdrn_cli.cli.console import (
+    format_bytes,
+    format_duration,
+    parse_bytes,
+    parse_duration,
+    print_note,
+    print_warning,
+    stderr,
+)
 from mdrn_cli.cli.options import Device, Precision, options_given
 from mdrn_cli.errors import UsageError
+from mdrn_cli.files import is_file
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
@@ -246,7 +255,7 @@ def _checkpoint_file(init: str) -> Path:
     """The file of a checkpoint given by file, run folder or name."""
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
-    if Path(init).is_file():
+    if is_file(Path(init)):
         return Path(init)
     return explicit_path(init) or locate(named(all_records(), init))
 
@@ -271,13 +280,8 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
         counters, _ = runner(config, output, resume, _reporter(bar, task), reading)
     best = f", best validation PSNR {counters.best_psnr:.3f} dB" if counters.best_psnr is not None else ""
     skipped = f" ({counters.skipped} of them skipped)" if counters.skipped else ""
-    stderr.print(
-        f"{counters.iteration} iterations{skipped} in {format_duration(counters.elapsed)}{best}; "
-        f"checkpoints in {output}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    done = f"{counters.iteration} iterations{skipped} in {format_duration(counters.elapsed)}{best}"
+    print_note(f"{done}; checkpoints in {output}")
 
 
 def _bar() -> Progress:
@@ -293,7 +297,7 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
 
     def planned(count: int, size: int, path: Path | None) -> None:
         where = f"mapped from {path}" if path else "in memory"
-        stderr.print(f"{count} photographs, {format_bytes(size)} decoded, {where}", highlight=False, soft_wrap=True)
+        print_note(f"{count} photographs, {format_bytes(size)} decoded, {where}")
 
     def file(done: int, total: int) -> None:
         state = f"{done} of {total} photographs"
@@ -327,6 +331,6 @@ def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:
             return
         told = now
         psnr = "" if progress.psnr is None else f"PSNR {progress.psnr:.3f} dB, "
-        stderr.print(f"iteration {progress.iteration}: {psnr}{loss}, {rate}, {left}", highlight=False)
+        print_note(f"iteration {progress.iteration}: {psnr}{loss}, {rate}, {left}")
 
     return report

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import typer
 from rich.table import Table
 
-from mdrn_cli.cli.console import stderr, stdout
+from mdrn_cli.cli.console import echo, print_table, stderr
 
 if TYPE_CHECKING:
     from mdrn_cli.speed import Speed
@@ -30,16 +29,16 @@ def bench_speed(size: int, megapixels: float, device: str, as_json: bool, as_mar
             status.update(f"{speed.name}, {speed.engine}: {speed.megapixels_per_second:.3g} megapixels a second")
     about = machine(device)
     if as_json:
-        typer.echo(json.dumps(to_json(about, done)))
+        echo(json.dumps(to_json(about, done)))
     elif as_markdown:
-        typer.echo(to_markdown(about, done))
+        echo(to_markdown(about, done))
     else:
         table = Table(*HEADER[:2], title=", ".join(f"{key} {value}" for key, value in about.items()))
         for column in HEADER[2:]:
             table.add_column(column, justify="right")
         for row in cells(done):
             table.add_row(*row)
-        stdout.print(table)
+        print_table(table)
 
 
 def to_json(about: dict[str, Any], speeds: Sequence[Speed]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, format_bytes, print_warning, stderr
+from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning
 from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline
 from mdrn_cli.errors import UsageError, WeightsError
 
@@ -29,13 +29,13 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
     """List the checkpoints: what they are for, how they measured, where they lie, their licence and source."""
     statuses = _statuses(None, manifest)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
+        echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
         return
     for status in statuses:
         record = status.record
         source = next(iter(record.urls), "this package" if status.state == "bundled" else "no known source")
         measured = ", ".join(f"{name} {value:.2f} dB" for name, value in record.metrics.items())
-        typer.echo(
+        echo(
             f"{record.name}: {record.color}, sigma {record.sigma:g}, {record.parameters:,} parameters, "
             f"{format_bytes(record.bytes)}, {status.state}\n"
             f"    {measured}; licence {record.licence}; from {source}"
@@ -51,13 +51,13 @@ def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = No
     if dry_run:
         for record in missing:
             source = next(iter(item_of(record).sources), "no known source")
-            typer.echo(f"{record.file}\t{record.bytes}\t{source}")
+            echo(f"{record.file}\t{record.bytes}\t{source}")
         return
     with bytes_bar() as bar:
         for record in missing:
             task = bar.add_task(record.name, total=record.bytes)
             locate(record, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
-    stderr.print(f"{len(missing)} fetched, the rest was here", highlight=False)
+    print_note(f"{len(missing)} fetched, the rest was here")
 
 
 @app.command()
@@ -69,10 +69,10 @@ def verify(names: Names = None, manifest: Manifests = None, as_json: Json = Fals
     expected = set(names or (record.name for record in load_manifest()))
     statuses = _statuses(names, manifest)
     if as_json:
-        typer.echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
+        echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
     else:
         for status in statuses:
-            typer.echo(f"{status.record.name}\t{status.state}\t{status.record.bytes}\t{status.path or ''}")
+            echo(f"{status.record.name}\t{status.state}\t{status.record.bytes}\t{status.path or ''}")
     states = {status.record.name: status.state for status in statuses}
     bad = [name for name, state in states.items() if state == "corrupt" or (state == "missing" and name in expected)]
     if bad:
@@ -88,7 +88,7 @@ def import_(
     from mdrn_cli.weights import all_records, import_files
 
     for record in import_files(source, all_records(manifest or ())):
-        typer.echo(record.name)
+        echo(record.name)
 
 
 @app.command()
@@ -96,7 +96,7 @@ def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> N
     """Print the path of a checkpoint's file, fetching it if need be."""
     from mdrn_cli.weights import all_records, locate, named
 
-    typer.echo(str(locate(named(all_records(manifest or ()), name))))
+    echo(str(locate(named(all_records(manifest or ()), name))))
 
 
 @app.command()
@@ -112,7 +112,7 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX model of any height and width, checked against the network."""
     from mdrn_cli.checkpoint import load_checkpoint
-    from mdrn_cli.files import behind_link, is_folder, refuse_existing, require_folder, write_atomically
+    from mdrn_cli.files import is_folder, refuse_existing, require_folder, write_atomically
     from mdrn_cli.onnxexport import check, to_onnx
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
@@ -129,12 +129,12 @@ def export(
     checkpoint = load_checkpoint(source)
     content = to_onnx(checkpoint)
     difference = check(content, checkpoint)
-    write_atomically(behind_link(target), content)
+    write_atomically(target, content)
     if difference is None:
         print_warning("not checked: onnxruntime is not installed")
     else:
-        stderr.print(f"checked by ONNX Runtime: largest difference {difference:.1e} on a scale of 1", highlight=False)
-    typer.echo(str(target))
+        print_note(f"checked by ONNX Runtime: largest difference {difference:.1e} on a scale of 1")
+    echo(str(target))
 
 
 @app.command()
@@ -153,7 +153,7 @@ def rm(
     cache, records = Cache(), _records(names, manifest)
     freed = sum(cache.remove(item_of(record)) for record in records)
     staying = "; bundled checkpoints stay" if any((BUNDLED / record.file).is_file() for record in records) else ""
-    stderr.print(f"{format_bytes(freed)} freed in {cache.root}{staying}", highlight=False, markup=False, soft_wrap=True)
+    print_note(f"{format_bytes(freed)} freed in {cache.root}{staying}")
 
 
 @app.command()
@@ -162,7 +162,7 @@ def results() -> None:
     from mdrn_cli.manifest import load_manifest
     from mdrn_cli.results import results_markdown
 
-    typer.echo(results_markdown(load_manifest()), nl=False)
+    echo(results_markdown(load_manifest()), newline=False)
 
 
 @app.command()
@@ -195,11 +195,11 @@ def pack(
     from mdrn_cli import release
 
     def on_set(name: str) -> None:
-        stderr.print(f"measuring {name}", highlight=False)
+        print_note(f"measuring {name}")
 
     record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest)
     figures = ", ".join(f"{place} {value:.3f} dB" for place, value in {**checks, **record.metrics}.items())
-    stderr.print(f"{record.name}: {figures}", markup=False, highlight=False, soft_wrap=True)
+    print_note(f"{record.name}: {figures}")
 
 
 @app.command()
@@ -209,7 +209,7 @@ def measure(names: Names = None, data: Data = None) -> None:
 
     for record in _records(names, None):
         again = release.measure_again(record, data)
-        stderr.print(f"{record.name}: {record.metrics} before, {again.metrics} now", markup=False, soft_wrap=True)
+        print_note(f"{record.name}: {record.metrics} before, {again.metrics} now")
 
 
 def _records(names: list[str] | None, manifest: list[str] | None) -> list[Record]:
