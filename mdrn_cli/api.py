@@ -138,7 +138,7 @@ def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:
 
 
 def _picture(data: NDArray[Any]) -> Picture:
-    depth = _DEPTHS.get(str(data.dtype))
+    depth = _DEPTHS.get(data.dtype.name)  # in whatever order of bytes
     if depth is None:
         raise UsageError(f"pixels of type {data.dtype} are not handled", "use uint8, uint16 or floats in [0, 1]")
     if data.ndim not in (2, 3) or data.size == 0 or (data.ndim == 3 and data.shape[2] > 4):

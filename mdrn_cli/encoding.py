@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")
 _NO_ALPHA = ("JPEG", "BMP")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Pixels, where a format has a limit below that of the others."""
+_STRIP = 256
+"""Rows that are looked at at a time."""
+_BEYOND, _NOTED = 0.02, 0.001
+"""How far beyond black or white a float counts as such, and the share of such values that is told of."""
 
 
 def format_of(path: Path) -> str:
@@ -104,7 +108,13 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         picture = picture.upright()
     metadata = picture.metadata.appearance if options.strip_metadata else picture.metadata
     depth = _depth_for(picture.depth, kind)
-    narrowed = () if depth == picture.depth else (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
+    narrowed: tuple[str, ...] = ()
+    if depth != picture.depth:
+        narrowed = (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
+        narrowed += _cut_off(picture.channels) if picture.depth == "float32" else ()
+    for_gray = kind == "WEBP" and picture.color == "gray" and metadata.icc_profile != b""
+    if for_gray:  # it holds colors alone, whose profile another would have to be
+        metadata = replace(metadata, icc_profile=b"")
     data = _planes(picture, depth)
     if kind == "TIFF":
         content, lost = encode_tiff(data, metadata)
@@ -114,9 +124,18 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content, lost = _encode_plain(data, metadata, kind, options.quality)
     if kind == "JPEG":
         content += metadata.trailer
+    lost += ["ICC profile for gray"] if for_gray else []
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
     return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
+
+
+def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:
+    """A warning of floats that integers cannot hold, where there are more than restoring leaves so."""
+    strips = (channels[:, top : top + _STRIP] for top in range(0, channels.shape[1], _STRIP))
+    beyond = sum(int(np.count_nonzero(np.abs(strip - 0.5) > 0.5 + _BEYOND)) for strip in strips)
+    share = beyond / channels.size
+    return (f"{share:.1%} of the values are beyond black or white and are cut off",) if share >= _NOTED else ()
 
 
 def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from mdrn_cli import webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError
 from mdrn_cli.files import is_folder
@@ -41,8 +42,12 @@ FORMATS = {
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
-_RAW = {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef"}
-OTHER_PICTURES = _RAW | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".psd", ".exr", ".tga", ".ppm", ".pgm"}
+_RAW = "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_OTHER = (
+    "avif avifs exr gif hdr heic heics heif heifs hif ico j2c j2k jp2 jpf jps jpx jxl jxr mpo pam pbm pcx pfm pgm pnm"
+    " ppm psb psd qoi svg tga wdp xcf"
+)
+OTHER_PICTURES = frozenset(f".{suffix}" for suffix in f"{_RAW} {_OTHER}".split())
 """Suffixes of pictures that are not handled, so that it can be told that there are such."""
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -58,8 +63,11 @@ LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
+_MPF_IMAGES = 0xB002
 _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 """Tags of TIFF."""
+_NARROW = 1 << 12
+"""Intensities that cameras of 12 bits have, and files of 16 are taken to have been filled with unscaled."""
 _STRIP = 256
 """Rows that are copied at a time."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
@@ -190,7 +198,12 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
+    picture = _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
+    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < _NARROW:
+        return picture.warned(
+            f"intensities reach {top} of 65535 only, the scale on which noise is told: scale them first"
+        )
+    return picture
 
 
 def kind_of(content: bytes) -> str | None:
@@ -305,14 +318,23 @@ def _read_other(source: Path | bytes) -> Picture:
                     repeated_texts=read_repeated_texts(stream),
                     dropped=tuple(f"chunk {kind}" for kind in read_unknown(stream)),
                 )
-            elif file.format == "JPEG":  # further images of an MPO are left out; they would not be found any more
-                metadata = replace(metadata, trailer=read_trailer(stream))
+            elif file.format == "WEBP":
+                metadata = replace(metadata, dropped=tuple(f"chunk {kind}" for kind in webp.read_unknown(stream)))
+            elif file.format in ("JPEG", "MPO"):
+                # Further images of an MPO are left out; they would not be found any more.
+                metadata = replace(metadata, trailer=read_trailer(stream, _end_of_further(file)))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
 def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint8] | None:
     """See `read_jpeg`; None of other formats, too."""
     return read_jpeg(source, _name(source)) if file.format in ("JPEG", "MPO") else None
+
+
+def _end_of_further(file: Image.Image) -> int:
+    """Where the last of a JPEG's further images ends, in bytes from where its list of them (MPF) begins; 0 without."""
+    places = getattr(file, "mpinfo", {}).get(_MPF_IMAGES, ()) if file.format == "MPO" else ()
+    return max((place["DataOffset"] + place["Size"] for place in places if place["DataOffset"]), default=0)
 
 
 def _array_of(image: Image.Image) -> NDArray[np.uint8]:

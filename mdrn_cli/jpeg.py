@@ -8,7 +8,8 @@ from typing import IO
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
-_END = 0xD9
+_END, _APP2 = 0xD9, 0xE2
+_LIST = b"MPF\0"
 _ALONE = (0x01, 0xD8)
 """Markers without a length."""
 _BLOCK = 1 << 12
@@ -16,18 +17,27 @@ _PADDING = 16
 """Bytes behind the end that mean nothing."""
 
 
-def read_trailer(stream: IO[bytes]) -> bytes:
+def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:
     """What a JPEG file has behind its picture: a motion photo's film, a second picture. Nothing is decoded.
+
+    Args:
+        stream: the file.
+        further: where further pictures end that the file lists, and which do not count, in bytes from where its list
+            begins; 0 without.
 
     Returns:
         Empty where there are a few bytes only, or nothing but padding (zeros or ones), or no end.
     """
     stream.seek(0)
+    listed = 0
     while (marker := _next_marker(stream)) not in (_END, None):
         if marker not in _ALONE:
             length = int.from_bytes(stream.read(2), "big")
-            stream.seek(max(length - 2, 0), os.SEEK_CUR)
-    end = stream.tell()
+            start = stream.tell()
+            if marker == _APP2 and stream.read(len(_LIST)) == _LIST:
+                listed = stream.tell()
+            stream.seek(start + max(length - 2, 0))
+    end = max(stream.tell(), listed + further if listed else 0)
     left = stream.seek(0, os.SEEK_END) - end
     stream.seek(end)
     if not marker or left <= _PADDING or _is_padding(stream):

@@ -17,8 +17,12 @@ _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288
     (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
 )
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
-_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION = 258, 262, 338, (282, 283)
+_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 258, 262, 338, (282, 283), 296
 _UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
+_LEFT_OUT = {37724: "Photoshop document, with its layers,", 52545: "C2PA"}
+"""Of a TIFF, what would still be of the picture as it was."""
+_DEPTHS = {1, 2, 4, 8, 16, 32}
+"""Bits a channel of a TIFF that are handled."""
 _SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 330
 _TRANSFER_FUNCTION = 301
 """A table with a value for each intensity, or three of them."""
@@ -30,6 +34,8 @@ _LARGEST_SEGMENT = 65_500
 _MOST_LEFT_OUT = 16
 """Tags that are left out of EXIF before all of it is."""
 _EXIF_START, _PHOTOSHOP_START = b"Exif\0\0", b"Photoshop 3.0\0"
+_IPTC_BLOCK = b"8BIM\x04\x04\0\0"
+"""How Photoshop's block begins in which IPTC is."""
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
     "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (_EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
@@ -44,7 +50,7 @@ _ABOUT_CODING = b"Ducky"
 """The quality at which Photoshop has written a JPEG, in APP12."""
 _SEGMENT_NAMES = {"APP1": "extended XMP", "APP12": "segment APP12", "APP13": "IPTC"}
 """Of what another format than JPEG loses; comments are told of already."""
-_PNG_XMP = "XML:com.adobe.xmp"
+_PNG_XMP, _EXIF_TEXT = "XML:com.adobe.xmp", "Raw profile type exif"
 _LONGEST_KEY = 79
 """Characters of the key of a text in PNG."""
 _LARGEST_PROFILE = {"PNG": 1 << 20, "JPEG": 255 * 65_519}
@@ -123,13 +129,14 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
     info = file.info
     warnings = []
-    exif = _prefixed(info.get("exif") or b"")
+    exif = _prefixed(info.get("exif") or _from_text(info.get(_EXIF_TEXT)))
     if not _is_readable(exif):
         exif = b""
         warnings.append("the EXIF is damaged and left out")
     if _aspect(info) != 1:
         warnings.append("pixels that are not square are not kept as such")
-    text = [(key, value) for key, value in getattr(file, "text", {}).items() if key != _PNG_XMP]
+    elsewhere = (_PNG_XMP, _EXIF_TEXT) if exif else (_PNG_XMP,)
+    text = [(key, value) for key, value in getattr(file, "text", {}).items() if key not in elsewhere]
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
@@ -138,7 +145,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         icc_profile=info.get("icc_profile") or b"",
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
-        dpi=_dpi(info.get("dpi") or (), 2),
+        dpi=None if _is_invented(info, exif) else _dpi(info.get("dpi") or (), 2),
         text=kept,
         comment=comments[-1] if comments else b"",
         segments=(*segments, *(("COM", comment) for comment in comments[:-1])),  # written before it by Pillow
@@ -163,6 +170,20 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
     return comments, kept, tuple(dropped)
 
 
+def _is_invented(info: Mapping[Any, Any], exif: bytes) -> bool:
+    """Whether the resolution is what Pillow says of a JPEG that has EXIF, but no resolution."""
+    told = info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in _directory(exif)
+    return info.get("dpi") == (72, 72) and "exif" in info and "jfif" in info and not told
+
+
+def _from_text(profile: Any) -> bytes:
+    """EXIF as ImageMagick used to write it into PNG: lines of hexadecimal digits behind three of a heading."""
+    try:
+        return bytes.fromhex("".join(str(profile or "").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
 def _prefixed(exif: bytes) -> bytes:
     """EXIF as JPEG has it; WebP and some writers of PNG have it with and without what it starts with there."""
     while exif.startswith(_EXIF_START):
@@ -177,7 +198,8 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
-        InputError: its colors are multiplied by its alpha, or it shows a preview of what lies deeper.
+        InputError: its colors are multiplied by its alpha, it has an odd number of bits, or it shows a preview
+            of what lies deeper.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
     directory = _tiff_directory(stream)
@@ -186,19 +208,29 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     reduced = directory.get(_SUBFILE_TYPE, 0)
     if isinstance(reduced, int) and reduced & 1 and _SUB_DIRECTORIES in directory:
         raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
-    values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC)))
+    values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC, *_LEFT_OUT)))
     bits = directory.get(_BITS, 1)  # one number, or one for each channel
     whole = {bits} if isinstance(bits, int) else {*bits}
+    if other := {count for count in whole if isinstance(count, int)} - _DEPTHS:
+        raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
     if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not whole <= {8, 16}:
         values.pop(_TRANSFER_FUNCTION, None)
     metadata = Metadata(
         icc_profile=_bytes(directory.get(_ICC, b"")),
         exif=_written(values, directory.endian) if values else b"",
         xmp=_bytes(directory.get(_XMP, b"")),
-        dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(296, 2)),
+        dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, 2)),
         extra_is_alpha=directory.get(_EXTRA_SAMPLES) != _UNSPECIFIED,
+        dropped=tuple(name for tag, name in _LEFT_OUT.items() if tag in directory) + _aspect_of_tiff(directory),
     )
     return metadata, directory.get(_PHOTOMETRIC)
+
+
+def _aspect_of_tiff(directory: Image.Exif) -> tuple[str, ...]:
+    """The name of what is told by a resolution of no unit, that pixels are not square; where it is."""
+    across, down = map(directory.get, _RESOLUTION)
+    unequal = directory.get(_RESOLUTION_UNIT) == 1 and across and down and across != down
+    return ("shape of pixels, which are not square,",) if unequal else ()
 
 
 def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
@@ -300,8 +332,9 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         keep["pnginfo"] = _png_text(metadata.text, keep.pop("xmp", b""))
     elif metadata.text:
         lost.append("text")
-    if metadata.segments and kind == "JPEG":
-        keep["extra"] = b"".join(_segment(*segment) for segment in metadata.segments)
+    if kind == "JPEG":
+        segments = metadata.segments if "APP13" in dict(metadata.segments) else (*metadata.segments, *_iptc(exif))
+        keep["extra"] = b"".join(_segment(*segment) for segment in segments)
     elif kind != "JPEG":
         lost += _lost_segments(metadata, "APP1", "APP12", "APP13")
     return keep, lost
@@ -310,6 +343,17 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
 def _lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
     there_are = {name for name, _ in metadata.segments}
     return [_SEGMENT_NAMES[kind] for kind in kinds if kind in there_are]
+
+
+def _iptc(exif: bytes) -> tuple[tuple[str, bytes], ...]:
+    """JPEG segments of the IPTC that a TIFF has in its directory, where no program looks for it in a JPEG."""
+    directory = _directory(exif)
+    blocks = _bytes(directory.get(_PHOTOSHOP, b""))
+    if not blocks and (alone := _bytes(directory.get(_IPTC, b""))):
+        blocks = _IPTC_BLOCK + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
+    most = _LARGEST_SEGMENT - len(_PHOTOSHOP_START)
+    parts = (blocks[start : start + most] for start in range(0, len(blocks), most))
+    return tuple(("APP13", _PHOTOSHOP_START + part) for part in parts)
 
 
 def _segment(name: str, content: bytes) -> bytes:
@@ -375,7 +419,7 @@ def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     if blocks:
         tags[_PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
     if metadata.dpi:
-        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), 296: 2})
+        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: 2})
     kept = {tag: value for tag, value in tags.items() if _fits_tiff(tag, value)}
     lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
     lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]

@@ -45,7 +45,7 @@ def test_the_same_sixteen_bits_as_the_command(tmp_path, noisy, tiny_weights):
     assert np.array_equal(mdrn_cli.denoise(deep, 30, str(weights)), expected)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64, np.float16, ">u2", ">f4"])
 @pytest.mark.parametrize("shape", [(40, 50), (40, 50, 1), (40, 50, 2), (40, 50, 3), (40, 50, 4)])
 def test_shape_type_and_alpha_come_back(tiny_weights, dtype, shape):
     values = np.random.default_rng(0).random(shape)

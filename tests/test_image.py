@@ -198,6 +198,13 @@ def test_the_first_image_of_a_phone_s_jpeg_is_taken_with_a_warning(tmp_path):
     assert picture.warnings == ("only the first of 2 images in the file is kept",)
 
 
+def test_the_film_behind_a_phone_s_further_images_is_kept(tmp_path):
+    make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[make("RGB").rotate(90)])
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert read_picture(content).metadata.trailer == b""
+    assert read_picture(content + FILM).metadata.trailer == FILM
+
+
 def kinds_not_handled(tmp_path):
     Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.jpg")
     Image.new("CMYK", (4, 4)).save(tmp_path / "cmyk.tif")
@@ -482,6 +489,34 @@ def test_a_few_rows_are_held_as_floats_while_a_picture_is_converted(convert):
     finally:
         tracemalloc.stop()
     assert peak < 12 * gray.size
+
+
+def test_floats_that_are_cut_off_are_told():
+    channels = np.full((1, 100, 100), 0.5, np.float32)
+    channels[0, :3, :50] = 1.5
+    for kind, told in (("TIFF", False), ("PNG", True), ("JPEG", True)):
+        _, warnings = encode_picture(Picture(channels, depth="float32"), kind)
+        assert ("1.5% of the values are beyond black or white and are cut off" in warnings) == told
+    assert not any("cut off" in w for w in encode_picture(Picture(channels.clip(0, 1.01), depth="float32"), "PNG")[1])
+
+
+def test_twelve_bits_in_sixteen_are_told_of(tmp_path):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for factor, told in ((1, True), (16, False)):
+        Image.fromarray(values * factor).save(tmp_path / "a.png")
+        assert any("reach 4095 of 65535" in warning for warning in read_picture(tmp_path / "a.png").warnings) == told
+
+
+@pytest.mark.parametrize("bits", [6, 12, 64])
+def test_depths_that_are_not_handled_are_named(tmp_path, bits):
+    pixels = np.zeros((4, 4), np.float64 if bits == 64 else np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", pixels)
+    content = (tmp_path / "a.tif").read_bytes()
+    entry = struct.pack("<HHI", 258, 3, 1)
+    place = content.index(entry) + len(entry)
+    (tmp_path / "a.tif").write_bytes(content[:place] + struct.pack("<H", bits) + content[place + 2 :])
+    with pytest.raises(InputError, match=f"{bits} bits a channel are not handled"):
+        read_picture(tmp_path / "a.tif")
 
 
 def test_jpeg_quality(photo):

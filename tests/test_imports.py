@@ -14,6 +14,7 @@ LEAVES = {
     "configfile",
     "metadata",
     "png",
+    "webp",
     "jpeg",
     "stretch",
     "levels",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import pyvips
 from corpus import png
-from PIL import ExifTags, Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
@@ -143,6 +143,65 @@ def test_a_tiff_keeps_its_iptc_and_text_beyond_ascii(tmp_path, jpeg):
     plain.save(tmp_path / "b.tif", tiffinfo={ExifTags.Base.Artist: "Zoë".encode()})
     written(read_picture(tmp_path / "b.tif"), tmp_path / "c.tif")
     assert "Zoë".encode() in (tmp_path / "c.tif").read_bytes()
+
+
+def test_iptc_of_a_tiff_is_found_in_a_jpeg(tmp_path):
+    """As one of Photoshop's blocks, or in a tag of its own."""
+    block = IPTC.removeprefix(b"Photoshop 3.0\0")
+    alone = block[12 : 12 + 8]
+    for tags in ({34377: block}, {33723: alone}, {34377: block, 33723: b"other"}):
+        Image.fromarray(GRADIENT).save(tmp_path / "a.tif", tiffinfo=tags)
+        for suffix in (".tif", ".jpg"):
+            assert written(read_picture(tmp_path / "a.tif"), tmp_path / f"b{suffix}") == ()
+            assert exif_of(tmp_path / f"b{suffix}").items() >= tags.items()
+        with Image.open(tmp_path / "b.jpg") as file:
+            assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
+
+
+def test_what_a_tiff_has_of_the_picture_as_it_was_is_left_out(tmp_path):
+    Image.fromarray(GRADIENT).save(
+        tmp_path / "a.tif", tiffinfo={37724: b"Adobe Photoshop Document Data Block", 52545: b"c2"}
+    )
+    content, warnings = encode_picture(read_picture(tmp_path / "a.tif"), "TIFF")
+    assert b"Document Data Block" not in content
+    assert [warning.split()[2] for warning in warnings] == ["Photoshop", "C2PA"]
+
+
+def test_chunks_of_webp_that_are_not_kept_are_told():
+    buffer = io.BytesIO()
+    Image.fromarray(GRADIENT).save(buffer, "WEBP", lossless=True, exif=exif(), icc_profile=PROFILE, xmp=XMP)
+    assert read_picture(buffer.getvalue()).metadata.dropped == ()
+    content = buffer.getvalue() + b"C2PA" + (3).to_bytes(4, "little") + b"abc\0"
+    assert read_picture(content).metadata.dropped == ("chunk C2PA",)
+
+
+def test_exif_that_a_png_has_as_text_counts(tmp_path):
+    """As ImageMagick wrote it before PNG had a chunk for it."""
+    digits = exif(6).tobytes().hex()
+    lines = "\n".join(digits[k : k + 72] for k in range(0, len(digits), 72))
+    info = PngInfo()
+    info.add_text("Raw profile type exif", f"\nexif\n{len(digits) // 2:8}\n{lines}\n")
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
+    picture = read_picture(tmp_path / "a.png")
+    assert (picture.metadata.orientation, picture.metadata.text) == (6, ())
+    written(picture, tmp_path / "b.jpg")
+    assert camera_data(exif_of(tmp_path / "b.jpg")) == camera_data(exif(6))
+    written(picture, tmp_path / "c.png", SaveOptions(strip_metadata=True))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "c.png")), np.rot90(GRADIENT, -1))
+
+
+def test_a_resolution_that_nobody_has_told_is_none(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif())
+    assert read_picture(tmp_path / "a.jpg").metadata.dpi is None
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif(), dpi=(72, 72))
+    assert read_picture(tmp_path / "a.jpg").metadata.dpi == (72, 72)
+
+
+def test_a_profile_for_gray_is_not_given_to_webp_which_has_colors_alone(tmp_path):
+    Image.fromarray(GRADIENT[:, :, 0]).save(tmp_path / "a.png", icc_profile=PROFILE)
+    content, warnings = encode_picture(read_picture(tmp_path / "a.png"), "WEBP")
+    assert "icc_profile" not in Image.open(io.BytesIO(content)).info
+    assert warnings == ("WEBP cannot hold the input's ICC profile for gray",)
 
 
 def test_text_of_a_png_is_kept(tmp_path):

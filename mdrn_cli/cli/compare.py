@@ -40,6 +40,7 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
+    from mdrn_cli.files import real_path
     from mdrn_cli.image import read_picture
     from mdrn_cli.pipes import PIPE, readable
 
@@ -48,6 +49,8 @@ def compare(
         raise UsageError("standard input can be given once")
     if output:
         refuse_sheet(output, overwrite)
+        if real_path(output) in map(real_path, given):
+            raise UsageError(f"{output} is one of the pictures", "give the comparison another name")
     pictures = {path: read_picture(readable(path)) for path in given}
     truth = reference or first
     measured = [path for path in (first, second) if path != truth] or [second]
