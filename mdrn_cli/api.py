@@ -33,6 +33,7 @@ def denoise(
     ensemble: bool = False,
     coarse_sigma: float | Sequence[float] | str = "auto",
     strength: float = 1.0,
+    white: float | None = None,
     tile: int | str | None = "auto",
     device: str = "auto",
     precision: str = "auto",
@@ -49,6 +50,8 @@ def denoise(
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
             none; "auto" estimates them where `sigma` is estimated.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
+        white: what is white, in the values of the image, as 4095 where 12 bits are used of 16; None for the largest
+            value of its data type, of floats 1.
         tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; "auto" (or None)
             lets memory decide.
         device: "auto", "cpu", "cuda", ...
@@ -75,6 +78,7 @@ def denoise(
         model=str(model),
         ensemble=ensemble,
         strength=strength,
+        white=white,
         tile=None if isinstance(tile, str) else tile,
         device=device,
         precision=precision,

@@ -66,8 +66,6 @@ _BLOCK = 1 << 20
 _MPF_IMAGES = 0xB002
 _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 """Tags of TIFF."""
-_NARROW = 1 << 12
-"""Intensities that cameras of 12 bits have, and files of 16 are taken to have been filled with unscaled."""
 _STRIP = 256
 """Rows that are copied at a time."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
@@ -198,12 +196,7 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    picture = _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
-    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < _NARROW:
-        return picture.warned(
-            f"intensities reach {top} of 65535 only, the scale on which noise is told: scale them first"
-        )
-    return picture
+    return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
 
 
 def kind_of(content: bytes) -> str | None:

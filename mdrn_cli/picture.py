@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ImageColor
 
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.pixels import BITS, by_rows, from_unit, to_unit
 
@@ -89,6 +89,30 @@ class Picture:
         if not self.metadata.icc_profile:
             return changed
         return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
+
+    def whitened(self, white: float) -> Picture:
+        """The same picture with its intensities multiplied, so that what was `white`, in the file's own values, is the
+        largest value of its data type, of floats 1. Integers are rounded.
+
+        Raises:
+            InputError: integers go beyond that.
+        """
+        if self.depth != "float32" and (top := int(self.channels.max(initial=0))) > white:
+            raise InputError(f"intensities reach {top}, beyond a white of {white:g}", "give a larger --white")
+        return self._multiplied(self._largest / white)
+
+    def unwhitened(self, white: float) -> Picture:
+        """What `whitened` undoes; integers are rounded."""
+        return self._multiplied(white / self._largest)
+
+    @property
+    def _largest(self) -> int:
+        return 1 if self.depth == "float32" else int(np.iinfo(self.depth).max)
+
+    def _multiplied(self, factor: float) -> Picture:
+        multiply = np.float32(factor)
+        channels = by_rows(lambda rows: from_unit(to_unit(rows) * multiply, str(rows.dtype)), self.channels)
+        return replace(self, channels=channels)
 
     def warned(self, warning: str) -> Picture:
         """The same picture with a warning more."""

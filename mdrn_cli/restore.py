@@ -24,6 +24,8 @@ from mdrn_cli.pixels import by_rows, from_unit, to_unit
 
 DEFAULT_MEMORY = 2 * 2**30
 
+NARROW = 1 << 12
+"""Intensities of cameras with 12 bits, with which files of 16 are often filled as they are."""
 WHITE_SIDE = 8
 """Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
 BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
@@ -51,6 +53,8 @@ class DenoiseOptions:
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
         strength: 1 gives the denoised picture, 0 the input, between them a blend.
+        white: what is white, in the values of the file, as 4095 where 12 bits are used of 16; None for the largest
+            value of its data type, of floats 1.
         tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None chooses by memory.
         memory: bytes that the process may use, for choosing the tile.
         device, precision: see Engine.
@@ -71,6 +75,7 @@ class DenoiseOptions:
     precision: str = "auto"
     manifests: tuple[str, ...] = ()
     coarse: tuple[float, ...] | None = None
+    white: float | None = None
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
@@ -80,6 +85,8 @@ class DenoiseOptions:
         if self.coarse and len(self.coarse) > SCALES:
             raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
         check_precision(self.precision)
+        if self.white is not None and not 0 < self.white < math.inf:
+            raise UsageError(f"white must be above 0, not {self.white:g}", "such as 4095")
         if not 0 <= self.strength <= 1:
             raise UsageError(f"strength must be from 0 to 1, not {self.strength:g}")
         if self.color not in ("auto", "gray", "color"):
@@ -148,10 +155,20 @@ class Restorer:
         very channels of the input, and the warning NO_NOISE.
 
         Raises:
-            InputError: its noise level cannot be estimated, or its intensities go far beyond 1.
+            InputError: its noise level cannot be estimated, or its intensities go beyond the white asked for, or far
+                beyond 1.
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
+        if self.options.white is None:
+            return self._restored(_told_of_unused_bits(picture), on_tile)
+        scaled = picture.whitened(self.options.white)
+        restored, facts = self._restored(scaled, on_tile)
+        if restored.channels is scaled.channels:
+            return replace(restored, channels=picture.channels), facts
+        return restored.unwhitened(self.options.white), facts
+
+    def _restored(self, picture: Picture, on_tile: OnTile | None) -> tuple[Picture, Facts]:
         options, read = self.options, picture.channels
         if options.color != "auto":
             picture = picture.to_color(options.color)
@@ -225,6 +242,12 @@ class Restorer:
         return by_rows(blend, noisy, restored, result=restored)
 
 
+def _told_of_unused_bits(picture: Picture) -> Picture:
+    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < NARROW:
+        return picture.warned(f"intensities reach {top} of 65535 only: if that is white, give --white {top}")
+    return picture
+
+
 def _white(picture: Picture) -> float:
     """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart,
     where anything can be seen.
@@ -240,7 +263,7 @@ def _white(picture: Picture) -> float:
         means = means[:, whole] if whole.any() else means
     white = float(means.max())
     if white > FLOAT_LIMIT:
-        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "scale them")
+        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "give --white VALUE")
     return white if white > BEYOND_WHITE else 1.0
 
 

@@ -30,6 +30,7 @@ def folder(tmp_path_factory, photo) -> Path:
     Image.fromarray(np.concatenate([noisy, alpha], axis=2)).save(root / "clear.png")
     deep = noisy.astype(np.uint16) * 257
     pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").write_to_file(str(root / "deep.tif"))
+    Image.fromarray(deep[:, :, 0] // 257 * 16).save(root / "twelve-bits.png")
     (root / "photos" / "deeper").mkdir(parents=True)
     for name in ("photo.png", "photo.jpg", "copy.png", "photos/a.png", "photos/b.jpg", "photos/deeper/c.png"):
         Image.fromarray(noisy).save(root / name)

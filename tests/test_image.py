@@ -500,13 +500,6 @@ def test_floats_that_are_cut_off_are_told():
     assert not any("cut off" in w for w in encode_picture(Picture(channels.clip(0, 1.01), depth="float32"), "PNG")[1])
 
 
-def test_twelve_bits_in_sixteen_are_told_of(tmp_path):
-    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    for factor, told in ((1, True), (16, False)):
-        Image.fromarray(values * factor).save(tmp_path / "a.png")
-        assert any("reach 4095 of 65535" in warning for warning in read_picture(tmp_path / "a.png").warnings) == told
-
-
 @pytest.mark.parametrize("bits", [6, 12, 64])
 def test_depths_that_are_not_handled_are_named(tmp_path, bits):
     pixels = np.zeros((4, 4), np.float64 if bits == 64 else np.uint16)

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, printable, stderr
-from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision
+from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White
 from mdrn_cli.cli.outcomes import is_replaceable, plan_line, show, show_summary, warn_of_others, write_report
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
@@ -148,6 +148,7 @@ def denoise(
     sigma: Sigma = AUTO,
     coarse_sigma: CoarseSigma = AUTO,
     strength: Strength = 1.0,
+    white: White = None,
     output: Output = None,
     recursive: Recursive = False,
     in_place: InPlace = False,
@@ -204,6 +205,7 @@ def denoise(
         precision,
         tuple(manifest or ()),
         _coarse(coarse_sigma),
+        white,
     )
     save = SaveOptions(quality, flatten, strip_metadata)
     naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)

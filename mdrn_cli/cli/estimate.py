@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import echo, print_error, printable
-from mdrn_cli.cli.options import Json
+from mdrn_cli.cli.options import Json, White
 from mdrn_cli.cli.outcomes import warn_of_others
 from mdrn_cli.errors import InputError
 
@@ -21,6 +21,7 @@ SCHEMA = "mdrn.estimate/1"
 def estimate(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, folders of them, or - for stdin.")],
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Search folders at any depth.")] = False,
+    white: White = None,
     as_json: Json = False,
 ) -> int:
     """Estimate the noise level of images, on the 0-255 scale.
@@ -44,6 +45,7 @@ def estimate(
     for file in files:
         try:
             picture = read_picture(readable(file))
+            picture = picture if white is None else picture.whitened(white)
             sigma = estimate_sigma(picture.channels, picture.seen)
         except InputError as error:
             failures.append((file, error))

@@ -33,6 +33,13 @@ Ensemble = Annotated[
         "--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.", rich_help_panel=NETWORK
     ),
 ]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="What is white, as the file has it: 4095 of 12 bits in 16. By default the most it can hold, of floats 1.",
+    ),
+]
 Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...", rich_help_panel=NETWORK)]
 Precision = Annotated[
     str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.", rich_help_panel=NETWORK)

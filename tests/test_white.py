@@ -1,0 +1,82 @@
+"""Pictures whose white is not the most that their data type holds."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import run_mdrn
+from PIL import Image
+
+import mdrn_cli
+from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.image import picture_of
+from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
+
+SIGMA = 25
+
+
+@pytest.fixture(scope="module")
+def clean(photo):
+    return photo[:96, :96] / 255.0
+
+
+@pytest.fixture(scope="module")
+def noisy(clean):
+    return np.clip(clean + np.random.default_rng(0).normal(0, SIGMA / 255, clean.shape), 0, 1)
+
+
+def rms(a, b):
+    return float(np.sqrt(np.mean(np.square(a - b))))
+
+
+@pytest.mark.parametrize(("dtype", "white"), [("uint16", 4095), ("uint16", 1023), ("float32", 4095), ("float64", 200)])
+def test_what_is_white_does_not_matter_once_it_is_told(clean, noisy, dtype, white):
+    """But for what rounding to fewer bits costs."""
+    errors = []
+    for told, largest in ((white, white), (None, 65535 if dtype == "uint16" else 1)):
+        values = noisy * largest
+        given = (np.rint(values) if dtype == "uint16" else values).astype(dtype)
+        restored = mdrn_cli.denoise(given, model="mdrn-2b", white=told)
+        assert restored.dtype == given.dtype
+        errors.append(rms(restored / largest, clean))
+    assert errors[0] == pytest.approx(errors[1], rel=0.02)
+    assert errors[1] < 0.5 * rms(noisy, clean)
+
+
+def test_nothing_is_changed_where_there_is_no_noise():
+    flat = np.full((64, 64), 1234, np.uint16)
+    picture = picture_of(flat, has_alpha=False)
+    restored, _ = Restorer(DenoiseOptions(white=4095))(picture)
+    assert restored.channels is picture.channels
+    assert restored.warnings == (NO_NOISE,)
+
+
+def test_a_white_that_makes_no_sense_is_refused(noisy):
+    for white in (0, -1, np.inf, np.nan):
+        with pytest.raises(UsageError, match="white must be above 0"):
+            mdrn_cli.denoise(noisy, SIGMA, white=white)
+    with pytest.raises(InputError, match="beyond a white of 255"):
+        mdrn_cli.denoise(np.full((32, 32), 256, np.uint16), SIGMA, white=255)
+    with pytest.raises(InputError) as told:
+        mdrn_cli.denoise(noisy * 4095, SIGMA)
+    assert told.value.hint == "give white VALUE"
+
+
+def test_the_commands_take_it_and_tell_where_it_is_wanting(tmp_path, noisy):
+    file = tmp_path / "a.png"
+    Image.fromarray(np.rint(noisy[:, :, 0] * 4095).astype(np.uint16)).save(file)
+    level, narrow = (
+        json.loads(run_mdrn("estimate", file, *white, "--json").stdout)["sigma"] for white in (["--white", 4095], [])
+    )
+    assert level == pytest.approx(SIGMA, rel=0.1)
+    assert narrow < SIGMA / 10
+    how = ["denoise", file, "--model", "mdrn-2b", "--json", "-o"]
+    plain, told = (
+        json.loads(run_mdrn(*how, tmp_path / name, *options).stdout.splitlines()[0])
+        for name, options in (("b.png", []), ("c.png", ["--white", 4095]))
+    )
+    assert any(warning.endswith("if that is white, give --white 4095") for warning in plain["warnings"])
+    assert told["warnings"] == []
+    assert told["sigma"]["value"] == pytest.approx(level, abs=0.01)
+    with Image.open(tmp_path / "c.png") as restored:
+        assert 2500 < np.asarray(restored).max() <= 4095
