@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,10 @@ SIDE = 8
 """Of the blocks whose frequencies are looked at, in pixels."""
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
+SMALLEST_QUARTER = 64
+"""Shortest side in pixels of a quarter of an image whose noise is looked at by itself."""
+NEXT_TO_NONE = 1.5
+"""Level below which quarters make nothing more of what is told of an image: of photographs without noise some is."""
 AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level; up to twice that where clipping left less of noise."""
 LEAST_AMPLITUDE = 0.05
@@ -93,10 +99,32 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        noise = _find_at_each_brightness(tone.intensity(blocks_of(image, SIDE, seen)) * np.float32(255))
+        noise = _find_in_quarters(image, seen, tone.intensity)
         if tone.explains(noise.sigma):
             return noise
-    return _find_at_each_brightness(_blocks(image, seen))
+    return _find_in_quarters(image, seen, to_unit)
+
+
+def _find_in_quarters(
+    image: NDArray[Any], seen: NDArray[np.bool_] | None, intensities: Callable[[NDArray[Any]], NDArray[np.float32]]
+) -> Noise:
+    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats. Where it is not
+    white, and texture may pass for it, the median of what is told of the image and of its quarters: what is in them
+    differs, noise does not. Where that is next to none it is no more than is told of the whole."""
+
+    def find(rows: slice, columns: slice) -> Noise:
+        part = blocks_of(image[:, rows, columns], SIDE, None if seen is None else seen[rows, columns])
+        return _find_at_each_brightness(intensities(part) * np.float32(255))
+
+    noise = find(slice(None), slice(None))
+    height, width = (length // 2 for length in image.shape[1:])
+    if noise.white or min(height, width) < SMALLEST_QUARTER:
+        return noise
+    places = itertools.product(*((slice(side), slice(side, None)) for side in (height, width)))
+    shown = (place for place in places if seen is None or 2 * seen[place].mean() > 1)
+    levels = [level for level in (find(*place).sigma for place in shown) if level]
+    level = float(np.median([noise.sigma, *levels]))
+    return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
 
 
 def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter
 
 from mdrn_cli import estimate_sigma
 from mdrn_cli.image import picture_of
@@ -78,6 +79,23 @@ def test_so_does_that_of_a_jpeg(quality):
     level = 5 + 15 / 255 * clean
     noisy = stored(clean + level * np.random.default_rng(0).normal(size=clean.shape))
     assert 1 < estimate_sigma(as_jpeg(noisy, quality, 2)) / np.sqrt(np.mean(level**2)) < 1.3
+
+
+def test_quarters_of_a_jpeg_outvote_what_its_texture_tells(photo):
+    """2.2 and 4.5 without them: the one has no noise, the other of 8 what is left by JPEG."""
+    assert estimate_sigma(as_jpeg(photo[:256, :256], 90, 2)) < 1.8
+    clean = skimage.data.chelsea()[:256, 128:384]
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0.6, 0.6, 0))
+    assert 5.5 < estimate_sigma(as_jpeg(stored(clean + 8 * noise / noise.std()), 80, 2)) < 8
+
+
+def test_colors_under_transparency_do_not_count_in_quarters(photo):
+    noisy = as_jpeg(photo[:256, :256], 80, 2)
+    hidden = np.random.default_rng(0).integers(0, 256, (256, 512, 3), dtype=np.uint8)
+    seen = np.zeros((256, 768, 1), np.uint8)
+    seen[:, 512:] = 255
+    layered = np.concatenate([np.concatenate([hidden, noisy], axis=1), seen], axis=2)
+    assert estimate_sigma(layered) == pytest.approx(estimate_sigma(noisy), rel=0.3)
 
 
 def test_texture_at_one_brightness_is_no_noise_that_depends_on_the_light(photo):
