@@ -20,7 +20,7 @@ SIDE = 8
 """Of the blocks whose frequencies are looked at, in pixels."""
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
-SMALLEST_QUARTER = 64
+SMALLEST_QUARTER = 128
 """Shortest side in pixels of a quarter of an image whose noise is looked at by itself."""
 NEXT_TO_NONE = 1.5
 """Level below which quarters make nothing more of what is told of an image: of photographs without noise some is."""

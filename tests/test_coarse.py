@@ -144,8 +144,8 @@ def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_t
     found = Restorer(DenoiseOptions(model=LIGHT))(picture_of(noisy, False))[1]
     assert not any(found.coarse_sigmas)
     for pixels in (noisy, noisy[:, :, :1]):
-        restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 4.0), model="mdrn-2b"))(picture_of(pixels, False))
-        assert facts.coarse_sigmas == (10.0, 4.0)
+        restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 5.0), model="mdrn-2b"))(picture_of(pixels, False))
+        assert facts.coarse_sigmas == (10.0, 5.0)
         assert [one.model for one in facts.passes[-2:]] == ["mdrn-2b-gray-10", "mdrn-2b-gray-5"]
         result = restored.channels.transpose(1, 2, 0)
         assert psnr(result, clean[:, :, : result.shape[2]]) > psnr(noisy, clean) + 2
