@@ -16,7 +16,7 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.image import FORMATS
 from mdrn_cli.metadata import Metadata, carried_exif, save_arguments
 from mdrn_cli.picture import Picture, parse_color
-from mdrn_cli.pixels import BITS, as_depth
+from mdrn_cli.pixels import BITS, as_depth, by_rows
 from mdrn_cli.png import unlike_srgb, with_chunks
 
 JPEG_QUALITY = 95
@@ -24,8 +24,6 @@ _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")
 _NO_ALPHA = ("JPEG", "BMP")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Pixels, where a format has a limit below that of the others."""
-_STRIP = 256
-"""Rows that are looked at at a time."""
 _BEYOND, _NOTED = 0.02, 0.001
 """How far beyond black or white a float counts as such, and the share of such values that is told of."""
 
@@ -132,9 +130,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
 
 def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:
     """A warning of floats that integers cannot hold, where there are more than restoring leaves so."""
-    strips = (channels[:, top : top + _STRIP] for top in range(0, channels.shape[1], _STRIP))
-    beyond = sum(int(np.count_nonzero(np.abs(strip - 0.5) > 0.5 + _BEYOND)) for strip in strips)
-    share = beyond / channels.size
+    share = by_rows(lambda rows: np.abs(rows - 0.5) > 0.5 + _BEYOND, channels).mean()
     return (f"{share:.1%} of the values are beyond black or white and are cut off",) if share >= _NOTED else ()
 
 

@@ -1,6 +1,8 @@
-"""Noise levels that can be meant, on the 0-255 scale."""
+"""Noise levels, on the 0-255 scale, and whites that can be meant."""
 
 from __future__ import annotations
+
+import math
 
 from mdrn_cli.errors import UsageError
 
@@ -8,6 +10,16 @@ LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 """Those restored."""
 HIGHEST_TRAINED = 255
 """A network may be trained for more."""
+
+
+def check_white(white: float) -> None:
+    """Refuse a value that nothing can be white at.
+
+    Raises:
+        UsageError: not above 0, or not finite.
+    """
+    if not 0 < white < math.inf:
+        raise UsageError(f"white must be above 0, not {white:g}", "such as 4095")
 
 
 def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA) -> None:

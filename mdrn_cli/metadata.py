@@ -145,7 +145,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         icc_profile=info.get("icc_profile") or b"",
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
-        dpi=None if _is_invented(info, exif) else _dpi(info.get("dpi") or (), 2),
+        dpi=None if _is_invented(file, exif) else _dpi(info.get("dpi") or (), 2),
         text=kept,
         comment=comments[-1] if comments else b"",
         segments=(*segments, *(("COM", comment) for comment in comments[:-1])),  # written before it by Pillow
@@ -170,10 +170,10 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
     return comments, kept, tuple(dropped)
 
 
-def _is_invented(info: Mapping[Any, Any], exif: bytes) -> bool:
+def _is_invented(file: Image.Image, exif: bytes) -> bool:
     """Whether the resolution is what Pillow says of a JPEG that has EXIF, but no resolution."""
-    told = info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in _directory(exif)
-    return info.get("dpi") == (72, 72) and "exif" in info and "jfif" in info and not told
+    told = file.info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in _directory(exif)
+    return file.format in ("JPEG", "MPO") and file.info.get("dpi") == (72, 72) and not told
 
 
 def _from_text(profile: Any) -> bytes:
@@ -198,8 +198,8 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
-        InputError: its colors are multiplied by its alpha, it has an odd number of bits, or it shows a preview
-            of what lies deeper.
+        InputError: its colors are multiplied by its alpha, it has a number of bits that is not handled, or
+            it shows a preview of what lies deeper.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
     directory = _tiff_directory(stream)

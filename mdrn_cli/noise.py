@@ -113,8 +113,8 @@ def _find_in_quarters(
     differs, noise does not. Where that is next to none it is no more than is told of the whole."""
 
     def find(rows: slice, columns: slice) -> Noise:
-        part = blocks_of(image[:, rows, columns], SIDE, None if seen is None else seen[rows, columns])
-        return _find_at_each_brightness(intensities(part) * np.float32(255))
+        part = None if seen is None else seen[rows, columns]
+        return _find_at_each_brightness(_blocks(image[:, rows, columns], part, intensities))
 
     noise = find(slice(None), slice(None))
     height, width = (length // 2 for length in image.shape[1:])
@@ -127,8 +127,12 @@ def _find_in_quarters(
     return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
 
 
-def _blocks(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    return to_unit(blocks_of(image, SIDE, seen)) * np.float32(255)
+def _blocks(
+    image: NDArray[Any],
+    seen: NDArray[np.bool_] | None = None,
+    intensities: Callable[[NDArray[Any]], NDArray[np.float32]] = to_unit,
+) -> NDArray[np.float32]:
+    return intensities(blocks_of(image, SIDE, seen)) * np.float32(255)
 
 
 def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:

@@ -14,7 +14,7 @@ from mdrn_cli.coarse import SCALES, find_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
-from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma
+from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
@@ -85,8 +85,8 @@ class DenoiseOptions:
         if self.coarse and len(self.coarse) > SCALES:
             raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
         check_precision(self.precision)
-        if self.white is not None and not 0 < self.white < math.inf:
-            raise UsageError(f"white must be above 0, not {self.white:g}", "such as 4095")
+        if self.white is not None:
+            check_white(self.white)
         if not 0 <= self.strength <= 1:
             raise UsageError(f"strength must be from 0 to 1, not {self.strength:g}")
         if self.color not in ("auto", "gray", "color"):

@@ -55,6 +55,7 @@ def test_a_white_that_makes_no_sense_is_refused(noisy):
     for white in (0, -1, np.inf, np.nan):
         with pytest.raises(UsageError, match="white must be above 0"):
             mdrn_cli.denoise(noisy, SIGMA, white=white)
+        assert run_mdrn("estimate", "any.png", "--white", white).returncode == 2
     with pytest.raises(InputError, match="beyond a white of 255"):
         mdrn_cli.denoise(np.full((32, 32), 256, np.uint16), SIGMA, white=255)
     with pytest.raises(InputError) as told:

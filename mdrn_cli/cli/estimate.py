@@ -35,9 +35,12 @@ def estimate(
       cat photo.jpg | mdrn estimate -
     """
     from mdrn_cli.image import read_picture
+    from mdrn_cli.levels import check_white
     from mdrn_cli.noise import estimate_sigma
     from mdrn_cli.pipes import readable
 
+    if white is not None:
+        check_white(white)
     files, failures = _files(inputs, recursive)
     count = len(files) + len(failures)
     for source, error in failures:
