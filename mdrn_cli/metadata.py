@@ -11,12 +11,27 @@ from PIL import ExifTags, Image, PngImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
+from mdrn_cli.exif import (
+    EXIF_START,
+    IPTC,
+    LARGEST_SEGMENT,
+    PHOTOSHOP,
+    TRANSFER_FUNCTION,
+    carried_exif,
+    exif_directory,
+    exif_of_text,
+    exif_written,
+    fits_tiff,
+    is_readable,
+    prefixed,
+    tag_values,
+)
 
 # Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
 _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297)).union(
     (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
 )
-_XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_XMP, _ICC = 700, 34675
 _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 258, 262, 338, (282, 283), 296
 _UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
 _LEFT_OUT = {37724: "Photoshop document, with its layers,", 52545: "C2PA"}
@@ -24,21 +39,14 @@ _LEFT_OUT = {37724: "Photoshop document, with its layers,", 52545: "C2PA"}
 _DEPTHS = {1, 2, 4, 8, 16, 32}
 """Bits a channel of a TIFF that are handled."""
 _SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 330
-_TRANSFER_FUNCTION = 301
-"""A table with a value for each intensity, or three of them."""
 _SAME_INTENSITIES = (1, 2, 6)
 """Photometric interpretations whose intensities are not turned round or looked up in a palette."""
-_SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_LARGEST_SEGMENT = 65_500
-"""Bytes that a JPEG segment can hold, less its heading."""
-_MOST_LEFT_OUT = 16
-"""Tags that are left out of EXIF before all of it is."""
-_EXIF_START, _PHOTOSHOP_START = b"Exif\0\0", b"Photoshop 3.0\0"
+_PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 """How Photoshop's block begins in which IPTC is."""
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
-    "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (_EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
+    "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
     "APP2": ((), (b"ICC_PROFILE\0", b"MPF\0")),
     "APP12": ((b"",), ()),
     "APP13": ((_PHOTOSHOP_START,), ()),
@@ -106,31 +114,16 @@ class Metadata:
     @property
     def orientation(self) -> int:
         """How the picture is to be turned for viewing, 1 to 8 as EXIF has it; 1 where nothing says so."""
-        value = _directory(self.exif).get(ExifTags.Base.Orientation, 1)
+        value = exif_directory(self.exif).get(ExifTags.Base.Orientation, 1)
         return value if isinstance(value, int) else 1
-
-
-def _directory(exif: bytes) -> Image.Exif:
-    """The directory of EXIF that `_is_readable`."""
-    directory = Image.Exif()
-    directory.load(exif)
-    return directory
-
-
-def _is_readable(exif: bytes) -> bool:
-    try:
-        dict(_directory(exif))  # values are parsed only when asked for
-    except Exception:  # of many kinds, as Pillow raises them
-        return False
-    return True
 
 
 def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
     info = file.info
     warnings = []
-    exif = _prefixed(info.get("exif") or _from_text(info.get(_EXIF_TEXT)))
-    if not _is_readable(exif):
+    exif = prefixed(info.get("exif") or exif_of_text(info.get(_EXIF_TEXT)))
+    if not is_readable(exif):
         exif = b""
         warnings.append("the EXIF is damaged and left out")
     if _aspect(info) != 1:
@@ -172,23 +165,8 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
 
 def _is_invented(file: Image.Image, exif: bytes) -> bool:
     """Whether the resolution is what Pillow says of a JPEG that has EXIF, but no resolution."""
-    told = file.info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in _directory(exif)
+    told = file.info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in exif_directory(exif)
     return file.format in ("JPEG", "MPO") and file.info.get("dpi") == (72, 72) and not told
-
-
-def _from_text(profile: Any) -> bytes:
-    """EXIF as ImageMagick used to write it into PNG: lines of hexadecimal digits behind three of a heading."""
-    try:
-        return bytes.fromhex("".join(str(profile or "").split("\n")[3:]))
-    except ValueError:
-        return b""
-
-
-def _prefixed(exif: bytes) -> bytes:
-    """EXIF as JPEG has it; WebP and some writers of PNG have it with and without what it starts with there."""
-    while exif.startswith(_EXIF_START):
-        exif = exif.removeprefix(_EXIF_START)
-    return exif and _EXIF_START + exif
 
 
 def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
@@ -208,16 +186,16 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     reduced = directory.get(_SUBFILE_TYPE, 0)
     if isinstance(reduced, int) and reduced & 1 and _SUB_DIRECTORIES in directory:
         raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
-    values = _values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC, *_LEFT_OUT)))
+    values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC, *_LEFT_OUT)))
     bits = directory.get(_BITS, 1)  # one number, or one for each channel
     whole = {bits} if isinstance(bits, int) else {*bits}
     if other := {count for count in whole if isinstance(count, int)} - _DEPTHS:
         raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
     if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not whole <= {8, 16}:
-        values.pop(_TRANSFER_FUNCTION, None)
+        values.pop(TRANSFER_FUNCTION, None)
     metadata = Metadata(
         icc_profile=_bytes(directory.get(_ICC, b"")),
-        exif=_written(values, directory.endian) if values else b"",
+        exif=exif_written(values, directory.endian) if values else b"",
         xmp=_bytes(directory.get(_XMP, b"")),
         dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, 2)),
         extra_is_alpha=directory.get(_EXTRA_SAMPLES) != _UNSPECIFIED,
@@ -243,43 +221,6 @@ def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
     assert first is not None
     directory.load_from_fp(stream, first)
     return directory
-
-
-def _values(directory: Image.Exif, but: frozenset[int]) -> dict[int, Any]:
-    """The tags of a directory, but for some, such that Pillow writes them; directories within it as dictionaries."""
-    values = {tag: _exact(directory[tag]) for tag in directory if tag not in but}
-    for pointer in values.keys() & _SUBDIRECTORIES:
-        values[pointer] = _exact(directory.get_ifd(pointer))
-        if ExifTags.IFD.Interop in values[pointer]:
-            interop = _exact(_interop(directory))
-            # Where it is now is no place in what will be written.
-            del values[pointer][ExifTags.IFD.Interop]
-            values[pointer] |= {ExifTags.IFD.Interop: interop} if interop else {}
-    return values
-
-
-def _interop(directory: Image.Exif) -> dict[int, Any]:
-    """The directory of interoperability; empty where it is broken."""
-    try:
-        inner = directory.get_ifd(ExifTags.IFD.Interop)
-    except Exception:  # of many kinds, as Pillow raises them
-        return {}
-    return inner if _fits_tiff(ExifTags.IFD.Interop, _exact(inner)) else {}
-
-
-def _written(values: dict[int, Any], endian: str | None) -> bytes:
-    """EXIF of these values, with the offsets of a plain TIFF."""
-    directory = Image.Exif()
-    directory.endian = endian
-    directory.update(values)
-    return directory.tobytes()
-
-
-def _exact(value: Any) -> Any:
-    """A tag's value such that Pillow writes the bytes it has read: it reads text as Latin-1 but writes ASCII."""
-    if isinstance(value, dict):
-        return {tag: _exact(inner) for tag, inner in value.items()}
-    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:
@@ -312,7 +253,7 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
     """
     keep: dict[str, Any] = {}
     exif, lost = carried_exif(metadata.exif, kind)
-    fits = _LARGEST_SEGMENT if kind == "JPEG" else 1 << 31
+    fits = LARGEST_SEGMENT if kind == "JPEG" else 1 << 31
     for name, value, kinds in (
         ("icc_profile", metadata.icc_profile, ("PNG", "JPEG", "WEBP")),
         ("exif", exif, ("PNG", "JPEG", "WEBP")),
@@ -326,7 +267,7 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
             lost.append(name.replace("_", " "))
     if metadata.dpi and kind != "WEBP":
         keep["dpi"] = metadata.dpi
-    elif metadata.dpi and _RESOLUTION[0] not in _directory(exif):
+    elif metadata.dpi and _RESOLUTION[0] not in exif_directory(exif):
         lost.append("resolution")
     if kind == "PNG":
         keep["pnginfo"] = _png_text(metadata.text, keep.pop("xmp", b""))
@@ -347,11 +288,11 @@ def _lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
 
 def _iptc(exif: bytes) -> tuple[tuple[str, bytes], ...]:
     """JPEG segments of the IPTC that a TIFF has in its directory, where no program looks for it in a JPEG."""
-    directory = _directory(exif)
-    blocks = _bytes(directory.get(_PHOTOSHOP, b""))
-    if not blocks and (alone := _bytes(directory.get(_IPTC, b""))):
+    directory = exif_directory(exif)
+    blocks = _bytes(directory.get(PHOTOSHOP, b""))
+    if not blocks and (alone := _bytes(directory.get(IPTC, b""))):
         blocks = _IPTC_BLOCK + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
-    most = _LARGEST_SEGMENT - len(_PHOTOSHOP_START)
+    most = LARGEST_SEGMENT - len(_PHOTOSHOP_START)
     parts = (blocks[start : start + most] for start in range(0, len(blocks), most))
     return tuple(("APP13", _PHOTOSHOP_START + part) for part in parts)
 
@@ -370,72 +311,19 @@ def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.P
     return chunks
 
 
-def carried_exif(exif: bytes, kind: str) -> tuple[bytes, list[str]]:
-    """EXIF as a format takes it, and the names of what it cannot hold: BMP nothing, a JPEG no more than a segment."""
-    if kind == "BMP":
-        return b"", ["exif"] if exif else []
-    if kind != "JPEG" or len(exif) <= _LARGEST_SEGMENT:
-        return exif, []
-    try:
-        return _shortened(exif, _LARGEST_SEGMENT)
-    except Exception:  # of many kinds, where a value is none that Pillow can write
-        return b"", ["exif"]
-
-
-def _shortened(exif: bytes, most: int) -> tuple[bytes, list[str]]:
-    """EXIF of no more than so many bytes, and the names of what was left out for it: the thumbnail, the blocks that
-    Photoshop keeps in the directory of a TIFF, and then what is largest."""
-    directory = _directory(exif)
-    lost = ["EXIF thumbnail"] if directory.get_ifd(ExifTags.IFD.IFD1) else []
-    values = _values(directory, frozenset())
-    places = [values, *(values[tag] for tag in _SUBDIRECTORIES if tag in values)]
-    sizes = [
-        ((tag in (_IPTC, _PHOTOSHOP), _length(value)), tag, place)
-        for place in places
-        for tag, value in place.items()
-        if tag not in (*_SUBDIRECTORIES, ExifTags.Base.Orientation)
-    ]
-    for _, tag, place in sorted(sizes, key=lambda entry: entry[0], reverse=True)[:_MOST_LEFT_OUT]:
-        if len(short := _written(values, directory.endian)) <= most:
-            return short, lost
-        del place[tag]
-        lost.append(f"EXIF tag {tag}")
-    short = _written(values, directory.endian)
-    return (short, lost) if len(short) <= most else (b"", ["exif"])
-
-
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, (bytes, str)) else 8 * len(value) if isinstance(value, tuple) else 8
-
-
 def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     """The metadata as tags of a TIFF directory, values that are dictionaries being directories of their own; and the
     names of what TIFF cannot hold."""
-    tags = _values(_directory(metadata.exif), _STRUCTURE)
+    tags = tag_values(exif_directory(metadata.exif), _STRUCTURE)
     for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
         if value:
             tags[tag] = value
     blocks = [content.removeprefix(_PHOTOSHOP_START) for name, content in metadata.segments if name == "APP13"]
     if blocks:
-        tags[_PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
+        tags[PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
     if metadata.dpi:
         tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: 2})
-    kept = {tag: value for tag, value in tags.items() if _fits_tiff(tag, value)}
+    kept = {tag: value for tag, value in tags.items() if fits_tiff(tag, value)}
     lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
     lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]
     return kept, lost + _lost_segments(metadata, "APP1", "APP12")
-
-
-def _fits_tiff(tag: int, value: Any) -> bool:
-    """Whether a directory with the value can be written, and read by others: EXIF may have any type anywhere."""
-    if tag == ExifTags.Base.Orientation:
-        return isinstance(value, int) and 1 <= value <= 8
-    if tag == _TRANSFER_FUNCTION:
-        return isinstance(value, tuple) and len(value) in (1 << 8, 3 << 8, 1 << 16, 3 << 16)
-    directory = ImageFileDirectory_v2()
-    try:
-        directory[tag] = value
-        directory.tobytes()
-    except Exception:  # of many kinds, as Pillow raises them
-        return False
-    return True

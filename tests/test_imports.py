@@ -12,7 +12,7 @@ LEAVES = {
     "files",
     "pixels",
     "configfile",
-    "metadata",
+    "exif",
     "png",
     "webp",
     "jpeg",
@@ -32,6 +32,7 @@ LEAVES = {
     "recording",
 }
 PARTS = {
+    "metadata",
     "deep",
     "picture",
     "compare",

@@ -1,0 +1,138 @@
+"""EXIF, a directory of TIFF: read, written, and cut down to what a format takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PIL import ExifTags, Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+IPTC, PHOTOSHOP, TRANSFER_FUNCTION = 33723, 34377, 301
+"""Tags; the last is of a table with a value for each intensity, or three of them."""
+_SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+LARGEST_SEGMENT = 65_500
+"""Bytes that a JPEG segment can hold, less its heading."""
+_MOST_LEFT_OUT = 16
+"""Tags that are left out of EXIF before all of it is."""
+EXIF_START = b"Exif\0\0"
+
+
+def exif_directory(exif: bytes) -> Image.Exif:
+    """The directory of EXIF that `is_readable`."""
+    directory = Image.Exif()
+    directory.load(exif)
+    return directory
+
+
+def is_readable(exif: bytes) -> bool:
+    """Whether the directory of EXIF can be read."""
+    try:
+        dict(exif_directory(exif))  # values are parsed only when asked for
+    except Exception:  # of many kinds, as Pillow raises them
+        return False
+    return True
+
+
+def exif_of_text(profile: Any) -> bytes:
+    """EXIF as ImageMagick used to write it into PNG: lines of hexadecimal digits behind three of a heading."""
+    try:
+        return bytes.fromhex("".join(str(profile or "").split("\n")[3:]))
+    except ValueError:
+        return b""
+
+
+def prefixed(exif: bytes) -> bytes:
+    """EXIF as JPEG has it; WebP and some writers of PNG have it with and without what it starts with there."""
+    while exif.startswith(EXIF_START):
+        exif = exif.removeprefix(EXIF_START)
+    return exif and EXIF_START + exif
+
+
+def tag_values(directory: Image.Exif, but: frozenset[int]) -> dict[int, Any]:
+    """The tags of a directory, but for some, such that Pillow writes them; directories within it as dictionaries."""
+    values = {tag: _exact(directory[tag]) for tag in directory if tag not in but}
+    for pointer in values.keys() & _SUBDIRECTORIES:
+        values[pointer] = _exact(directory.get_ifd(pointer))
+        if ExifTags.IFD.Interop in values[pointer]:
+            interop = _exact(_interop(directory))
+            # Where it is now is no place in what will be written.
+            del values[pointer][ExifTags.IFD.Interop]
+            values[pointer] |= {ExifTags.IFD.Interop: interop} if interop else {}
+    return values
+
+
+def _interop(directory: Image.Exif) -> dict[int, Any]:
+    """The directory of interoperability; empty where it is broken."""
+    try:
+        inner = directory.get_ifd(ExifTags.IFD.Interop)
+    except Exception:  # of many kinds, as Pillow raises them
+        return {}
+    return inner if fits_tiff(ExifTags.IFD.Interop, _exact(inner)) else {}
+
+
+def exif_written(values: dict[int, Any], endian: str | None) -> bytes:
+    """EXIF of these values, with the offsets of a plain TIFF."""
+    directory = Image.Exif()
+    directory.endian = endian
+    directory.update(values)
+    return directory.tobytes()
+
+
+def _exact(value: Any) -> Any:
+    """A tag's value such that Pillow writes the bytes it has read: it reads text as Latin-1 but writes ASCII."""
+    if isinstance(value, dict):
+        return {tag: _exact(inner) for tag, inner in value.items()}
+    return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value
+
+
+def carried_exif(exif: bytes, kind: str) -> tuple[bytes, list[str]]:
+    """EXIF as a format takes it, and the names of what it cannot hold: BMP nothing, a JPEG no more than a segment."""
+    if kind == "BMP":
+        return b"", ["exif"] if exif else []
+    if kind != "JPEG" or len(exif) <= LARGEST_SEGMENT:
+        return exif, []
+    try:
+        return _shortened(exif, LARGEST_SEGMENT)
+    except Exception:  # of many kinds, where a value is none that Pillow can write
+        return b"", ["exif"]
+
+
+def _shortened(exif: bytes, most: int) -> tuple[bytes, list[str]]:
+    """EXIF of no more than so many bytes, and the names of what was left out for it: the thumbnail, the blocks that
+    Photoshop keeps in the directory of a TIFF, and then what is largest."""
+    directory = exif_directory(exif)
+    lost = ["EXIF thumbnail"] if directory.get_ifd(ExifTags.IFD.IFD1) else []
+    values = tag_values(directory, frozenset())
+    places = [values, *(values[tag] for tag in _SUBDIRECTORIES if tag in values)]
+    sizes = [
+        ((tag in (IPTC, PHOTOSHOP), _length(value)), tag, place)
+        for place in places
+        for tag, value in place.items()
+        if tag not in (*_SUBDIRECTORIES, ExifTags.Base.Orientation)
+    ]
+    for _, tag, place in sorted(sizes, key=lambda entry: entry[0], reverse=True)[:_MOST_LEFT_OUT]:
+        if len(short := exif_written(values, directory.endian)) <= most:
+            return short, lost
+        del place[tag]
+        lost.append(f"EXIF tag {tag}")
+    short = exif_written(values, directory.endian)
+    return (short, lost) if len(short) <= most else (b"", ["exif"])
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, (bytes, str)) else 8 * len(value) if isinstance(value, tuple) else 8
+
+
+def fits_tiff(tag: int, value: Any) -> bool:
+    """Whether a directory with the value can be written, and read by others: EXIF may have any type anywhere."""
+    if tag == ExifTags.Base.Orientation:
+        return isinstance(value, int) and 1 <= value <= 8
+    if tag == TRANSFER_FUNCTION:
+        return isinstance(value, tuple) and len(value) in (1 << 8, 3 << 8, 1 << 16, 3 << 16)
+    directory = ImageFileDirectory_v2()
+    try:
+        directory[tag] = value
+        directory.tobytes()
+    except Exception:  # of many kinds, as Pillow raises them
+        return False
+    return True
