@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and after SIGTERM: 128 and the number of the signal, as shells have it."""
+BY_SIGNAL = 128
+"""What shells add to the number of the signal that ended a program, for its exit code."""
+INTERRUPTED = BY_SIGNAL + 2
+"""Exit code after Ctrl-C."""
 
 
 class MdrnError(Exception):

@@ -52,7 +52,7 @@ def fit(
     rounding.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM.
+        KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM and SIGHUP.
         SharedError: more than `max_skipped` steps in a row were not finite, the state in the folder being then that of
             the last save, from before.
         MdrnError: no step was; or the first process cannot write into the folder, or the others cannot be reached.

@@ -1,51 +1,57 @@
-"""Ctrl-C and SIGTERM as requests to stop at the next good moment."""
+"""Ctrl-C, SIGTERM and SIGHUP as requests to stop at the next good moment."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 
 class TerminatedError(BaseException):
-    """SIGTERM has asked for the end, as the system or a batch queue does. No KeyboardInterrupt, which typer keeps to
-    itself."""
+    """A signal has asked for the end: SIGTERM, as the system or a batch queue sends it, or SIGHUP, as a terminal does
+    that is closed. No KeyboardInterrupt, which typer keeps to itself.
+
+    Attributes:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__("terminated" if number == signal.SIGTERM else "hung up")
+        self.number = number
 
 
 INTERRUPTIONS = (KeyboardInterrupt, TerminatedError)
+TERMINATIONS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Windows has no SIGHUP."""
 
 
 def interruption(number: int) -> BaseException:
     """What a stop ends in that a signal has asked for."""
-    return TerminatedError() if number == signal.SIGTERM else KeyboardInterrupt()
+    return TerminatedError(number) if number in TERMINATIONS else KeyboardInterrupt()
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """While this lasts, SIGTERM raises TerminatedError, so that a run leaves behind what it does after Ctrl-C.
-    A process started to ignore the signal goes on doing so."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) == signal.SIG_IGN:
-        yield
-        return
+    """While this lasts, SIGTERM and SIGHUP raise TerminatedError, so that a run leaves behind what it does after
+    Ctrl-C. A process started to ignore one, as nohup does, goes on doing so."""
 
     def end(number: int, _frame: Any) -> None:
+        leave_closed_terminal()
         raise interruption(number)
 
-    before = signal.signal(signal.SIGTERM, end)
-    try:
+    with _handling(TERMINATIONS, end):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def stop_requests(insistent: bool) -> Iterator[Callable[[], int]]:
-    """While this lasts, Ctrl-C and SIGTERM only set what the given function tells: the number of the last such signal,
-    0 before one has come. What a process was started to ignore, as shells do to commands in the background, it goes on
-    ignoring.
+    """While this lasts, Ctrl-C, SIGTERM and SIGHUP only set what the given function tells: the number of the last such
+    signal, 0 before one has come. What a process was started to ignore, as shells do to commands in the background, it
+    goes on ignoring.
 
     Args:
         insistent: a second one raises `interruption` at once. Not under torchrun, which passes on a Ctrl-C
@@ -55,18 +61,36 @@ def stop_requests(insistent: bool) -> Iterator[Callable[[], int]]:
 
     def ask(number: int, _frame: Any) -> None:
         nonlocal asked
+        leave_closed_terminal()
         if asked and insistent:
             raise interruption(number)
         asked = number
 
-    # Only the main thread may set handlers, and only it is interrupted.
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: 0
-        return
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in heeded}
-    try:
+    with _handling((signal.SIGINT, *TERMINATIONS), ask):
         yield lambda: asked
+
+
+@contextmanager
+def _handling(numbers: Sequence[int], handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """While this lasts, a handler for those of the signals that are not ignored. Only the main thread may set
+    handlers, and only it is interrupted: in others there is none."""
+    main = threading.current_thread() is threading.main_thread()
+    heeded = [number for number in numbers if main and signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in heeded}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
+
+
+def leave_closed_terminal() -> None:
+    """Standard output and error go nowhere where they went to a terminal that is gone: what is still to be told must
+    not fail, and with it what is still to be saved."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            # A character device still, but none that a program can talk with.
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)

@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import os
 import signal
 import time
 from dataclasses import MISSING, fields
@@ -16,7 +17,7 @@ from mdrn_cli.cli import runs
 from mdrn_cli.cli.distill import distill
 from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
-from mdrn_cli.interrupts import TerminatedError, stop_requests, terminable
+from mdrn_cli.interrupts import TERMINATIONS, TerminatedError, leave_closed_terminal, stop_requests, terminable
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.runlog import Progress as Moment
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
@@ -162,13 +163,53 @@ def test_sigterm_ends_a_run_after_a_save(photo_folder, tmp_path):
     assert saved_config(run)["iterations"] == 100000
 
 
-def test_a_second_sigterm_ends_it_at_once():
+@pytest.mark.parametrize("number", TERMINATIONS)
+def test_a_second_signal_ends_it_at_once(number):
+    before = signal.getsignal(number)
     with stop_requests(insistent=True) as asked:
-        signal.raise_signal(signal.SIGTERM)
-        assert asked() == signal.SIGTERM
-        with pytest.raises(TerminatedError):
-            signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        signal.raise_signal(number)
+        assert asked() == number
+        with pytest.raises(TerminatedError) as raised:
+            signal.raise_signal(number)
+    assert raised.value.number == number
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_nothing_fails_to_be_told_to_a_closed_terminal(descriptor):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    before = os.dup(descriptor)
+    try:
+        os.dup2(slave, descriptor)
+        os.close(master)
+        with pytest.raises(OSError, match="Input/output"):
+            os.write(descriptor, b"saved")
+        leave_closed_terminal()
+        os.write(descriptor, b"saved")
+    finally:
+        os.dup2(before, descriptor)
+        os.close(before)
+        os.close(slave)
+
+
+def test_a_file_and_a_living_terminal_are_not_left(tmp_path):
+    pty = pytest.importorskip("pty")
+    master, slave = pty.openpty()
+    before = os.dup(2)
+    try:
+        os.dup2(slave, 2)
+        leave_closed_terminal()
+        assert os.isatty(2)
+        with (tmp_path / "log").open("wb") as log:
+            os.dup2(log.fileno(), 2)
+            leave_closed_terminal()
+            os.write(2, b"saved")
+    finally:
+        os.dup2(before, 2)
+        for opened in (before, slave, master):
+            os.close(opened)
+    assert (tmp_path / "log").read_bytes() == b"saved"
 
 
 def test_sigterm_raises_unless_it_was_to_be_ignored():

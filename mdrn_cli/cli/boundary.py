@@ -12,7 +12,7 @@ from itertools import pairwise
 import typer
 
 from mdrn_cli.cli.console import print_error, stderr
-from mdrn_cli.errors import INTERRUPTED, TERMINATED, DeviceError, InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.errors import BY_SIGNAL, INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
 
@@ -50,10 +50,10 @@ def run(app: typer.Typer) -> int:
         if launched().first:
             stderr.print("interrupted")
         return INTERRUPTED
-    except TerminatedError:
+    except TerminatedError as ended:
         if launched().first:
-            stderr.print("terminated")
-        return TERMINATED
+            stderr.print(str(ended))
+        return BY_SIGNAL + ended.number
     except BrokenPipeError:
         return 1
     except MemoryError:
