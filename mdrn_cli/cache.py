@@ -147,7 +147,10 @@ class Cache:
         for _ in range(min(PARALLEL, len(items))):
             threading.Thread(target=bring, daemon=True).start()
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            done: set[Future[Path]] = set()
+            # Now and then for a moment awake: on Windows Ctrl-C would wait for the end of a longer wait.
+            while len(done) < len(futures) and not any(future.exception() for future in done):
+                done, _ = wait(futures, 0.2, return_when=FIRST_EXCEPTION)
             return [future.result() for future in futures if future in done]
         finally:
             stopped.set()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
+from mdrn_cli.engine import layout
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, choose
@@ -149,7 +150,7 @@ def check_levels(mode: str, teacher: float, student: float) -> None:
 
 def frozen(teacher: MDRN, device: torch.device) -> MDRN:
     """A teacher ready to be asked: on the device, in evaluation mode, without gradients."""
-    moved: MDRN = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved: MDRN = teacher.to(device, memory_format=layout(device))  # type: ignore[call-overload]
     return moved.eval().requires_grad_(False)
 
 

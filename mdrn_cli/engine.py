@@ -23,6 +23,10 @@ from mdrn_cli.model import MDRN
 # and bytes of the process without any.
 _LIVE_FEATURES = 22
 _LIBRARIES = 300e6
+TRUSTED = ("cpu", "cuda")
+"""Kinds of devices whose results have been measured; on others they are held against the CPU's each time."""
+MOST_APART = 0.02
+"""Difference, on a scale of 1, that rounding to bfloat16 stays well below."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -41,6 +45,12 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
     return device
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """How images and 3x3 weights lie in memory where they are computed with: channels_last, but on MPS, whose
+    convolutions have read parts of such tensors wrongly (pytorch issue 180984)."""
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def limit_threads(processes: int = 1) -> None:
@@ -102,7 +112,7 @@ class Engine:
         precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
 
     Raises:
-        DeviceError: no such device.
+        DeviceError: no such device, or one that computes wrongly; for "auto" the CPU then takes its place.
         UsageError: unknown precision.
         OutOfMemoryError: the device has no room for the weights.
     """
@@ -117,6 +127,12 @@ class Engine:
         self._exact: MDRN | None = None
         with telling_out_of_memory(f"{self.device} has too little memory left for the network", "use --device cpu"):
             self.model = self._build(self.dtype)
+            if self.device.type not in TRUSTED and not computes_right(self.model, checkpoint.build()):
+                if device != "auto":
+                    raise wrong_device(self.device)
+                self.device = torch.device("cpu")
+                self.dtype = compute_type(self.device, precision)
+                self.model = self._build(self.dtype)
 
     def _build(self, dtype: torch.dtype) -> MDRN:
         built = in_type(self._checkpoint.build().requires_grad_(False), self.device, dtype)
@@ -165,7 +181,7 @@ class Engine:
     def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
         # On CUDA, convolutions of float32 would by default round to the 10 bits of TF32.
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=torch.channels_last)
+            batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=layout(self.device))
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
             return denoised
 
@@ -181,17 +197,40 @@ def in_type(model: MDRN, device: torch.device, dtype: torch.dtype) -> MDRN:
     Returns:
         The same model.
     """
-    moved: MDRN = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    moved: MDRN = model.to(device, memory_format=layout(device))  # type: ignore[call-overload]
     for name, part in moved.named_children():
         if name != "head":
             part.to(dtype)
     return with_kernels(moved) if has_kernels(moved, device, dtype) else moved
 
 
+def computes_right(model: MDRN, twin: MDRN) -> bool:
+    """Whether a network on a device gives what the same network gives on the CPU. Errors of a library there have been
+    silent, and their pictures plausible.
+
+    Args:
+        model: on the device.
+        twin: on the CPU, in float32.
+    """
+    device = next(model.parameters()).device
+    picture = torch.rand(1, twin.config.channels, 40, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        theirs = model(picture.to(device, memory_format=layout(device))).cpu()
+        return bool((theirs - twin(picture)).abs().max() < MOST_APART)
+
+
+def wrong_device(device: torch.device) -> DeviceError:
+    """What to tell of a device that computes wrongly."""
+    return DeviceError(
+        f"{device} computes wrongly with torch {torch.__version__}", "use --device cpu, or another version of torch"
+    )
+
+
 def out_of_memory(error: Exception) -> bool:
     """Whether an error is that of memory running out, on whatever device."""
-    # On the CPU torch raises a bare RuntimeError from its allocator, on CUDA others from the driver and its libraries.
-    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+    # On the CPU torch raises a bare RuntimeError from its allocator, on CUDA others from the driver and its libraries,
+    # on MPS one that tells of no memory.
+    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(text in str(error) for text in told)
 
 
@@ -207,8 +246,9 @@ def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a device that works in
-    the machine's own memory, no bound."""
+    """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a CPU, no bound."""
+    if device.type == "mps":
+        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
     if device.type != "cuda":
         return math.inf
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

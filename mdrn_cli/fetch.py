@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from mdrn_cli.errors import FetchError
 from mdrn_cli.files import is_file, sha256_of
@@ -71,9 +71,23 @@ def is_remote(source: str) -> bool:
 
 
 def _path_of(source: str) -> Path:
-    """The path of a source that is not remote."""
-    path = re.sub("^file:(//[^/]*)?", "", source, flags=re.IGNORECASE)
-    return Path(source if path == source else unquote(path))
+    """The path of a source that is not remote.
+
+    Raises:
+        FetchError: it is a file URL of another machine, which Windows alone can open, or none at all.
+    """
+    if not source.lower().startswith("file:"):
+        return Path(source)
+    try:
+        address = urlsplit(source, allow_fragments=False)
+    except ValueError as error:
+        raise FetchError(f"{source} is no address ({error})") from error
+    path = address.path + (f"?{address.query}" if address.query else "")
+    if address.netloc.lower() in ("", "localhost"):
+        return Path(url2pathname(path))
+    if os.name != "nt":
+        raise FetchError(f"{source} would be a file of another machine", "mount its folder, and give the path")
+    return Path(url2pathname(f"//{address.netloc}{path}"))
 
 
 def download(
@@ -125,7 +139,11 @@ def download(
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
     resumed = is_remote(source) and _size(part) > 0
     if not is_remote(source):
-        _copy(_path_of(source), part, expected, on_bytes)
+        try:
+            path = _path_of(source)
+        except FetchError as error:
+            raise _GiveUpError(error.message) from error
+        _copy(path, part, expected, on_bytes)
     elif is_offline():
         raise _GiveUpError("offline")
     else:

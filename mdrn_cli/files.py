@@ -16,6 +16,7 @@ from mdrn_cli.errors import MdrnError, UsageError
 LEFTOVER_AGE = 600.0
 """Seconds after which a partial file that nobody has touched is taken for one that a kill has left."""
 _PARTIAL = ".mdrn-{}.part"
+_ACL = "system.posix_acl_access"  # rights of further users and groups, on Linux
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again") | dict.fromkeys(
     (errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that can be written to"
 )
@@ -59,15 +60,41 @@ def _copy_attributes(path: Path, descriptor: int) -> None:
 
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
-    """Give an open file mode, owner and group of `path`, where there is one and the user may."""
+    """Give an open file mode, owner, group and access control list of `path`, where there is one and the user may.
+    Rights of a group that is not the same, or that only a list explains, are left out: nobody gains any."""
     if not hasattr(os, "fchown"):  # Windows, which has fchmod from Python 3.13 on
         return
     with suppress(OSError):  # among them, that there is no such file
         about = path.stat()
+        mode = stat.S_IMODE(about.st_mode)
+        kept = [_copy_owner(about, descriptor), _copy_acl(path, descriptor)]
+        os.fchmod(descriptor, mode if all(kept) else mode & ~(stat.S_IRWXG | stat.S_ISGID))
+
+
+def _copy_owner(about: os.stat_result, descriptor: int) -> bool:
+    """Give an open file the owner and the group of another, or the group alone; whether it has that."""
+    for owner in (about.st_uid, -1):
         with suppress(OSError):
-            if (about.st_uid, about.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(descriptor, about.st_uid, about.st_gid)
-        os.fchmod(descriptor, stat.S_IMODE(about.st_mode))
+            os.fchown(descriptor, owner, about.st_gid)
+            return True
+    return os.fstat(descriptor).st_gid == about.st_gid
+
+
+def _copy_acl(path: Path, descriptor: int) -> bool:
+    """Give an open file the access control list of another, or none as that has; whether it has it."""
+    if not hasattr(os, "getxattr"):
+        return True
+    try:
+        rights = os.getxattr(path, _ACL)
+    except OSError:  # it has none, or its file system knows of none
+        with suppress(OSError):
+            os.removexattr(descriptor, _ACL)  # that the folder gives to new files
+        return True
+    try:
+        os.setxattr(descriptor, _ACL, rights)
+    except OSError:
+        return False
+    return True
 
 
 def write_error(path: Path, error: OSError) -> MdrnError:

@@ -13,8 +13,10 @@ def keep_freed_memory() -> None:
     and every convolution then waits for fresh, zeroed pages: with tiles of 512x512, a third of the time. No other
     system needs this."""
     if libc := _glibc():
-        # Whole pictures, which are larger than features of a tile, are still handed back.
-        libc.mallopt(_M_MMAP_THRESHOLD, 2**28)
+        # Whole pictures, which are larger than features of a tile, are still handed back. Older versions of glibc take
+        # 32 MiB at most, and without it the next call would leave the threshold at 128 KiB for good.
+        if not libc.mallopt(_M_MMAP_THRESHOLD, 2**28):
+            libc.mallopt(_M_MMAP_THRESHOLD, 2**25)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 

@@ -3,6 +3,7 @@ on a CPU, memory is what one waits for."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -16,13 +17,20 @@ from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
 
 WIDTHS = (32, 64, 128)
 """Features that the kernels can work with: tensor cores multiply matrices of 16 and more."""
+SHARED_MEMORY = {32: 0, 64: 81920, 128: 135168}
+"""Bytes of a multiprocessor's shared memory that the kernels of a width take, where that may be more than there is."""
 MOST_VALUES = 2**31
 """Of features, which the kernels count in 32 bits."""
 
 
 def has_kernels(model: MDRN, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there are kernels for a network on a device and the type it is to run in."""
-    return device.type == "cuda" and dtype == torch.bfloat16 and model.config.features in WIDTHS and has_triton()
+    features = model.config.features
+    if not (device.type == "cuda" and dtype == torch.bfloat16 and features in WIDTHS and has_triton()):
+        return False
+    about = torch.cuda.get_device_properties(device)
+    # Not told by torch before 2.6.
+    return bool(getattr(about, "shared_memory_per_block_optin", math.inf) >= SHARED_MEMORY[features])
 
 
 def with_kernels(model: MDRN) -> MDRN:

@@ -47,7 +47,8 @@ def _launch(name: str, pixels: int, *arguments: Any, rows: int = 0) -> None:
     """
     size, warps, stages = LAUNCH[name]
     grid = (_programs(name, pixels), *(rows,) * bool(rows))
-    getattr(gpukernels, name)[grid](*arguments, BP=size, num_warps=warps, num_stages=stages)
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]  # triton launches on the current one
+        getattr(gpukernels, name)[grid](*arguments, BP=size, num_warps=warps, num_stages=stages)
 
 
 def _programs(name: str, pixels: int) -> int:
@@ -151,7 +152,8 @@ def _totals(sums: Tensor, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, .
     """What the programs of a kernel have summed, over them all, in the type of the features."""
     programs, values = sums.shape
     out = torch.empty(values, dtype=like.dtype, device=like.device)
-    gpukernels.total[(triton.cdiv(values, 64),)](sums, out, programs, values, 64, 32, num_warps=4)
+    with torch.cuda.device_of(sums):  # type: ignore[no-untyped-call]
+        gpukernels.total[(triton.cdiv(values, 64),)](sums, out, programs, values, 64, 32, num_warps=4)
     return torch.split(out, list(sizes))
 
 

@@ -13,6 +13,7 @@ from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.image import FORMATS, find_images, hint_without_images
 from mdrn_cli.pipes import PIPE
+from mdrn_cli.places import Place, Places
 
 _T = TypeVar("_T")
 
@@ -119,6 +120,8 @@ def _places(job: Job) -> tuple[Path, Path]:
 
 def _spelled_out(path: Path) -> Path:
     """A path as it is whatever the current folder, without following links: two names of a file are two images."""
+    if ".." in path.parts:  # of what a link leads to, not of the folder the link is in
+        return real_path(path.parent) / path.name if path.name != ".." else real_path(path)
     return Path(os.path.normpath(path.absolute()))
 
 
@@ -225,11 +228,19 @@ def _unlisted(error: OSError) -> Job:
 
 def _without_results(files: list[Path], folder: Path, output: Path, renamed: bool) -> list[Path]:
     """Files of a folder but those in an output folder within it, however the two are spelled."""
-    root, out = real_path(folder), real_path(output)
+    places = Places()
+    root, out = places.folder(folder), places.folder(output)
     if out == root and not renamed:
         raise UsageError(f"results in {output} would replace the inputs", "use --in-place, or another folder")
-    within = root in out.parents
-    return [f for f in files if not (within and (root / f.relative_to(folder)).is_relative_to(out))]
+    if out == root or not is_folder(output):
+        return files
+    return [file for file in files if not _is_among(file, out, folder, places)]
+
+
+def _is_among(file: Path, out: Hashable, folder: Path, places: Places) -> bool:
+    """Whether a file of a folder's tree is in the output folder, itself in that tree."""
+    between = file.relative_to(folder).parents
+    return any(places.folder(folder / part) == out for part in between if part != Path())
 
 
 def _originals(files: Sequence[Path]) -> dict[tuple[Path, str], Path]:
@@ -283,33 +294,35 @@ def _kind(target: Path, suffix: str | None) -> str:
 def _without_other_names(jobs: Sequence[Job]) -> list[Job]:
     """Jobs that replace their inputs, but one for each file: links to it, and paths through links, are passed over. It
     goes by the first that is no link itself, if there is one."""
-    reals = [real_path(job.source) for job in jobs]
-    names: dict[Path, Path] = {}
-    for job, real in zip(jobs, reals, strict=True):
-        better = real not in names or (names[real].is_symlink() and not job.source.is_symlink())
+    known = Places()
+    places = [known.of(job.source) for job in jobs]
+    names: dict[Place, Path] = {}
+    for job, place in zip(jobs, places, strict=True):
+        better = place not in names or (names[place].is_symlink() and not job.source.is_symlink())
         if not job.problem and better:
-            names[real] = job.source
+            names[place] = job.source
     return [
         job
-        if job.problem or names[real] == job.source
-        else Job(job.source, job.source, f"it is the file {names[real]}")
-        for job, real in zip(jobs, reals, strict=True)
+        if job.problem or names[place] == job.source
+        else Job(job.source, job.source, f"it is the file {names[place]}")
+        for job, place in zip(jobs, places, strict=True)
     ]
 
 
 def _refuse_collisions(jobs: Sequence[Job], in_place: bool) -> None:
     # Not of results that earlier runs have left: these are to be replaced by those of this one, if asked for.
     live = [job for job in jobs if not job.problem and not (job.skip and job.target == job.source)]
-    sources: dict[Path, Path] = {}
-    inputs = {real_path(job.source) for job in live}
+    places = Places()
+    sources: dict[Place, Path] = {}
+    inputs = {places.of(job.source) for job in live}
     for job in live:
-        target = real_path(job.target)
+        target = places.of(job.target)
         if target in sources:
             raise UsageError(
                 f"{sources[target]} and {job.source} would both be written to {job.target}", "give them other names"
             )
         if target in inputs and not (in_place or job.skip or job.target == PIPE):
-            hint = "use --in-place, or another name" if target == real_path(job.source) else ""
+            hint = "use --in-place, or another name" if target == places.of(job.source) else ""
             raise UsageError(f"the result of {job.source} would replace the input {job.target}", hint)
         sources[target] = job.source
 
@@ -327,10 +340,11 @@ def refuse_extra(path: Path, jobs: Sequence[Job], overwrite: bool) -> None:
     """
     if path == PIPE:
         raise UsageError("only --output can be -, for stdout")
-    real = real_path(path)
-    if any(real in (real_path(job.source), real_path(job.target)) for job in jobs):
+    places = Places()
+    place = places.of(path)
+    if any(place in (places.of(job.source), places.of(job.target)) for job in jobs):
         raise UsageError(f"{path} is an input or a result of this run", "give it another name")
     refuse_existing(path, overwrite)
     # A folder of results need not be there yet.
-    if not any(real_path(job.target).is_relative_to(real.parent) for job in jobs if not job.problem):
+    if not any(places.within(job.target, path.absolute().parent) for job in jobs if not job.problem):
         require_folder(path.parent)

@@ -114,8 +114,10 @@ class MSAG(nn.Module):
 
     def forward(self, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
         """Inputs of this level, k x (N, C, H, W), and after them the one to be reconstructed -> (N, C, H, W)."""
-        # The sum of one 1x1 convolution for each input is that of their concatenation, without the copy.
-        weights, bias = self.fuse.weight.chunk(len(inputs) + (coarse is not None), dim=1), self.fuse.bias
+        # The sum of one 1x1 convolution for each input is that of their concatenation, without the copy. Weights are
+        # made dense: torch's convolution on MPS reads them as if they were (pytorch issue 192212).
+        parts, bias = self.fuse.weight.chunk(len(inputs) + (coarse is not None), dim=1), self.fuse.bias
+        weights = [part.contiguous() for part in parts]
         assert bias is not None
         if coarse:
             features, restore = coarse
@@ -124,7 +126,7 @@ class MSAG(nn.Module):
         for others, weight in zip(inputs[1:], weights[1:], strict=False):
             x = x + F.conv2d(others, weight)
         if coarse:
-            x = x + F.conv_transpose2d(features, kernel, stride=2)
+            x = x + F.conv_transpose2d(features, kernel.contiguous(), stride=2)
         return x + self.blocks(x)  # type: ignore[no-any-return]
 
 

@@ -79,21 +79,22 @@ class Group:
 
     @contextmanager
     def connected(self, device: str) -> Iterator[None]:
-        """Join the processes, for work on a device such as "cpu" or "cuda:1". Once in a process: torchrun's store
-        would tell those who join again where the others were the first time."""
+        """Join the processes, for work on a device such as "cpu" or "cuda:1", which becomes the current one. Once in a
+        process: torchrun's store would tell those who join again where the others were the first time."""
+        import torch
+
+        on_gpu = device.startswith("cuda")
+        if on_gpu:
+            torch.cuda.set_device(torch.device(device).index or 0)
         if self.size == 1:
             yield
             return
-        import torch
         import torch.distributed as dist
 
         # It takes the group there is at its import for a default, and an optimizer imports it: the group would then
         # outlive its end, and its threads now and then the interpreter, which aborts the process.
         import torch.distributed.nn.functional
 
-        on_gpu = device.startswith("cuda")
-        if on_gpu:
-            torch.cuda.set_device(torch.device(device).index or 0)
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=PATIENCE)
         # Not left after an error: the others may be in the midst of an exchange, and torchrun ends them.
         yield

@@ -79,9 +79,13 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
         return blocks_of(image, side)
     step = max(1, math.isqrt(count // MOST_BLOCKS))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
-    blocks: NDArray[Any] = (
-        taken.reshape(-1, image.shape[0], side, side) if places is None else taken[places[::step, ::step]]
-    )
+    if places is None:
+        return taken.reshape(-1, image.shape[0], side, side)
+    met = places[::step, ::step]
+    if met.sum() < ENOUGH_BLOCKS:  # a pattern of pixels that the steps fall in with
+        rows, columns = (index[:: step * step] for index in np.nonzero(places))
+        return windows[:, rows, columns].swapaxes(0, 1)
+    blocks: NDArray[Any] = taken[met]
     return blocks
 
 

@@ -219,8 +219,9 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         param = params[int(index)]
-        # Fused kernels walk a parameter and its state side by side in memory: both need the same strides.
-        aligned = torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor
+        # Fused kernels walk a parameter and its state side by side in memory: both need the same strides. A copy in
+        # any case: what is read is mapped from the file, which Windows does not replace while it is.
+        aligned = torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
         state.setdefault(int(index), {})[key] = aligned.detach()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

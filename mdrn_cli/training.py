@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,11 +14,15 @@ from torch import Tensor
 from mdrn_cli.checkpoint import adapt, load_checkpoint
 from mdrn_cli.configfile import format_config
 from mdrn_cli.engine import (
+    TRUSTED,
     compute_type,
+    computes_right,
     free_memory,
+    layout,
     limit_threads,
     pick_device,
     telling_out_of_memory,
+    wrong_device,
 )
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import real_path, remove_leftovers, write_atomically, write_error
@@ -50,7 +55,7 @@ def plain_loss(sigma: float, kind: str) -> StepLoss:
 
 def noisy_version(clean: Tensor, noise: Tensor, sigma: float) -> Tensor:
     """`clean` in [0, 1] under standard normal `noise` scaled to `sigma` on the 0-255 scale."""
-    return (clean + noise * (sigma / 255)).contiguous(memory_format=torch.channels_last)
+    return (clean + noise * (sigma / 255)).contiguous(memory_format=layout(clean.device))
 
 
 def run_train(
@@ -73,7 +78,7 @@ def run_train(
         Where the run ended, and what was read.
 
     Raises:
-        UsageError, InputError, WeightsError: the run cannot start.
+        UsageError, InputError, WeightsError, DeviceError: the run cannot start.
         MdrnError: it cannot resume, or diverged.
     """
     if config.distillation:
@@ -112,7 +117,10 @@ def run_with(
             limit = OF_TRAINING if config.val == config.data else None
             validator = Validator(islice(held_out, limit), config.sigma)
         start = initial_model(replace(config, init=None) if resume else config)
-        model: MDRN = start.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        twin = None if device.type in TRUSTED else deepcopy(start)
+        model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
+        if twin and not computes_right(model, twin):
+            raise wrong_device(device)
         step_loss = make_loss(device)
         try:
             if group.first:

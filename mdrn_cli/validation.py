@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from mdrn_cli.engine import layout
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 
@@ -35,7 +36,7 @@ class Validator:
         restored = []
         with torch.inference_mode():
             for noisy in self.noisy:
-                batch = torch.from_numpy(noisy)[None].to(device, memory_format=torch.channels_last)
+                batch = torch.from_numpy(noisy)[None].to(device, memory_format=layout(device))
                 with autocast(device, dtype):
                     restored.append(to_uint8(model(batch)[0].float().cpu().numpy()))
         mean = float(np.mean([psnr(a, b) for a, b in zip(restored, self.clean, strict=True)]))

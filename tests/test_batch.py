@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+from mdrn_cli.files import write_atomically
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -304,6 +306,67 @@ def test_in_place_writes_the_format_of_the_file_behind_a_link(tree, tiny_weights
     assert (tree / "link.png").is_symlink()
     assert (tree / "b.jpg").read_bytes() != before
     assert Image.open(tree / "b.jpg").format == "JPEG"
+
+
+def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.touch()
+    path.chmod(0o660)
+    if os.geteuid() == 0:
+        os.chown(path, 1002, 2000)
+        write_atomically(path, b"new")
+        assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (1002, 2000, 0o660)
+    given = []
+
+    def own_group_alone(_descriptor, owner, group):
+        if owner != -1:
+            raise PermissionError
+        given.append(group)
+
+    monkeypatch.setattr("os.fchown", own_group_alone)
+    write_atomically(path, b"new")
+    assert given == [path.stat().st_gid if os.geteuid() else 2000]
+    assert path.stat().st_mode & 0o777 == 0o660
+
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("os.fchown", refused)
+    write_atomically(path, b"newer")
+    assert path.stat().st_mode & 0o777 == 0o660, "of the same group"
+    if os.geteuid() == 0:
+        os.chown(path, 1002, 2000)
+        write_atomically(path, b"newest")
+        assert path.stat().st_mode & 0o777 == 0o600, "of another"
+
+
+def test_access_control_lists_are_kept(tmp_path, monkeypatch):
+    """Their mask stands where a file's mode has the rights of its group."""
+    entries = [(0x01, 6, 0xFFFFFFFF), (0x02, 6, 1234), (0x04, 0, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF)]
+    rights = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in (*entries, (0x20, 0, 0xFFFFFFFF)))
+    path, name = tmp_path / "a.png", "system.posix_acl_access"
+    path.touch(0o600)
+    try:
+        os.setxattr(path, name, rights)
+    except (AttributeError, OSError):
+        pytest.skip("no access control lists here")
+    write_atomically(path, b"new")
+    assert (os.getxattr(path, name), path.stat().st_mode & 0o777) == (rights, 0o660)
+
+    def refused(*_):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.setxattr", refused)
+        write_atomically(path, b"newer")
+    assert path.stat().st_mode & 0o777 == 0o600
+    os.setxattr(tmp_path, "system.posix_acl_default", rights)
+    plain = tmp_path / "b.png"
+    plain.touch()
+    os.removexattr(plain, name)
+    plain.chmod(0o640)
+    write_atomically(plain, b"new")
+    assert name not in os.listxattr(plain), "that the folder gives to new files"
 
 
 def test_what_is_replaced_keeps_the_attributes_of_its_user(tree, tiny_weights):

@@ -1,6 +1,7 @@
 """Precision and devices."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,20 @@ import torch
 from conftest import tiny_checkpoint
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.engine import Engine, compute_type, free_memory, limit_threads, native_bfloat16, pick_device
+from mdrn_cli.engine import (
+    Engine,
+    compute_type,
+    computes_right,
+    free_memory,
+    limit_threads,
+    native_bfloat16,
+    pick_device,
+)
 from mdrn_cli.errors import DeviceError, UsageError
+from mdrn_cli.freedmemory import keep_freed_memory
+from mdrn_cli.fusedgpu import has_kernels
 from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.model import MDRNConfig
 from mdrn_cli.noise import add_noise
 from mdrn_cli.weights import BUNDLED
 
@@ -137,3 +149,71 @@ def test_bfloat16_sees_noise_below_its_own_steps(photo):
     noisy = add_noise(clean, 2)
     exact, reduced = (psnr(to_uint8(Engine(checkpoint, "cpu", name)(noisy)), clean) for name in ("float32", "bfloat16"))
     assert reduced > exact - 0.02  # 0.2 less with such a head
+
+
+def test_a_device_that_computes_wrongly_is_known():
+    checkpoint = tiny_checkpoint("color")
+    model = checkpoint.build()
+    assert computes_right(model.bfloat16().float(), checkpoint.build())
+    with torch.no_grad():
+        model.tail.bias += 0.05
+    assert not computes_right(model, checkpoint.build())
+
+
+def test_of_such_a_device_the_cpu_takes_the_place_unless_it_was_asked_for(monkeypatch, photo):
+    image = np.moveaxis(photo[:16, :16], 2, 0).astype(np.float32) / 255
+    checkpoint = tiny_checkpoint("color")
+    expected = Engine(checkpoint, "cpu", "float32")(image)
+    monkeypatch.setattr("mdrn_cli.engine.TRUSTED", ())
+    assert np.array_equal(Engine(checkpoint, "cpu", "float32")(image), expected)
+    monkeypatch.setattr("mdrn_cli.engine.computes_right", lambda *_: False)
+    with pytest.raises(DeviceError, match="cpu computes wrongly with torch"):
+        Engine(checkpoint, "cpu")
+    monkeypatch.setattr("mdrn_cli.engine.pick_device", lambda *_: torch.device("meta"))
+    engine = Engine(checkpoint, "auto", "float32")
+    assert engine.device == CPU
+    assert np.array_equal(engine(image), expected)
+
+
+def test_convolutions_are_given_dense_weights(monkeypatch):
+    """As torch's on MPS takes them to be."""
+    given = []
+
+    def noting(convolve):
+        def run(x, weight, *rest, **named):
+            given.append(weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last))
+            return convolve(x, weight, *rest, **named)
+
+        return run
+
+    for name in ("conv2d", "conv_transpose2d"):
+        monkeypatch.setattr(torch.nn.functional, name, noting(getattr(torch.nn.functional, name)))
+    model = tiny_checkpoint().build().to(memory_format=torch.channels_last)
+    model(torch.rand(1, 1, 16, 16))
+    assert len(given) > 20
+    assert all(given)
+
+
+def test_kernels_need_the_shared_memory_that_they_take(monkeypatch):
+    """Less than an H100's is enough for 64 features, and too little for 128."""
+    monkeypatch.setattr("mdrn_cli.fusedgpu.has_triton", lambda: True)
+    properties = SimpleNamespace(shared_memory_per_block_optin=101376)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: properties)
+    networks = {width: SimpleNamespace(config=MDRNConfig("gray", 2, width)) for width in (32, 64, 128)}
+    cuda = torch.device("cuda")
+    assert [has_kernels(networks[width], cuda, torch.bfloat16) for width in (32, 64, 128)] == [True, True, False]
+    assert not has_kernels(networks[64], cuda, torch.float32)
+    del properties.shared_memory_per_block_optin
+    assert has_kernels(networks[128], cuda, torch.bfloat16), "an older torch does not tell"
+
+
+def test_an_older_glibc_takes_a_lower_threshold(monkeypatch):
+    asked = []
+
+    def mallopt(option, value):
+        asked.append((option, value))
+        return option != -3 or value <= 2**25
+
+    monkeypatch.setattr("mdrn_cli.freedmemory._glibc", lambda: SimpleNamespace(mallopt=mallopt))
+    keep_freed_memory()
+    assert asked == [(-3, 2**28), (-3, 2**25), (-1, 2**30)]

@@ -156,3 +156,12 @@ def test_noise_of_colors_alone_is_found(photo):
 def test_noise_on_white_paper_is_told(sigma):
     clipped = stored(page() + np.random.default_rng(0).normal(0, sigma, (256, 256, 3)))
     assert estimate_sigma(clipped) == pytest.approx(sigma, rel=0.12)
+
+
+def test_transparent_lines_that_a_grid_would_fall_in_with_hide_no_noise(photo):
+    clean = photo[:500, :500].astype(float)
+    alpha = np.zeros((500, 500, 1))
+    alpha[(np.arange(500) - 1) % 10 < 8] = 255
+    noisy = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)
+    told = estimate_sigma(stored(np.concatenate([noisy, alpha], axis=2)))
+    assert told == pytest.approx(SIGMA, rel=0.15)

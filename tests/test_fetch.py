@@ -233,6 +233,17 @@ def test_folders_and_file_urls_are_sources_too(cache, tmp_path):
     for address in ("ftp://x/a.bin", "gopher://x", str(tmp_path / "none")):
         with pytest.raises(FetchError):
             cache.fetch(item_at(address))
+    source.write_bytes(CONTENT)
+    with pytest.raises(FetchError, match="another machine"):
+        cache.fetch(item_at(source.as_uri().replace("file:///", "file://server/")))
+
+
+def test_a_file_url_may_have_any_character(tmp_path):
+    for name in ("a#b?c.bin", "100%.bin", "caf\u00e9.bin"):
+        (tmp_path / name).write_bytes(b"x")
+        assert fetch.read_small((tmp_path / name).as_uri(), 1) == b"x"
+        assert fetch.read_small(str(tmp_path / name), 1) == b"x"
+    assert fetch.read_small(f"file://{tmp_path}/a#b?c.bin", 1) == b"x"
 
 
 def test_a_file_that_cannot_be_read_is_no_fault_of_the_cache(cache, tmp_path, monkeypatch):

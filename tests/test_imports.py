@@ -39,6 +39,7 @@ PARTS = {
     "image",
     "encoding",
     "pipes",
+    "places",
     "jobs",
     "noise",
     "clipping",

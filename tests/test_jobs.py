@@ -1,5 +1,6 @@
 """What a run is to do, decided before anything is: what is an input, what a result, where it goes."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import Naming, plan_jobs, refuse_extra
+from mdrn_cli.places import Places
 
 
 @pytest.fixture
@@ -217,3 +219,63 @@ def test_in_place_of_links_to_one_file_elsewhere_the_first_is_done(folder):
     (folder / "broken.jpg").symlink_to("none.jpg")
     first, second = plan_jobs([Path("broken.jpg"), Path("a.jpg")], Naming(in_place=True))
     assert (type(first.problem), second.skip) == (InputError, "")
+
+
+@pytest.fixture
+def twice(folder):
+    """A folder that has two names, as it has on file systems that make no difference between upper and lower case."""
+    (folder / "Photos").mkdir()
+    (folder / "a.jpg").rename(folder / "Photos" / "a.jpg")
+    (folder / "photos").mkdir()
+    mounted = subprocess.run(
+        ["mount", "--bind", folder / "Photos", folder / "photos"], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user may not mount folders")
+    yield folder
+    subprocess.run(["umount", folder / "photos"], check=True)
+
+
+def test_one_folder_under_two_names_is_known(twice):
+    with pytest.raises(UsageError, match="would replace the inputs"):
+        planned("Photos", output=Path("photos"), recursive=True, existing="overwrite")
+    with pytest.raises(UsageError, match="would replace the input"):
+        planned("Photos/a.jpg", output=Path("photos/a.jpg"), existing="overwrite")
+    assert planned("Photos/a.jpg", "photos/a.jpg", in_place=True) == ["Photos/a.jpg"]
+    (twice / "Photos" / "out").mkdir()
+    (twice / "Photos" / "out" / "a.jpg").touch()
+    assert planned("Photos", output=Path("photos/out"), recursive=True, existing="overwrite") == ["photos/out/a.jpg"]
+    jobs = plan_jobs([Path("Photos/a.jpg")], Naming(Path("out.jpg")))
+    with pytest.raises(UsageError, match="is an input or a result"):
+        refuse_extra(Path("photos/a.jpg"), jobs, True)
+
+
+def test_names_that_differ_in_case_alone_are_one_where_the_file_system_says_so(folder, monkeypatch):
+    for name in ("A.jpg", "a.png"):
+        Image.new("RGB", (40, 24)).save(folder / name)
+    assert planned("A.jpg", "a.png", output=Path("out"), suffix=".png") == ["out/A.png", "out/a.png"]
+    monkeypatch.setattr(Places, "_ignores_case", lambda *_: True)
+    with pytest.raises(UsageError, match="would both be written to"):
+        planned("A.jpg", "a.png", output=Path("out"), suffix=".png")
+    # Accents are one character or two.
+    assert Places().of(folder / "caf\u00e9.png") == Places().of(folder / "CAFE\u0301.png")
+
+
+def test_a_folder_tells_whether_case_matters(folder):
+    inside = folder / "Photos" / "12"
+    inside.mkdir(parents=True)
+    assert Places().of(inside / "a.png") != Places().of(inside / "A.png")
+    (folder / "pHOTOS").symlink_to("Photos")
+    assert Places().of(inside / "a.png") == Places().of(inside / "A.png"), "the other spelling is the same folder"
+    assert Places().of(folder / "none" / "a.png") != Places().of(folder / "none" / "b.png")
+
+
+def test_what_is_above_a_link_is_of_where_it_leads(folder):
+    (folder / "other" / "deep").mkdir(parents=True)
+    Image.new("RGB", (40, 24)).save(folder / "other" / "a.jpg")
+    (folder / "link").symlink_to("other/deep")
+    assert planned("a.jpg", "link/../a.jpg", "./B.JPG", "other/../B.JPG") == [
+        "a_mdrn.jpg",
+        "link/../a_mdrn.jpg",
+        "B_mdrn.JPG",
+    ]
