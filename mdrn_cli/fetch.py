@@ -70,7 +70,7 @@ def is_remote(source: str) -> bool:
     return "://" in source and not source.lower().startswith("file:")
 
 
-def _path_of(source: str) -> Path:
+def local_path(source: str) -> Path:
     """The path of a source that is not remote.
 
     Raises:
@@ -140,7 +140,7 @@ def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes,
     resumed = is_remote(source) and _size(part) > 0
     if not is_remote(source):
         try:
-            path = _path_of(source)
+            path = local_path(source)
         except FetchError as error:
             raise _GiveUpError(error.message) from error
         _copy(path, part, expected, on_bytes)
@@ -271,7 +271,7 @@ def read_small(source: str, most: int) -> bytes:
     """
     if not is_remote(source):
         try:
-            with _path_of(source).open("rb") as file:
+            with local_path(source).open("rb") as file:
                 content = file.read(most + 1)
         except OSError as error:
             raise FetchError(f"cannot read {source} ({error.strerror or error})") from error

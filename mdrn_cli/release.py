@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shlex
@@ -12,13 +13,13 @@ from typing import Any
 
 import torch
 
-from mdrn_cli.bench import Result, measure, tile_by_memory
+from mdrn_cli.bench import Result, measure, measure_image, tile_by_memory
 from mdrn_cli.cache import cache_root
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import exists, is_file, is_folder, sha256_of
+from mdrn_cli.files import exists, is_file, is_folder, real_path, refuse_existing, sha256_of
 from mdrn_cli.manifest import (
     DISTILLATIONS,
     FAMILY_BLOCKS,
@@ -46,6 +47,9 @@ TRAINING_KEYS = (
     "schedule",
     "learning_rate",
     "muon_learning_rate",
+    "halvings",
+    "warmup",
+    "clip",
     "ema",
     "seed",
     "precision",
@@ -144,10 +148,11 @@ def pack(
     on_set: Callable[[str], None] | None = None,
     name: str | None = None,
     manifest: Path | None = None,
+    overwrite: bool = False,
 ) -> tuple[Record, dict[str, float]]:
     """Bundle a trained checkpoint: store it as float16, prove that this costs nothing, measure it, record it.
 
-    A bundled file of its name is replaced only when all of that is done.
+    What it replaces is replaced only when all of that is done.
 
     Args:
         source: run folder, or a float32 checkpoint of one.
@@ -158,25 +163,29 @@ def pack(
         distilled: "hads" or "hmds"; None for what the run says.
         on_set: called with the name of each set before it is measured.
         name: what it must be called; in the project's manifest that says what it is.
-        manifest: one of your own, made or added to, the file put beside it; None for the project's.
+        manifest: one of your own, made or added to, the file put beside it; None for the project's, where a record
+            and the file of its name are replaced.
+        overwrite: replace them in one of your own, too.
 
     Returns:
         The record, now in the manifest, and validation PSNR in dB as float32 and float16.
 
     Raises:
         UsageError: the network has no name (see `checkpoint_name`) or another than asked for, was distilled
-            otherwise, a set cannot be measured on, or float16 storage costs more than 0.002 dB.
+            otherwise, would replace its own source or what is not to be replaced, a set cannot be measured on, or
+            float16 storage costs more than 0.002 dB.
         WeightsError: the record would not be valid, or the manifest is broken.
     """
     source = checkpoint_of(source)
     trained = load_checkpoint(source)
     distilled = distillation_of(trained, distilled)
+    _family(trained)
     name = _name(trained, distilled, name, manifest is not None)
-    others = _others(name, manifest)
+    folder = BUNDLED if manifest is None else manifest.absolute().parent
+    _refuse_to_replace(name, folder, source, manifest, overwrite)
     photographs, *measured = _open_sets([validation, *sets], trained, data)
     if not measured:
         raise UsageError("no benchmark set to measure on", "give --set")
-    folder = BUNDLED if manifest is None else manifest.absolute().parent
     folder.mkdir(parents=manifest is not None, exist_ok=True)
     candidate = folder / f".{name}.candidate.safetensors"
     try:
@@ -195,14 +204,39 @@ def pack(
             )
         results = [_measured(stored, dataset, on_set) for dataset in measured]
         training = _training(trained, load_environment(source.parent), checks)
-        record = _record(name, candidate, trained, distilled, training, results)
+        spot_checks = _spot_checks(stored, measured, results)
+        record = _record(name, candidate, trained, distilled, training, _metrics(results), spot_checks)
         if manifest is not None:
             record = replace(record, urls=(str(folder / record.file),))
+        others = _others(name, manifest)  # as they are now: measuring takes a while, and others may pack, too
         candidate.replace(folder / record.file)
         save_manifest(manifest or manifest_path(), [*others, record])
     finally:
         candidate.unlink(missing_ok=True)
     return record, checks
+
+
+def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | None, overwrite: bool) -> None:
+    """Refuse to replace what is not meant to be; in the project's own manifest a record and its file are.
+
+    Raises:
+        UsageError: the manifest has a record of that name, or beside it lies a file that a record would have; or that
+            file is the source.
+        WeightsError: the manifest is broken.
+    """
+    target = folder / _file_of(name)
+    if real_path(target) == real_path(source):
+        raise UsageError(f"{source} would be replaced by what is made of it", "give another --name, or move it first")
+    if manifest is None or overwrite:
+        _others(name, manifest)
+        return
+    if exists(manifest) and any(record.name == name for record in load_manifest(manifest)):
+        raise UsageError(f"{manifest} has a {name} already", "give another --name, or --overwrite to replace it")
+    refuse_existing(target, overwrite)
+
+
+def _file_of(name: str) -> str:
+    return f"{name}.safetensors"
 
 
 def measure_again(record: Record, data: Path | None = None) -> Record:
@@ -219,8 +253,9 @@ def measure_again(record: Record, data: Path | None = None) -> Record:
         UsageError: a set cannot be measured on.
     """
     checkpoint = load_checkpoint(BUNDLED / record.file)
-    results = [_measured(checkpoint, dataset, None) for dataset in _open_sets(list(record.metrics), checkpoint, data)]
-    record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(results))
+    opened = _open_sets(list(record.metrics), checkpoint, data)
+    results = [_measured(checkpoint, dataset, None) for dataset in opened]
+    record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(checkpoint, opened, results))
     save_manifest(manifest_path(), [*_others(record.name, None), record])
     return record
 
@@ -259,11 +294,16 @@ def _metrics(results: Sequence[Result]) -> dict[str, float]:
     return {result.dataset: round(result.mean("psnr"), 4) for result in results}
 
 
-def _spot_checks(results: Sequence[Result]) -> dict[str, dict[str, float]]:
-    """PSNR in dB of two images of the first set, one from its beginning and one from its middle."""
-    first = results[0]
-    rows = (first.images[0], first.images[len(first.images) // 2])
-    return {first.dataset: {row.file: round(row.psnr, 4) for row in rows}}
+def _spot_checks(
+    checkpoint: Checkpoint, opened: Sequence[Dataset], results: Sequence[Result]
+) -> dict[str, dict[str, float]]:
+    """PSNR in dB of two images of the set of the smallest, one from its beginning and one from its middle. By float32,
+    which every machine has: bfloat16 costs up to 0.006 dB at the lowest levels."""
+    dataset = min(zip(opened, results, strict=True), key=lambda pair: pair[1].mean("megapixels"))[0]
+    engine = Engine(checkpoint, precision="float32")
+    files = dict.fromkeys((dataset.files[0], dataset.files[len(dataset.files) // 2]))
+    rows = (measure_image(file, dataset, checkpoint.sigma, engine, False, tile_by_memory(engine))[0] for file in files)
+    return {dataset.name: {row.file: round(row.psnr, 4) for row in rows}}
 
 
 def _measured(
@@ -280,6 +320,8 @@ def _training(trained: Checkpoint, environment: Mapping[str, Any], checks: Mappi
     run = trained.record
     steps = int(run.get("iteration", 0))
     training = {key: run.get(key) for key in TRAINING_KEYS}
+    if training["clip"] == math.inf:
+        training["clip"] = None  # JSON has no infinity
     return training | {
         "steps": steps,
         "pixels": steps * int(run.get("batch_size", 0)) * int(run.get("patch_size", 0)) ** 2,
@@ -310,17 +352,30 @@ def _called(path: str) -> str:
 
 
 def _command(environment: Mapping[str, Any]) -> str | None:
-    """The command line of the run, the last where it was resumed."""
-    command = environment.get("command")
-    return shlex.join(map(str, command)) if isinstance(command, list) else None
+    """The command line of the run, and those by which it was resumed."""
+    commands = (session.get("command") for session in _sessions(environment))
+    lines = [shlex.join(map(str, command)) for command in commands if isinstance(command, list)]
+    return " && ".join(lines) or None
 
 
 def _hardware(run: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     """What the run was computed on; this machine, and the device asked for, where its folder does not say."""
     if "device" not in environment:
         return f"{os.cpu_count()} x {platform.machine()} CPU cores, device {run.get('device', 'auto')}"
-    device, processes = environment["device"], environment.get("processes", 1)
-    threads = f", {environment['threads']} CPU threads" if device == "cpu" and "threads" in environment else ""
+    return ", then ".join(dict.fromkeys(map(_machine, _sessions(environment))))
+
+
+def _sessions(environment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a run was begun and each time resumed with, in order."""
+    earlier = environment.get("earlier")
+    return [session for session in (earlier if isinstance(earlier, list) else []) if isinstance(session, dict)] + [
+        environment
+    ]
+
+
+def _machine(session: Mapping[str, Any]) -> str:
+    device, processes = session.get("device", "cpu"), session.get("processes", 1)
+    threads = f", {session['threads']} CPU threads" if device == "cpu" and "threads" in session else ""
     return f"{device}{threads}" if processes == 1 else f"{processes} x {device}{threads}"
 
 
@@ -330,12 +385,13 @@ def _record(
     trained: Checkpoint,
     distilled: str | None,
     training: Mapping[str, Any],
-    results: Sequence[Result],
+    metrics: Mapping[str, float],
+    spot_checks: Mapping[str, Mapping[str, float]],
 ) -> Record:
     return parse_record(
         {
             "name": name,
-            "file": f"{name}.safetensors",
+            "file": _file_of(name),
             "sha256": sha256_of(candidate),
             "bytes": candidate.stat().st_size,
             "urls": [],
@@ -346,8 +402,8 @@ def _record(
             "config": trained.config.to_dict(),
             "parameters": sum(tensor.numel() for tensor in trained.state.values()),
             "training": training,
-            "metrics": _metrics(results),
-            "spot_checks": _spot_checks(results),
+            "metrics": metrics,
+            "spot_checks": spot_checks,
             "licence": LICENCE,
         }
     )

@@ -100,8 +100,10 @@ def is_empty(folder: Path) -> bool:
 
 
 def save_environment(folder: Path, device: torch.device, precision: str, processes: int) -> None:
-    """Write what the run is computed with, for whoever wants to repeat it."""
-    about = {
+    """Write what the run is computed with, for whoever wants to repeat it: now, and, where it is resumed, earlier."""
+    before = load_environment(folder)
+    earlier = before.pop("earlier", [])
+    about: dict[str, Any] = {
         "mdrn": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -113,6 +115,8 @@ def save_environment(folder: Path, device: torch.device, precision: str, process
         "threads": torch.get_num_threads(),
         "command": sys.argv,
     }
+    if before:
+        about["earlier"] = [*(earlier if isinstance(earlier, list) else []), before]
     write_atomically(folder / ENVIRONMENT_FILE, (json.dumps(about, indent=1) + "\n").encode())
 
 

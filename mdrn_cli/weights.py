@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mdrn_cli.cache import Cache, Item, is_intact
-from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.fetch import OnBytes, is_offline, is_remote, read_small
+from mdrn_cli.errors import FetchError, UsageError, WeightsError
+from mdrn_cli.fetch import OnBytes, is_offline, is_remote, local_path, read_small
 from mdrn_cli.files import exists, is_file
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 
@@ -22,7 +23,8 @@ LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 
 @dataclass(frozen=True)
 class Status:
-    """Where a checkpoint is: "cached", "bundled", "missing", or "corrupt" (a damaged copy and no good one)."""
+    """Where a checkpoint is: "cached", "bundled", "local" (where a manifest of one's own says), "missing", or "corrupt"
+    (a damaged copy and no good one)."""
 
     record: Record
     state: str
@@ -73,6 +75,10 @@ def status(record: Record, cache: Cache | None = None) -> Status:
     for state, path in copies:
         if is_intact(path, item):
             return Status(record, state, path)
+    for source in record.urls:
+        with suppress(FetchError):  # an address that means nothing here
+            if not is_remote(source) and is_intact(local_path(source), item):
+                return Status(record, "local", local_path(source))
     damaged = next((path for _, path in copies if is_file(path)), None)
     return Status(record, "corrupt" if damaged else "missing", damaged)
 

@@ -92,3 +92,19 @@ def test_the_verdict_speaks_of_the_figures_there_are(tool):
         gains = [ours["psnr"]["validation"] - plain["psnr"]["validation"] for plain, ours in both]
         told = tool.mean_and_spread(gains) if len(both) > 1 else f"{run['psnr']['validation']:.3f}"
         assert told in spoken
+
+
+def test_two_teachers_of_one_name_are_two(tool, photo_folder, tmp_path, tiny_weights):
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        teacher = tiny_weights("gray", 25.0).rename(tmp_path / name / "best.safetensors")
+        distillation = Distillation("hmds", str(teacher), 25.0)
+        runs.append(tool.describe(tiny_config(photo_folder, init=str(teacher), distillation=distillation)))
+    first, second = runs
+    assert (first["distillation"]["teacher"], second["settings"]["init"]) == ("a/best.safetensors", "b/best.safetensors")
+    assert first["distillation"]["teacher_sha256"] == second["distillation"]["teacher_sha256"]
+    teacher.write_bytes(teacher.read_bytes() + b" ")
+    again = tool.describe(tiny_config(photo_folder, init=str(teacher), distillation=distillation))
+    assert again["distillation"] != second["distillation"]
+    assert again["settings"] != second["settings"]

@@ -247,15 +247,24 @@ def test_a_manifest_of_ones_own_is_made_added_to_and_used(tmp_path, pictures):
     run.mkdir()
     trained(run)
     arguments = ["weights", "pack", run, "--manifest", lab, "--val", pictures, "--set", pictures]
-    for name, code in (("lab-a", 0), ("lab-b", 0), ("lab-b", 0), ("mdrn-2b-gray-50", 2), ("Lab", 2)):
+    for name, code in (("lab-a", 0), ("lab-b", 0), ("mdrn-2b-gray-50", 2), ("Lab", 2)):
         done = run_mdrn(*arguments, "--name", name)
         assert done.returncode == code, done.stderr
+    verified = run_mdrn("weights", "verify", "--manifest", lab, "lab-a")
+    assert verified.returncode == 0, verified.stderr
+    assert verified.stdout.split("\t")[1] == "local"
     assert sorted(path.name for path in lab.parent.iterdir()) == [
         "lab-a.safetensors",
         "lab-b.safetensors",
         "lab.json",
     ]
     assert [record.name for record in load_manifest(lab)] == ["lab-a", "lab-b"]
+    trained(run, seed=7)
+    done = run_mdrn(*arguments, "--name", "lab-b")
+    assert (done.returncode, "lab.json has a lab-b already" in done.stderr) == (2, True)
+    assert run_mdrn(*arguments, "--name", "lab-b", "--overwrite").returncode == 0
+    assert [record.name for record in load_manifest(lab)] == ["lab-a", "lab-b"]
+    assert load_manifest(lab)[1].training["seed"] == 7
     Image.open(pictures / "0.png").convert("L").save(tmp_path / "gray.png")
     use = ["denoise", tmp_path / "gray.png", "--sigma", 50, "--manifest", "lab.json", "--model", "lab-a"]
     done = run_mdrn(*use, "-o", tmp_path / "a.png", cwd=lab.parent)
@@ -263,3 +272,48 @@ def test_a_manifest_of_ones_own_is_made_added_to_and_used(tmp_path, pictures):
     moved = tmp_path / "usb.safetensors"
     (lab.parent / "lab-b.safetensors").rename(moved)
     assert run_mdrn("weights", "import", moved, "--manifest", lab).stdout == "lab-b\n"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_packing_replaces_neither_its_source_nor_what_is_no_checkpoint_of_the_manifest(tmp_path, pictures, overwrite):
+    run, lab = tmp_path / "run", tmp_path / "lab.json"
+    run.mkdir()
+    source = trained(run).rename(tmp_path / "lab-gray.safetensors")
+    before = source.read_bytes()
+    how = {"sets": [str(pictures)], "validation": str(pictures), "manifest": lab, "overwrite": overwrite}
+    with pytest.raises(UsageError, match="would be replaced by what is made of it"):
+        release.pack(source, name="lab-gray", on_set=pytest.fail, **how)
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"of somebody else")
+    if not overwrite:
+        with pytest.raises(UsageError, match="exists already"):
+            release.pack(source, name="other", on_set=pytest.fail, **how)
+        assert other.read_bytes() == b"of somebody else"
+    assert source.read_bytes() == before
+    assert not lab.exists()
+
+
+def test_what_is_packed_meanwhile_stays_in_the_manifest(tmp_path, pictures):
+    run, lab = tmp_path / "run", tmp_path / "lab.json"
+    run.mkdir()
+    source = trained(run)
+    how = {"sets": [str(pictures)], "validation": str(pictures), "manifest": lab}
+    meanwhile = []
+
+    def on_set(_name):
+        if not meanwhile:
+            meanwhile.append(True)
+            release.pack(source, name="lab-b", **how)
+
+    release.pack(source, name="lab-a", on_set=on_set, **how)
+    assert [record.name for record in load_manifest(lab)] == ["lab-b", "lab-a"]
+
+
+def test_a_record_has_every_session_of_its_run():
+    first = {"device": "cpu", "threads": 2, "command": ["mdrn", "train", "--output", "a b"]}
+    second = {"device": "H100", "command": ["mdrn", "train", "--resume", "a b"]}
+    environment = {**second, "earlier": [first, second]}
+    assert release._command(environment) == (
+        "mdrn train --output 'a b' && mdrn train --resume 'a b' && mdrn train --resume 'a b'"
+    )
+    assert release._hardware({}, environment) == "cpu, 2 CPU threads, then H100"

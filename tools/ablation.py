@@ -30,7 +30,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.distillation import find_teacher, run_distill
 from mdrn_cli.engine import Engine
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import sha256_of, write_atomically
 from mdrn_cli.runfolder import METRICS_FILE, STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train
@@ -49,12 +49,17 @@ def describe(config: TrainConfig) -> dict[str, Any]:
     """What identifies a run in the file of results: its settings, its teacher or None, its seed."""
     about = {key: getattr(config, key) for key in SETTINGS} | {"data": Path(config.data).name}
     if config.init:
-        file = Path(config.init)
-        about["init"] = f"{file.parent.name}/{file.name}" if file.name in (BEST_FILE, LAST_FILE) else file.name
+        about |= _named("init", Path(config.init))
     teacher = asdict(config.distillation) if config.distillation else None
     if teacher:
-        teacher["teacher"] = Path(teacher["teacher"]).name
+        teacher |= _named("teacher", Path(teacher["teacher"]))
     return {"settings": about, "distillation": teacher, "seed": config.seed}
+
+
+def _named(key: str, file: Path) -> dict[str, str]:
+    """A checkpoint as a reader knows it, and its content: names are those of others, too, and files are replaced."""
+    name = f"{file.parent.name}/{file.name}" if file.name in (BEST_FILE, LAST_FILE) else file.name
+    return {key: name, f"{key}_sha256": sha256_of(file)}
 
 
 def train(config: TrainConfig, runs: Path) -> Path:
@@ -177,12 +182,14 @@ mdrn train --data train --val val --blocks 2 --iterations 1000 --seed 0 --output
 mdrn distill --mode hmds --teacher-sigma 25 --data train --val val --blocks 2 --iterations 1000 --seed 0 --output hmds-0
 ```
 
-and the first of those that begin from trained networks (HADS; HMDS with `--mode hmds --teacher-sigma 25
---init mdrn-gray-25`):
+and the first of those that begin from trained networks, HADS and HMDS (all that is named here may have been replaced
+since, too):
 
 ```sh
 mdrn train --data train --blocks 2 --sigma 25 --init mdrn-2b-gray-15 --optimizer adamw --iterations 300 --output p25
-mdrn distill --mode hads --data train --init mdrn-2b-gray-15 --optimizer adamw --iterations 300 --output h25
+mdrn distill --mode hads --sigma 25 --data train --init mdrn-2b-gray-15 --optimizer adamw --iterations 300 --output h25
+mdrn train --data train --blocks 8 --sigma 50 --init mdrn-gray-25 --optimizer adamw --iterations 250 --output p50
+mdrn distill --mode hmds --teacher-sigma 25 --data train --init mdrn-gray-25 --optimizer adamw --iterations 250 --output m50
 ```
 """
 

@@ -190,6 +190,9 @@ def pack(
     distilled: Annotated[
         str | None, typer.Option(help="hads or hmds, for a distilled network whose run does not say.")
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a checkpoint of that name in a --manifest of your own.")
+    ] = False,
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
@@ -197,7 +200,7 @@ def pack(
     def on_set(name: str) -> None:
         print_note(f"measuring {name}")
 
-    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest)
+    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest, overwrite)
     figures = ", ".join(f"{place} {value:.3f} dB" for place, value in {**checks, **record.metrics}.items())
     print_note(f"{record.name}: {figures}")
 
