@@ -183,8 +183,8 @@ class _Run:
         return self.counters.elapsed - self.saved >= self.config.save_every
 
     def finish(self) -> None:
-        """Save the end of the run, also one whose last steps were skipped if nothing else is kept of it."""
-        self.save(anyway=not self.nothing_finite and not (self.folder / STATE_FILE).is_file())
+        """Save the end of the run, also one whose last steps were skipped: these have changed nothing."""
+        self.save(anyway=not self.nothing_finite)
 
     def save(self, anyway: bool = False) -> None:
         # A state is only kept while steps are finite: it is what a diverged run falls back on.

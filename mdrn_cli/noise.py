@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.clipping import whole_level
-from mdrn_cli.monochrome import find_tone
+from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS, blocks_of, to_unit
 
 SIDE = 8
@@ -53,10 +53,12 @@ class Noise(NamedTuple):
     Attributes:
         sigma: its level as `estimate_sigma` tells it.
         white: whether it is: independent from pixel to pixel.
+        tone: of a photograph of one tone, of which it is; None of others.
     """
 
     sigma: float
     white: bool
+    tone: Tone | None = None
 
 
 def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[np.float32]:
@@ -101,7 +103,7 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
     if len(image) == 3 and (tone := find_tone(image, seen)):
         noise = _find_in_quarters(image, seen, tone.intensity)
         if tone.explains(noise.sigma):
-            return noise
+            return noise._replace(tone=tone)
     return _find_in_quarters(image, seen, to_unit)
 
 

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Hashable
 from pathlib import Path
 
-from mdrn_cli.files import real_path
+from mdrn_cli.files import exists, real_path
 
 Place = tuple[Hashable, str]
 
@@ -54,9 +54,9 @@ class Places:
             other = folder.with_name(folder.name.swapcase()) if folder.name else folder
             if folder.parent == folder:
                 found = False
-            elif other == folder or not folder.exists():
+            elif other == folder or not exists(folder):
                 found = self._ignores_case(folder.parent)
             else:
-                found = other.exists() and other.samefile(folder)
+                found = exists(other) and other.samefile(folder)
             self._caseless[folder] = found
         return self._caseless[folder]

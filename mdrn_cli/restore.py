@@ -174,12 +174,12 @@ class Restorer:
             picture = picture.to_color(options.color)
         white = _white(picture)
         found = _find_noise(picture) if options.sigma is None else None
-        estimated = None if found is None else self._fine_level(picture, found)
+        tone = self._tone(picture, found)
+        estimated = None if found is None else self._fine_level(picture, found, tone)
         sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
         assert sigma is not None
         if estimated is not None and estimated > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
-        tone = self._tone(picture, sigma)
         sizes = options.tile, options.memory
         independent = found is None or found.white
         run = Passes(self._denoisers, picture, tone, white, independent, *sizes, options.ensemble, on_tile)
@@ -207,17 +207,21 @@ class Restorer:
         )
         return restored, facts
 
-    def _tone(self, picture: Picture, sigma: float) -> Tone | None:
-        """The tone of a photograph that a network for gray restores best, unless another is asked for."""
+    def _tone(self, picture: Picture, found: Noise | None) -> Tone | None:
+        """The tone of a photograph that a network for gray restores best, unless another is asked for. Where noise was
+        sought it is what that found, and nothing that the noise of colors would explain: JPEG has smoothed that, and
+        any photograph of few colors would pass for one of a tone."""
         asked = self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
         if asked or picture.color == "gray":
             return None
+        if found:
+            return found.tone
         tone = find_tone(picture.channels, picture.seen)
-        return tone if tone and tone.explains(sigma) else None
+        return tone if tone and self.options.sigma is not None and tone.explains(self.options.sigma) else None
 
-    def _fine_level(self, picture: Picture, noise: Noise) -> float:
+    def _fine_level(self, picture: Picture, noise: Noise, tone: Tone | None) -> float:
         """The level to be removed at full size: less than was found where more can be removed at half the size."""
-        if noise.white or picture.color == "gray" or self.options.coarse is not None:
+        if noise.white or picture.color == "gray" or tone or self.options.coarse is not None:
             return noise.sigma
         coarse = find_coarse_noise(picture.channels, picture.seen)
         return noise.sigma * (FINE_SHARE if coarse > COARSE_GRAIN * noise.sigma else 1)

@@ -102,7 +102,10 @@ def test_two_teachers_of_one_name_are_two(tool, photo_folder, tmp_path, tiny_wei
         distillation = Distillation("hmds", str(teacher), 25.0)
         runs.append(tool.describe(tiny_config(photo_folder, init=str(teacher), distillation=distillation)))
     first, second = runs
-    assert (first["distillation"]["teacher"], second["settings"]["init"]) == ("a/best.safetensors", "b/best.safetensors")
+    assert (first["distillation"]["teacher"], second["settings"]["init"]) == (
+        "a/best.safetensors",
+        "b/best.safetensors",
+    )
     assert first["distillation"]["teacher_sha256"] == second["distillation"]["teacher_sha256"]
     teacher.write_bytes(teacher.read_bytes() + b" ")
     again = tool.describe(tiny_config(photo_folder, init=str(teacher), distillation=distillation))

@@ -640,7 +640,9 @@ def test_a_run_that_is_ended_keeps_finished_files_and_tells_of_them(tmp_path, ph
         Image.fromarray(photo[: 200 + k % 7, :200]).save(folder / f"{k:03d}.png")
     command = [sys.executable, "-m", "mdrn_cli", "denoise", str(folder), "-o", str(tmp_path / "out"), "--sigma", "50"]
     options = ["--model", str(tiny_weights("color")), "--json", "--report", str(tmp_path / "report.json")]
+    before = signal.signal(number, signal.default_int_handler)  # under nohup it is ignored, and so by what one starts
     process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    signal.signal(number, before)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("*.png"))) < 5:
         assert time.monotonic() < deadline

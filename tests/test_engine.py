@@ -20,9 +20,7 @@ from mdrn_cli.engine import (
 )
 from mdrn_cli.errors import DeviceError, UsageError
 from mdrn_cli.freedmemory import keep_freed_memory
-from mdrn_cli.fusedgpu import has_kernels
 from mdrn_cli.metrics import psnr, to_uint8
-from mdrn_cli.model import MDRNConfig
 from mdrn_cli.noise import add_noise
 from mdrn_cli.weights import BUNDLED
 
@@ -192,19 +190,6 @@ def test_convolutions_are_given_dense_weights(monkeypatch):
     model(torch.rand(1, 1, 16, 16))
     assert len(given) > 20
     assert all(given)
-
-
-def test_kernels_need_the_shared_memory_that_they_take(monkeypatch):
-    """Less than an H100's is enough for 64 features, and too little for 128."""
-    monkeypatch.setattr("mdrn_cli.fusedgpu.has_triton", lambda: True)
-    properties = SimpleNamespace(shared_memory_per_block_optin=101376)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: properties)
-    networks = {width: SimpleNamespace(config=MDRNConfig("gray", 2, width)) for width in (32, 64, 128)}
-    cuda = torch.device("cuda")
-    assert [has_kernels(networks[width], cuda, torch.bfloat16) for width in (32, 64, 128)] == [True, True, False]
-    assert not has_kernels(networks[64], cuda, torch.float32)
-    del properties.shared_memory_per_block_optin
-    assert has_kernels(networks[128], cuda, torch.bfloat16), "an older torch does not tell"
 
 
 def test_an_older_glibc_takes_a_lower_threshold(monkeypatch):

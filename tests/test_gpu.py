@@ -3,6 +3,7 @@ them in float32; with one (MDRN_TEST_CUDA=1) as they are compiled."""
 
 import copy
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,8 +105,27 @@ def test_what_the_kernels_cannot_count_is_computed_plainly(monkeypatch):
 )
 def test_where_there_are_kernels(monkeypatch, device, dtype, features, triton, expected):
     monkeypatch.setattr(fusedgpu, "has_triton", lambda: triton)
+    of_an_h100 = SimpleNamespace(shared_memory_per_block_optin=232448)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: of_an_h100)
     model = MDRN(MDRNConfig("gray", 1, features))
     assert fusedgpu.has_kernels(model, torch.device(device), dtype) == expected
+
+
+def test_kernels_need_the_shared_memory_that_they_take(monkeypatch):
+    """Less than an H100's is enough for 64 features, and too little for 128."""
+    monkeypatch.setattr(fusedgpu, "has_triton", lambda: True)
+    properties = SimpleNamespace(shared_memory_per_block_optin=101376)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: properties)
+    networks = {width: SimpleNamespace(config=MDRNConfig("gray", 2, width)) for width in (32, 64, 128)}
+    cuda = torch.device("cuda")
+    assert [fusedgpu.has_kernels(networks[width], cuda, torch.bfloat16) for width in (32, 64, 128)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not fusedgpu.has_kernels(networks[64], cuda, torch.float32)
+    del properties.shared_memory_per_block_optin
+    assert fusedgpu.has_kernels(networks[128], cuda, torch.bfloat16), "an older torch does not tell"
 
 
 def test_the_engine_takes_them_where_there_are(monkeypatch):

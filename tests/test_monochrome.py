@@ -9,8 +9,8 @@ from PIL import Image
 from mdrn_cli.errors import InputError
 from mdrn_cli.image import picture_of, read_picture
 from mdrn_cli.metrics import psnr
-from mdrn_cli.monochrome import find_tone
-from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.monochrome import Tone, find_tone
+from mdrn_cli.noise import Noise, estimate_sigma
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -130,3 +130,18 @@ def test_floats_on_another_scale_are_refused_and_noise_beyond_all_is_told(noisy,
     restored, facts = restorer(plain(coarse.astype(np.float32)))
     assert facts.sigma > 100
     assert any("restored as of 100" in warning for warning in restored.warnings)
+
+
+def test_the_tone_is_that_which_the_noise_was_found_to_be_of(monkeypatch):
+    """JPEG smooths the noise of colors: what is left of few colors would pass for one tone with all the noise found."""
+    rng = np.random.default_rng(0)
+    image = np.clip(rng.normal(120, 15, (64, 64, 3)), 0, 255).astype(np.uint8)
+    picture = picture_of(image)
+    tone = Tone(np.ones(3, np.float32), np.full(3, 1 / 3, np.float32), 0.0, 5.0)
+    monkeypatch.setattr("mdrn_cli.restore.find_tone", lambda *_: tone)
+    for found in (None, tone):
+        monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_, found=found: Noise(24.0, white=True, tone=found))
+        restored = Restorer(DenoiseOptions(model="mdrn-2b"))(picture)[1]
+        assert restored.network is not None
+        assert ("gray" in restored.network.model) == (found is not None)
+    assert "gray" in Restorer(DenoiseOptions(24, model="mdrn-2b"))(picture)[1].network.model, "by the level told"
