@@ -118,11 +118,8 @@ def test_kernels_need_the_shared_memory_that_they_take(monkeypatch):
     monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: properties)
     networks = {width: SimpleNamespace(config=MDRNConfig("gray", 2, width)) for width in (32, 64, 128)}
     cuda = torch.device("cuda")
-    assert [fusedgpu.has_kernels(networks[width], cuda, torch.bfloat16) for width in (32, 64, 128)] == [
-        True,
-        True,
-        False,
-    ]
+    served = [width for width in networks if fusedgpu.has_kernels(networks[width], cuda, torch.bfloat16)]
+    assert served == [32, 64]
     assert not fusedgpu.has_kernels(networks[64], cuda, torch.float32)
     del properties.shared_memory_per_block_optin
     assert fusedgpu.has_kernels(networks[128], cuda, torch.bfloat16), "an older torch does not tell"

@@ -136,7 +136,7 @@ def test_the_tone_is_that_which_the_noise_was_found_to_be_of(monkeypatch):
     """JPEG smooths the noise of colors: what is left of few colors would pass for one tone with all the noise found."""
     rng = np.random.default_rng(0)
     image = np.clip(rng.normal(120, 15, (64, 64, 3)), 0, 255).astype(np.uint8)
-    picture = picture_of(image)
+    picture = picture_of(image, has_alpha=False)
     tone = Tone(np.ones(3, np.float32), np.full(3, 1 / 3, np.float32), 0.0, 5.0)
     monkeypatch.setattr("mdrn_cli.restore.find_tone", lambda *_: tone)
     for found in (None, tone):

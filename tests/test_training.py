@@ -248,8 +248,10 @@ def test_a_run_without_a_finite_step_has_learned_nothing(photo_folder, tmp_path)
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
-def test_a_run_that_ends_in_skipped_steps_keeps_what_it_has_learned(photo_folder, tmp_path):
-    config = tiny_config(photo_folder, iterations=4, save_every=60.0)
+@pytest.mark.parametrize("save_every", [60.0, 0.0])
+def test_a_run_that_ends_in_skipped_steps_keeps_what_it_has_learned(photo_folder, tmp_path, save_every):
+    """Also where an earlier state has been saved."""
+    config = tiny_config(photo_folder, iterations=4, save_every=save_every)
     counters = fit_with(config, tmp_path / "run", [1, 1, math.nan, math.nan])
     assert (counters.iteration, counters.skipped) == (4, 2)
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["iteration"] == 4
