@@ -157,8 +157,8 @@ def require_folder(folder: Path) -> None:
 
 
 def behind_link(path: Path) -> Path:
-    """The file that a link leads to, so that it is replaced and not the link; any other path as it is."""
-    return real_path(path) if exists(path) and path.is_symlink() else path
+    """The file that a link leads to, there or not, so that it is written and not the link; any other path as it is."""
+    return real_path(path) if os.path.islink(path) else path  # noqa: PTH114 (Path's own fails for names too long)
 
 
 def real_path(path: Path) -> Path:

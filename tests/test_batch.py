@@ -308,6 +308,17 @@ def test_in_place_writes_the_format_of_the_file_behind_a_link(tree, tiny_weights
     assert Image.open(tree / "b.jpg").format == "JPEG"
 
 
+def test_a_link_to_a_file_that_is_not_there_stays_and_the_file_comes_to_be(tmp_path):
+    (tmp_path / "link.png").symlink_to("elsewhere.png")
+    write_atomically(tmp_path / "link.png", b"new")
+    assert (tmp_path / "link.png").is_symlink()
+    assert (tmp_path / "elsewhere.png").read_bytes() == b"new"
+    (tmp_path / "lost.png").symlink_to("unmounted/a.png")
+    with pytest.raises(MdrnError, match="cannot write"):
+        write_atomically(tmp_path / "lost.png", b"new")
+    assert (tmp_path / "lost.png").is_symlink()
+
+
 def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.touch()

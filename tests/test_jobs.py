@@ -124,7 +124,7 @@ def test_the_format_is_that_of_the_file_behind_a_link(folder):
     for name, target, kind in (
         ("1.png", "a.jpg", "JPEG"),
         ("2.png", "store/0123", "PNG"),
-        ("3.png", "none.jpg", "PNG"),
+        ("3.png", "none.jpg", "JPEG"),
     ):
         (folder / name).symlink_to(target)
         (job,) = plan_jobs([Path("B.JPG")], Naming(Path(name), existing="overwrite"))
