@@ -16,7 +16,7 @@ from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError, InputError, UsageError
 from mdrn_cli.fetch import OnBytes, is_offline
 from mdrn_cli.files import exists, is_folder, sha256_of
-from mdrn_cli.image import find_images
+from mdrn_cli.image import find_images, is_gray
 
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = REFERENCE / "published.json"
@@ -142,7 +142,8 @@ def open_dataset(
     Args:
         name: of a set, in any case; else a path to a folder.
         data: folder that holds sets.
-        color: "gray" or "color"; by default the set's own, "color" for a folder that is none.
+        color: "gray" or "color"; by default the set's own; of a folder that is none "color", unless all its images
+            are gray.
         on_bytes: told of progress when the set has to be fetched.
 
     Raises:
@@ -176,7 +177,9 @@ def _open_folder(name: str, color: str | None) -> Dataset:
     for known in benchmark_sets().values():
         if len(images) == len(known.items) and (files := _match(known, images)):
             return _dataset(known, Found("on disk", files, folder=folder), color)
-    return Dataset(folder.resolve().name, color or "color", images, folder=folder)
+    # Gray images as color would have noise of their own in each of three equal channels: easier to remove.
+    own = "gray" if all(map(is_gray, images)) else "color"
+    return Dataset(folder.resolve().name, color or own, images, folder=folder)
 
 
 def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:

@@ -152,6 +152,15 @@ def read_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
+def is_gray(path: Path) -> bool:
+    """Whether an image has one channel, as its header tells; of what cannot be opened, no."""
+    try:
+        with _opened(path) as file:
+            return Image.getmodebase(file.mode) == "L"
+    except InputError:
+        return False
+
+
 def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
     """An image as benchmarks and training take it: 8 bits, to which more are rounded, without alpha.
 

@@ -239,3 +239,17 @@ def test_sets_without_truth_report_noise_before_and_after_and_pictures(real_nois
     table = run_mdrn(*arguments, "--sigma", 50).stdout
     assert "before" in table
     assert "PSNR" not in table
+
+
+def test_a_folder_of_gray_images_is_measured_as_gray(tmp_path, photo):
+    for number, mode in enumerate(("L", "LA", "I;16", "1")):
+        image = Image.fromarray(photo[:16, :16]).convert("L")
+        (image.convert("I").point(lambda value: 257 * value) if mode == "I;16" else image).convert(mode).save(
+            tmp_path / f"{number}.png"
+        )
+    assert open_dataset(str(tmp_path)).color == "gray"
+    assert open_dataset(str(tmp_path), color="color").color == "color"
+    Image.fromarray(photo[:16, :16]).save(tmp_path / "one.png")
+    assert open_dataset(str(tmp_path)).color == "color"
+    (tmp_path / "one.png").write_bytes(b"none")
+    assert open_dataset(str(tmp_path)).color == "color"
