@@ -189,9 +189,9 @@ since, too):
 mdrn train --data train --blocks 2 --sigma 25 --init mdrn-2b-gray-15 --optimizer adamw --iterations 300 --output p25
 mdrn distill --mode hads --sigma 25 --data train --init mdrn-2b-gray-15 --optimizer adamw --iterations 300 --output h25
 mdrn train --data train --blocks 8 --sigma 50 --init mdrn-gray-25 --optimizer adamw --iterations 250 --output p50
-mdrn distill --mode hmds --teacher-sigma 25 --data train --init mdrn-gray-25 --optimizer adamw --iterations 250 -o m50
+mdrn distill --mode hmds --teacher-sigma 25 --data train --init mdrn-gray-25 --optimizer adamw --iterations 250 --output m50
 ```
-"""
+"""  # noqa: E501 (a command is one line)
 
 
 def markdown(runs: Sequence[dict[str, Any]]) -> str:
