@@ -14,7 +14,7 @@ from PIL import Image
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import UsageError
 from mdrn_cli.exif import carried_exif
-from mdrn_cli.image import FORMATS
+from mdrn_cli.formats import FORMATS
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, as_depth, by_rows

@@ -8,9 +8,8 @@ converted in silence. The depth is that of the data type, never guessed from val
 from __future__ import annotations
 
 import io
-import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,41 +23,15 @@ from PIL import Image, UnidentifiedImageError
 from mdrn_cli import webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError
-from mdrn_cli.files import is_folder
+from mdrn_cli.formats import TIFF_STARTS, kind_of
 from mdrn_cli.jpeg import read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.png import read_color_chunks, read_repeated_texts, read_unknown
 
-FORMATS = {
-    ".png": "PNG",
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jpe": "JPEG",
-    ".jfif": "JPEG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-}
-_RAW = "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
-_OTHER = (
-    "avif avifs exr gif hdr heic heics heif heifs hif ico j2c j2k jp2 jpf jps jpx jxl jxr mpo pam pbm pcx pfm pgm pnm"
-    " ppm psb psd qoi svg tga wdp xcf"
-)
-OTHER_PICTURES = frozenset(f".{suffix}" for suffix in f"{_RAW} {_OTHER}".split())
-"""Suffixes of pictures that are not handled, so that it can be told that there are such."""
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_STARTS = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"RIFF": "WEBP",
-    b"BM": "BMP",
-    **dict.fromkeys(_TIFF_STARTS, "TIFF"),
-}
 LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _BLOCK = 1 << 20
@@ -70,47 +43,6 @@ _STRIP = 256
 """Rows that are copied at a time."""
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
 """What TIFF says of its intensities."""
-
-
-def find_images(
-    folder: Path,
-    recursive: bool = True,
-    on_unreadable: Callable[[OSError], None] | None = None,
-    on_other: Callable[[Path], None] | None = None,
-) -> list[Path]:
-    """Whatever is named like an image in a folder, sorted; folders are not, nor is what is hidden. Links to folders are
-    not followed.
-
-    Args:
-        folder: where to look.
-        recursive: whether at any depth.
-        on_unreadable: called with the error for each folder that cannot be listed.
-        on_other: called with each file that is passed over though it is named like a picture of another format.
-
-    Raises:
-        InputError: the folder does not exist; or without `on_unreadable`, a folder cannot be listed.
-    """
-    if not is_folder(folder):
-        raise InputError(f"no folder {folder}")
-    found: list[Path] = []
-    for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        found += [Path(place, name) for name in files if not name.startswith(".")]
-    if on_other:
-        for path in (path for path in found if path.suffix.lower() in OTHER_PICTURES):
-            on_other(path)
-    return sorted(path for path in found if path.suffix.lower() in FORMATS)
-
-
-def hint_without_images(folder: Path, recursive: bool) -> str:
-    """What to say of a folder without images: that those in it were not searched, if there are any."""
-    _, folders, _ = next(os.walk(folder), ("", [], []))
-    nested = any(not name.startswith(".") and not Path(folder, name).is_symlink() for name in folders)
-    return "use --recursive for nested folders" if nested and not recursive else ""
-
-
-def _refuse_folder(error: OSError) -> None:
-    raise InputError(f"cannot list {error.filename} ({error.strerror})") from error
 
 
 @contextmanager
@@ -208,11 +140,6 @@ def read_picture(source: Path | bytes) -> Picture:
     return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
 
 
-def kind_of(content: bytes) -> str | None:
-    """The format, as `FORMATS` calls it, that content begins as."""
-    return next((kind for start, kind in _STARTS.items() if content.startswith(start)), None)
-
-
 def _name(source: Path | bytes) -> str:
     return "the input" if isinstance(source, bytes) else str(source)
 
@@ -257,7 +184,7 @@ def _stream(source: Path | bytes) -> IO[bytes]:
 
 def _starts_as_tiff(source: Path | bytes) -> bool:
     with _stream(source) as stream:
-        return stream.read(4) in _TIFF_STARTS
+        return stream.read(4) in TIFF_STARTS
 
 
 def _read_tiff(source: Path | bytes) -> Picture:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
-from mdrn_cli.image import FORMATS, find_images, hint_without_images
+from mdrn_cli.formats import FORMATS, find_images, hint_without_images
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
 
@@ -232,15 +232,9 @@ def _without_results(files: list[Path], folder: Path, output: Path, renamed: boo
     root, out = places.folder(folder), places.folder(output)
     if out == root and not renamed:
         raise UsageError(f"results in {output} would replace the inputs", "use --in-place, or another folder")
-    if out == root or not is_folder(output):
+    if out == root or not places.within(output, folder):
         return files
-    return [file for file in files if not _is_among(file, out, folder, places)]
-
-
-def _is_among(file: Path, out: Hashable, folder: Path, places: Places) -> bool:
-    """Whether a file of a folder's tree is in the output folder, itself in that tree."""
-    between = file.relative_to(folder).parents
-    return any(places.folder(folder / part) == out for part in between if part != Path())
+    return [file for file in files if not places.within(file.parent, output)]
 
 
 def _originals(files: Sequence[Path]) -> dict[tuple[Path, str], Path]:

@@ -84,7 +84,7 @@ class Group:
         import torch
 
         on_gpu = device.startswith("cuda")
-        if on_gpu:
+        if on_gpu and (self.size > 1 or ":" in device):
             torch.cuda.set_device(torch.device(device).index or 0)
         if self.size == 1:
             yield

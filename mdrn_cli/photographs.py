@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from mdrn_cli.cache import cache_root
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.files import real_path, write_atomically
-from mdrn_cli.image import find_images, read_size, read_uint8
+from mdrn_cli.formats import find_images
+from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.model import COLOR_CHANNELS
 
 READERS = 8

@@ -38,9 +38,9 @@ class Places:
         return self._folders[path]
 
     def within(self, path: Path, folder: Path) -> bool:
-        """Whether a path is below a folder."""
-        place = self.folder(folder)
-        return any(self.folder(parent) == place for parent in real_path(path).parents)
+        """Whether a path is a folder or below it."""
+        place, real = self.folder(folder), real_path(path)
+        return any(self.folder(above) == place for above in (real, *real.parents))
 
     def _name(self, real: Path) -> str:
         if not self._ignores_case(real.parent):

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +10,11 @@ from typing import Any
 import torch
 
 from mdrn_cli.bench import Result, measure, measure_image, tile_by_memory
-from mdrn_cli.cache import cache_root
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import exists, is_file, is_folder, real_path, refuse_existing, sha256_of
+from mdrn_cli.files import exists, is_file, is_folder, refuse_existing, sha256_of
 from mdrn_cli.manifest import (
     DISTILLATIONS,
     FAMILY_BLOCKS,
@@ -30,34 +25,14 @@ from mdrn_cli.manifest import (
     parse_record,
     save_manifest,
 )
+from mdrn_cli.places import Places
+from mdrn_cli.provenance import how_distilled, training_of
 from mdrn_cli.runfolder import load_environment
 from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
 
 LICENCE = "MIT"
 FAMILY_FEATURES = 64
 HALF_TOLERANCE_DB = 0.002
-# Kept from the run's record; the rest (paths, intervals) says nothing about the weights.
-TRAINING_KEYS = (
-    "iterations",
-    "time_budget",
-    "batch_size",
-    "patch_size",
-    "loss",
-    "optimizer",
-    "schedule",
-    "learning_rate",
-    "muon_learning_rate",
-    "halvings",
-    "warmup",
-    "clip",
-    "ema",
-    "seed",
-    "precision",
-    "elapsed",
-    "average_of",  # seeds of the runs whose weights were averaged by hand
-)
-# The same of how a student learned.
-TEACHING_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise")
 
 
 def checkpoint_of(source: Path) -> Path:
@@ -84,16 +59,10 @@ def distillation_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
         raise UsageError(f"distilled must be one of {', '.join(filter(None, DISTILLATIONS))}, not {asked!r}")
     if "distillation" not in checkpoint.record:
         return asked
-    mode = _distillation(checkpoint).get("mode")
+    mode = how_distilled(checkpoint).get("mode")
     if asked not in (None, mode):
         raise UsageError(f"the run was {'distilled by ' + str(mode) if mode else 'not distilled'}, not by {asked}")
     return mode
-
-
-def _distillation(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """How the student learned, as its run has written down; empty for a plain run."""
-    written = checkpoint.record.get("distillation")
-    return written if isinstance(written, dict) else {}
 
 
 def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
@@ -179,7 +148,7 @@ def pack(
     source = checkpoint_of(source)
     trained = load_checkpoint(source)
     distilled = distillation_of(trained, distilled)
-    _family(trained)
+    _family(trained)  # refused before anything is measured
     name = _name(trained, distilled, name, manifest is not None)
     folder = BUNDLED if manifest is None else manifest.absolute().parent
     _refuse_to_replace(name, folder, source, manifest, overwrite)
@@ -191,19 +160,9 @@ def pack(
     try:
         save_checkpoint(candidate, replace(trained, record={"name": name}), torch.float16)
         stored = load_checkpoint(candidate)
-        checks = {
-            # Computed in float32, too: how bfloat16 rounds either is chance, and up to 0.003 dB at low levels.
-            label: _measured(checkpoint, photographs, on_set, "float32").mean("psnr")
-            for label, checkpoint in (("float32", trained), ("float16", stored))
-        }
-        if abs(checks["float32"] - checks["float16"]) > HALF_TOLERANCE_DB:
-            before, after = (f"{checks[kind]:.4f}" for kind in ("float32", "float16"))
-            raise UsageError(
-                f"float16 storage changes the PSNR of {source} from {before} to {after} dB",
-                "it needs float32, and is not packed: give the file itself as --model",
-            )
+        checks = _harmless(source, trained, stored, photographs, on_set)
         results = [_measured(stored, dataset, on_set) for dataset in measured]
-        training = _training(trained, load_environment(source.parent), checks)
+        training = training_of(trained, load_environment(source.parent), checks)
         spot_checks = _spot_checks(stored, measured, results)
         record = _record(name, candidate, trained, distilled, training, _metrics(results), spot_checks)
         if manifest is not None:
@@ -216,6 +175,28 @@ def pack(
     return record, checks
 
 
+def _harmless(
+    source: Path, trained: Checkpoint, stored: Checkpoint, photographs: Dataset, on_set: Callable[[str], None] | None
+) -> dict[str, float]:
+    """PSNR in dB by the weights as trained and as stored; see `pack`.
+
+    Raises:
+        UsageError: they differ by more than HALF_TOLERANCE_DB.
+    """
+    checks = {
+        # Computed in float32, too: how bfloat16 rounds either is chance, and up to 0.003 dB at low levels.
+        label: _measured(checkpoint, photographs, on_set, "float32").mean("psnr")
+        for label, checkpoint in (("float32", trained), ("float16", stored))
+    }
+    if abs(checks["float32"] - checks["float16"]) > HALF_TOLERANCE_DB:
+        before, after = (f"{checks[kind]:.4f}" for kind in ("float32", "float16"))
+        raise UsageError(
+            f"float16 storage changes the PSNR of {source} from {before} to {after} dB",
+            "it needs float32, and is not packed: give the file itself as --model",
+        )
+    return checks
+
+
 def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | None, overwrite: bool) -> None:
     """Refuse to replace what is not meant to be; in the project's own manifest a record and its file are.
 
@@ -224,13 +205,12 @@ def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | N
             file is the source.
         WeightsError: the manifest is broken.
     """
-    target = folder / _file_of(name)
-    if real_path(target) == real_path(source):
+    records, target, places = _records(manifest), folder / _file_of(name), Places()
+    if places.of(target) == places.of(source):
         raise UsageError(f"{source} would be replaced by what is made of it", "give another --name, or move it first")
     if manifest is None or overwrite:
-        _others(name, manifest)
         return
-    if exists(manifest) and any(record.name == name for record in load_manifest(manifest)):
+    if any(record.name == name for record in records):
         raise UsageError(f"{manifest} has a {name} already", "give another --name, or --overwrite to replace it")
     refuse_existing(target, overwrite)
 
@@ -282,12 +262,16 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
     return opened
 
 
+def _records(manifest: Path | None) -> list[Record]:
+    """Those of a manifest, which need not be there; None for the project's."""
+    if manifest is None:
+        return list(load_manifest())
+    return list(load_manifest(manifest)) if exists(manifest) else []
+
+
 def _others(name: str, manifest: Path | None) -> list[Record]:
-    """Records of other names in a manifest, which need not be there; None for the project's."""
-    if manifest is not None and not exists(manifest):
-        return []
-    records = load_manifest() if manifest is None else load_manifest(manifest)
-    return [other for other in records if other.name != name]
+    """Records of other names; see `_records`."""
+    return [other for other in _records(manifest) if other.name != name]
 
 
 def _metrics(results: Sequence[Result]) -> dict[str, float]:
@@ -300,7 +284,7 @@ def _spot_checks(
     """PSNR in dB of two images of the set of the smallest, one from its beginning and one from its middle. By float32,
     which every machine has: bfloat16 costs up to 0.006 dB at the lowest levels."""
     dataset = min(zip(opened, results, strict=True), key=lambda pair: pair[1].mean("megapixels"))[0]
-    engine = Engine(checkpoint, precision="float32")
+    engine = Engine(checkpoint, "cpu", "float32")
     files = dict.fromkeys((dataset.files[0], dataset.files[len(dataset.files) // 2]))
     rows = (measure_image(file, dataset, checkpoint.sigma, engine, False, tile_by_memory(engine))[0] for file in files)
     return {dataset.name: {row.file: round(row.psnr, 4) for row in rows}}
@@ -313,70 +297,6 @@ def _measured(
         on_set(dataset.name)
     engine = Engine(checkpoint, precision=precision)
     return measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
-
-
-def _training(trained: Checkpoint, environment: Mapping[str, Any], checks: Mapping[str, float]) -> dict[str, Any]:
-    """How the weights came to be, as far as their run has written it down."""
-    run = trained.record
-    steps = int(run.get("iteration", 0))
-    training = {key: run.get(key) for key in TRAINING_KEYS}
-    if training["clip"] == math.inf:
-        training["clip"] = None  # JSON has no infinity
-    return training | {
-        "steps": steps,
-        "pixels": steps * int(run.get("batch_size", 0)) * int(run.get("patch_size", 0)) ** 2,
-        "init": _called(run["init"]) if run.get("init") else None,
-        "distillation": _teaching(trained),
-        "command": _command(environment),
-        "data": Path(str(run.get("data", ""))).name,
-        "hardware": _hardware(run, environment),
-        "validation_psnr": {label: round(value, 4) for label, value in checks.items()},
-        "torch": environment.get("torch", torch.__version__),
-    }
-
-
-def _teaching(trained: Checkpoint) -> dict[str, Any] | None:
-    """How the student learned, and from which teacher; None for a plain run."""
-    written = _distillation(trained)
-    if not written:
-        return None
-    about = {key: written.get(key) for key in TEACHING_KEYS}
-    return about | {"teacher": _called(str(written.get("teacher", "")))}
-
-
-def _called(path: str) -> str:
-    """A checkpoint that weights came from: the name of one that mdrn brought, else its folder and file."""
-    file = Path(path)
-    brought = file.parent == BUNDLED or file.is_relative_to(cache_root())
-    return file.stem if brought else f"{file.parent.name}/{file.name}"
-
-
-def _command(environment: Mapping[str, Any]) -> str | None:
-    """The command line of the run, and those by which it was resumed."""
-    commands = (session.get("command") for session in _sessions(environment))
-    lines = [shlex.join(map(str, command)) for command in commands if isinstance(command, list)]
-    return " && ".join(lines) or None
-
-
-def _hardware(run: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
-    """What the run was computed on; this machine, and the device asked for, where its folder does not say."""
-    if "device" not in environment:
-        return f"{os.cpu_count()} x {platform.machine()} CPU cores, device {run.get('device', 'auto')}"
-    return ", then ".join(dict.fromkeys(map(_machine, _sessions(environment))))
-
-
-def _sessions(environment: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What a run was begun and each time resumed with, in order."""
-    earlier = environment.get("earlier")
-    return [session for session in (earlier if isinstance(earlier, list) else []) if isinstance(session, dict)] + [
-        environment
-    ]
-
-
-def _machine(session: Mapping[str, Any]) -> str:
-    device, processes = session.get("device", "cpu"), session.get("processes", 1)
-    threads = f", {session['threads']} CPU threads" if device == "cpu" and "threads" in session else ""
-    return f"{device}{threads}" if processes == 1 else f"{processes} x {device}{threads}"
 
 
 def _record(

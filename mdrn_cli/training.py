@@ -25,7 +25,7 @@ from mdrn_cli.engine import (
     wrong_device,
 )
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import real_path, remove_leftovers, write_atomically, write_error
+from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
@@ -33,6 +33,7 @@ from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
+from mdrn_cli.places import Places
 from mdrn_cli.runfolder import CONFIG_FILE, Counters, clear, holds, save_environment
 from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss
@@ -138,7 +139,7 @@ def refuse_among_photographs(config: TrainConfig, output: Path) -> None:
         UsageError: it is in the folder of those to train or to validate on.
     """
     for option, folder in (("data", config.data), ("val", config.val)):
-        if folder and real_path(output).is_relative_to(real_path(Path(folder))):
+        if folder and Places().within(output, Path(folder)):
             raise UsageError(
                 f"the run folder {output} is inside --{option} {folder}: its sample pictures would become photographs",
                 "give a run folder elsewhere",

@@ -16,7 +16,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import find_images, read_picture, read_uint8
+from mdrn_cli.formats import find_images
+from mdrn_cli.image import read_picture, read_uint8
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture

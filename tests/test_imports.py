@@ -33,6 +33,7 @@ LEAVES = {
 }
 PARTS = {
     "metadata",
+    "formats",
     "deep",
     "picture",
     "compare",
@@ -79,6 +80,7 @@ PIPELINES = {
     "training",
     "distillation",
     "release",
+    "provenance",
     "results",
     "speed",
 }

@@ -165,3 +165,7 @@ def test_each_process_takes_its_gpu_the_only_one_of_a_machine_too(monkeypatch):
         with Group(1, 2, 0, 1).connected(device):
             pass
     assert taken == [0, 1]
+    for device in ("cuda", "cuda:1"):
+        with Group().connected(device):
+            pass
+    assert taken == [0, 1, 1], "alone it stays on the current one unless another is named"

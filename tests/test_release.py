@@ -11,7 +11,7 @@ import torch
 from conftest import run_mdrn, set_of
 from PIL import Image
 
-from mdrn_cli import bench, datasets, release
+from mdrn_cli import bench, datasets, provenance, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import sha256_of
@@ -33,7 +33,8 @@ RUN = {
 def room(tmp_path, monkeypatch):
     """Weights and manifest of their own."""
     save_manifest(tmp_path / "manifest.json", [])
-    monkeypatch.setattr(release, "BUNDLED", tmp_path / "weights")
+    for module in (release, provenance):
+        monkeypatch.setattr(module, "BUNDLED", tmp_path / "weights")
     monkeypatch.setattr(release, "manifest_path", lambda: tmp_path / "manifest.json")
     monkeypatch.setattr(release, "load_manifest", lambda: load_manifest(tmp_path / "manifest.json"))
     return tmp_path
@@ -313,7 +314,7 @@ def test_a_record_has_every_session_of_its_run():
     first = {"device": "cpu", "threads": 2, "command": ["mdrn", "train", "--output", "a b"]}
     second = {"device": "H100", "command": ["mdrn", "train", "--resume", "a b"]}
     environment = {**second, "earlier": [first, second]}
-    assert release._command(environment) == (
+    assert provenance._command(environment) == (
         "mdrn train --output 'a b' && mdrn train --resume 'a b' && mdrn train --resume 'a b'"
     )
-    assert release._hardware({}, environment) == "cpu, 2 CPU threads, then H100"
+    assert provenance._hardware({}, environment) == "cpu, 2 CPU threads, then H100"

@@ -25,7 +25,8 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.image import find_images, read_uint8
+from mdrn_cli.formats import find_images
+from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import SMALLEST, about_luminance, answer, estimate_sigma, noise_features

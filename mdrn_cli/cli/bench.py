@@ -29,8 +29,9 @@ from mdrn_cli.cli.console import (
 from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import exists, real_path
+from mdrn_cli.files import exists
 from mdrn_cli.interrupts import INTERRUPTIONS
+from mdrn_cli.places import Places
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
@@ -167,7 +168,7 @@ def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
 def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: bool) -> dict[tuple[float, Path], Path]:
     """Where the restored version of each file goes, by noise level; whatever speaks against it is said before any
     work."""
-    if opened.folder and real_path(folder).is_relative_to(real_path(opened.folder)):
+    if opened.folder and Places().within(folder, opened.folder):
         raise UsageError(f"results in {folder} would be measured with {opened.folder} next time", "save them elsewhere")
     targets = {
         (level, file): folder / f"sigma-{level:g}" / opened.path_of(file).with_suffix(".png")

@@ -40,16 +40,17 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
-    from mdrn_cli.files import real_path
     from mdrn_cli.image import read_picture
     from mdrn_cli.pipes import PIPE, readable
+    from mdrn_cli.places import Places
 
     given = [path for path in (first, second, reference) if path]
     if given.count(PIPE) > 1:
         raise UsageError("standard input can be given once")
     if output:
         refuse_sheet(output, overwrite)
-        if real_path(output) in map(real_path, given):
+        places = Places()
+        if places.of(output) in map(places.of, given):
             raise UsageError(f"{output} is one of the pictures", "give the comparison another name")
     pictures = {path: read_picture(readable(path)) for path in given}
     truth = reference or first

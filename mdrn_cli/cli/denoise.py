@@ -244,8 +244,8 @@ def _refuse_extras(
     jobs: Sequence[Job], compare: Path | None, overwrite: bool, report: Path | None, replaces_report: bool
 ) -> None:
     """Tell, before any work, what is wrong with the files that are to be written beside the results."""
-    from mdrn_cli.files import real_path
     from mdrn_cli.jobs import refuse_extra
+    from mdrn_cli.places import Places
 
     if compare:
         if len(jobs) != 1:
@@ -254,7 +254,8 @@ def _refuse_extras(
         refuse_sheet(compare, overwrite)
     if report:
         refuse_extra(report, jobs, replaces_report)
-        if compare and real_path(compare) == real_path(report):
+        places = Places()
+        if compare and places.of(compare) == places.of(report):
             raise UsageError(f"{report} cannot be both --compare and --report", "give one of them another name")
 
 

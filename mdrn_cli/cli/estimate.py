@@ -85,7 +85,7 @@ def _to_json(source: Path, error: InputError | None, sigma: float | None) -> dic
 def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
     """The images of the inputs, and folders among them with what is wrong with each."""
     from mdrn_cli.files import is_folder
-    from mdrn_cli.image import find_images, hint_without_images
+    from mdrn_cli.formats import find_images, hint_without_images
 
     files: list[Path] = []
     failures: list[tuple[Path, InputError]] = []
