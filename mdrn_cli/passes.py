@@ -78,7 +78,12 @@ class Pass:
 def has_room(picture: Picture, memory: int) -> bool:
     """Whether others may be read and written while a picture is restored, of the bytes that the process may use. A tile
     is chosen as if they were, so that it is the same for a picture alone."""
-    return OVERLAPPING * picture.channels.nbytes <= memory / 2
+    return (OVERLAPPING + _filled(picture)) * picture.channels.nbytes <= memory / 2
+
+
+def _filled(picture: Picture) -> int:
+    """Copies of a picture that are made because not all of it is seen."""
+    return int(picture.seen is not None)
 
 
 class Passes:
@@ -161,7 +166,7 @@ class Passes:
         """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
         if self.tile is not None:
             return self.tile
-        pictures = OVERLAPPING if has_room(self.picture, self.memory) else ALONE
+        pictures = _filled(self.picture) + (OVERLAPPING if has_room(self.picture, self.memory) else ALONE)
         memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 

@@ -20,7 +20,8 @@ from mdrn_cli.monochrome import Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import by_rows, from_unit, to_unit
+from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
+from mdrn_cli.unseen import with_unseen_filled
 
 DEFAULT_MEMORY = 2 * 2**30
 
@@ -151,8 +152,8 @@ class Restorer:
         return self._denoisers.seconds
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
-        """Restore one picture; the result has the alpha and metadata of the input. Where no noise is found it has the
-        very channels of the input, and the warning NO_NOISE.
+        """Restore one picture; the result has the alpha and metadata of the input, and its colors where nothing of them
+        is seen. Where no noise is found it has the very channels of the input, and the warning NO_NOISE.
 
         Raises:
             InputError: its noise level cannot be estimated, or its intensities go beyond the white asked for, or far
@@ -172,6 +173,9 @@ class Restorer:
         options, read = self.options, picture.channels
         if options.color != "auto":
             picture = picture.to_color(options.color)
+        whole = picture
+        if picture.seen is not None:
+            picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
         white = _white(picture)
         found = _find_noise(picture) if options.sigma is None else None
         tone = self._tone(picture, found)
@@ -191,9 +195,12 @@ class Restorer:
         for warning in left:
             picture = picture.warned(warning)
         if channels is picture.channels:
-            restored = picture if left else picture.warned(NO_NOISE if channels is read else CONVERTED)
+            picture = replace(picture, channels=whole.channels)
+            restored = picture if left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
+            if picture.seen is not None:
+                np.copyto(restored.channels, as_depth(whole.channels, picture.depth), where=~picture.seen)
         _, height, width = picture.channels.shape
         facts = Facts(
             width=width,

@@ -43,6 +43,7 @@ PARTS = {
     "places",
     "jobs",
     "noise",
+    "unseen",
     "clipping",
     "coarse",
     "denoisers",

@@ -1,0 +1,71 @@
+"""What lies under full transparency has no part in what is made of a picture."""
+
+import numpy as np
+import pytest
+
+from mdrn_cli.image import picture_of
+from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.unseen import REACH, with_unseen_filled
+
+SIGMA = 25.0
+
+
+def test_what_is_seen_is_mirrored_at_its_outline():
+    row = np.array([[[0, 0, 3, 4, 5, 0, 0, 0, 0]]], np.uint8)
+    seen = np.array([[False] * 2 + [True] * 3 + [False] * 4])
+    assert with_unseen_filled(row, seen).tolist() == [[[4, 3, 3, 4, 5, 5, 4, 3, 5]]]
+    assert with_unseen_filled(row.swapaxes(1, 2), seen.T)[0, :, 0].tolist() == [4, 3, 3, 4, 5, 5, 4, 3, 5]
+    assert row.max() == 5
+    assert row[0, 0, 0] == 0
+
+
+def test_the_nearest_of_a_row_and_a_column_counts_and_corners_are_filled_too():
+    seen = np.zeros((6, 6), bool)
+    seen[1:3, 1:3] = True
+    filled = with_unseen_filled(np.where(seen, np.arange(36).reshape(6, 6), 99)[None], seen)
+    assert filled[0].tolist() == [
+        [7, 7, 8, 8, 7, 8],
+        [7, 7, 8, 8, 7, 8],
+        [13, 13, 14, 14, 13, 14],
+        [13, 13, 14, 14, 13, 14],
+        [7, 7, 8, 8, 7, 8],
+        [13, 13, 14, 14, 13, 14],
+    ]
+
+
+@pytest.mark.parametrize("shape", [(2, 500), (500, 2), (500, 300)])
+def test_what_is_far_from_anything_seen_is_left(shape):
+    rng = np.random.default_rng(0)
+    image = rng.random((3, *shape)).astype(np.float32)
+    seen = np.zeros(shape, bool)
+    seen[: shape[0] // 10 + 1, : shape[1] // 10 + 1] = True
+    filled = with_unseen_filled(image, seen)
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)).max() + REACH + 1 for axis in (1, 0))
+    assert np.array_equal(filled[:, :, columns:], image[:, :, columns:])
+    assert np.array_equal(filled[:, rows + 128 :], image[:, rows + 128 :])  # rows are worked on that many at once
+    assert np.array_equal(filled[:, seen], image[:, seen])
+    assert np.isin(filled[0, :rows, :columns], image[0, seen]).all()
+
+
+def test_nothing_seen_changes_nothing():
+    image = np.random.default_rng(0).random((1, 9, 9)).astype(np.float32)
+    assert np.array_equal(with_unseen_filled(image, np.zeros((9, 9), bool)), image)
+
+
+@pytest.mark.parametrize("sigma", [SIGMA, None])
+@pytest.mark.parametrize("under", [0, 255])
+def test_a_cut_out_is_restored_up_to_its_edge_and_colors_under_transparency_are_kept(photo, under, sigma):
+    clean = photo[:256, :256]
+    noisy = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)), 0, 255).astype(np.uint8)
+    distance = np.hypot(*(axis - 128 for axis in np.indices((256, 256))))
+    edge = (distance < 90) & (distance >= 84)
+    alpha = np.where(distance < 90, 255, 0).astype(np.uint8)
+    cut = np.where(alpha[:, :, None] > 0, noisy, np.uint8(under))
+    restorer = Restorer(DenoiseOptions(sigma, model="mdrn-2b"))
+    whole, _ = restorer(picture_of(noisy, False))
+    restored, _ = restorer(picture_of(np.dstack([cut, alpha]), True))
+    errors = [
+        np.mean((part.channels.transpose(1, 2, 0)[edge] - clean[edge].astype(float)) ** 2) for part in (whole, restored)
+    ]
+    assert 10 * np.log10(errors[1] / errors[0]) < 0.8
+    assert (restored.channels[:, alpha == 0] == under).all()
