@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,16 +12,17 @@ from torch import Tensor
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.engine import layout
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, choose
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import PhotoFolder, Reading
-from mdrn_cli.runfolder import Counters
+from mdrn_cli.runfolder import TEACHER, Counters, saved_sources
 from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
-from mdrn_cli.weights import all_records, explicit_path, find_weights
+from mdrn_cli.weights import all_records, explicit_path, find_weights, locate
 
 
 def run_distill(
@@ -42,6 +44,11 @@ def run_distill(
         raise UsageError("no teacher to learn from")
     teacher = load_checkpoint(Path(distillation.teacher))
     check_teacher(config, distillation, teacher)
+    sources = {TEACHER: sha256_of(Path(distillation.teacher))}
+    if resume and saved_sources(output).get(TEACHER, sources[TEACHER]) != sources[TEACHER]:
+        raise UsageError(
+            f"{distillation.teacher} is not the teacher that the run began with", "give that one by --teacher"
+        )
     return run_with(
         lambda device: distilled_loss(
             config.sigma,
@@ -54,7 +61,24 @@ def run_distill(
         resume,
         report,
         reading,
+        sources,
     )
+
+
+def found_again(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration of a run that is resumed; a bundled teacher may lie elsewhere than when the run began, as in
+    another environment.
+
+    Raises:
+        WeightsError: it cannot be had.
+    """
+    if config.distillation is None or is_file(Path(config.distillation.teacher)):
+        return config
+    sha256 = saved_sources(folder).get(TEACHER)
+    for record in all_records():
+        if record.sha256 == sha256:
+            return replace(config, distillation=replace(config.distillation, teacher=str(locate(record))))
+    return config
 
 
 def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: float | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +24,7 @@ from mdrn_cli.runfolder import (
     save_sample,
     save_state,
     saved_config,
+    saved_sources,
 )
 from mdrn_cli.runlog import Progress, Report, RunLog
 from mdrn_cli.steps import StepLoss, Stepper
@@ -44,8 +45,9 @@ def fit(
     resume: bool,
     report: Report,
     group: Group | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> Counters:
-    """Train `model` until its budget of iterations or time is spent; see `run_train` of training.py for the arguments.
+    """Train `model` until its budget of iterations or time is spent; see `run_with` of training.py for the arguments.
 
     All processes of the group hold the same weights and draw from the same random stream; each computes the gradient
     of its share of the batch, and all step by the mean. So a run does not depend on how many they are, but for
@@ -61,6 +63,7 @@ def fit(
     stepper = Stepper(config, model, step_loss, sampler, group)
     if resume:
         load_state(folder, stepper.state)
+    stepper.state.sources = sources or {}
     counters = stepper.state.counters
     if stepper.warms_up and share_done(config, counters) < 1:
         stepper.warm_up(share_done(config, counters))
@@ -70,7 +73,7 @@ def fit(
         stop_requests(insistent=group.size == 1) as stop_requested,
     ):
         run = _Run(config, stepper, validator, folder, group, stop_requested)
-        if resume and saved_config(folder) != asdict(config):
+        if resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources):
             run.save()  # else a kill before the next save would undo what extends the run
         while not run.over and not run.stopping:
             run.step()

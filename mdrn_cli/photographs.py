@@ -24,6 +24,7 @@ from mdrn_cli.files import real_path, write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.model import COLOR_CHANNELS
+from mdrn_cli.places import Places
 
 READERS = 8
 FOLDER = "photographs"
@@ -48,6 +49,11 @@ class PhotoFolder:
     unreadable: list[tuple[Path, str]]
     map: Path | None = None
 
+    def digest(self, folder: Path) -> str:
+        """What tells these photographs, of a folder wherever it lies, from others: SHA-256 of their names and sizes."""
+        names = (os.path.relpath(file, real_path(folder)) for file in map(real_path, self.files))
+        return hashlib.sha256(json.dumps([*zip(names, self.shapes, strict=True)]).encode()).hexdigest()
+
 
 def _ignore(*_: object) -> None:
     pass
@@ -62,15 +68,25 @@ class Reading:
         file: (files read, files in all), after each.
         unreadable: a file that is skipped, and why.
         too_small: in the end: how many photographs are smaller than a patch.
+        held_out: how many are left out, for they are validated on.
+        changed: a run goes on with photographs other than those it began with.
     """
 
     planned: Callable[[int, int, Path | None], None] = _ignore
     file: Callable[[int, int], None] = _ignore
     unreadable: Callable[[Path, str], None] = _ignore
     too_small: Callable[[int], None] = _ignore
+    held_out: Callable[[int], None] = _ignore
+    changed: Callable[[], None] = _ignore
 
 
-def read_photographs(folder: Path, color: str, memory: float = math.inf, reading: Reading | None = None) -> PhotoFolder:
+def read_photographs(
+    folder: Path,
+    color: str,
+    memory: float = math.inf,
+    reading: Reading | None = None,
+    held_out: Path | None = None,
+) -> PhotoFolder:
     """Read every image under `folder`, nested or not, as 8-bit gray or color (ITU-R 601 luma for gray).
 
     Args:
@@ -79,6 +95,7 @@ def read_photographs(folder: Path, color: str, memory: float = math.inf, reading
         memory: bytes; what takes more, decoded, becomes a memory map in the cache folder. It is found again by the
             names, sizes and times of the files.
         reading: told how it goes.
+        held_out: a folder whose images are left out.
 
     Raises:
         InputError: no image in the folder can be read.
@@ -86,6 +103,13 @@ def read_photographs(folder: Path, color: str, memory: float = math.inf, reading
     """
     reading = reading or Reading()
     files = find_images(folder)
+    if held_out:
+        places, found = Places(), len(files)
+        files = [file for file in files if not places.within(file, held_out)]
+        if found > len(files):
+            reading.held_out(found - len(files))
+        if not files:
+            raise InputError("every photograph is one to validate on", "give --data and --val different photographs")
     path = cache_root() / FOLDER / f"{_key(files, color)}.bin"
     photos = _open_map(path, color)
     if photos:
@@ -117,7 +141,7 @@ def each_photograph(
         none = False
         yield result
     if none:
-        raise _nothing_readable()
+        raise _nothing_readable(folder)
 
 
 def half_of_memory() -> float:
@@ -129,8 +153,8 @@ def half_of_memory() -> float:
     return min(total, float(allowed)) / 2 if allowed.isdecimal() else total / 2
 
 
-def _nothing_readable() -> InputError:
-    return InputError("no readable image among the photographs", "give a folder that holds photographs")
+def _nothing_readable(folder: object) -> InputError:
+    return InputError(f"no readable image among the photographs of {folder}", "give a folder that holds photographs")
 
 
 def _key(files: Sequence[Path], color: str) -> str:
@@ -193,7 +217,7 @@ def _collect(
         shapes.append((result.shape[0], result.shape[1]))
         read.append(file)
     if not read:
-        raise _nothing_readable()
+        raise _nothing_readable(os.path.commonpath([file.parent for file in files]))
     return shapes, read, unreadable
 
 

@@ -13,9 +13,9 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.errors import MdrnError, WeightsError
+from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.files import exists, is_file, is_folder, real_path, write_atomically
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
@@ -40,6 +40,10 @@ CONFIG_FILE = "config.toml"
 ENVIRONMENT_FILE = "environment.json"
 CURVES_FILE = "curves.png"
 EVENTS_FOLDER = "events"
+PHOTOGRAPHS, TEACHER = "photographs", "teacher"
+"""What a run learns from; see `RunState`."""
+LOCK_FILE = ".lock"
+"""Held while a run is under way."""
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
 _FOLDERS = (SAMPLES_FOLDER, EVENTS_FOLDER)
 _BEGIN = "start one without --resume, with --overwrite where a run was killed before its first save"
@@ -71,13 +75,19 @@ class Counters:
 
 @dataclass
 class RunState:
-    """All that decides how a run goes on; tensors are live, not copies."""
+    """All that decides how a run goes on; tensors are live, not copies.
+
+    Attributes:
+        sources: what tells, wherever they lie, the PHOTOGRAPHS and the weights of the TEACHER that the run
+            learns from.
+    """
 
     model: nn.Module
     ema: dict[str, Tensor]
     optimizers: Sequence[torch.optim.Optimizer]
     generator: torch.Generator
     counters: Counters
+    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def clear(folder: Path) -> None:
@@ -95,8 +105,8 @@ def holds(folder: Path, path: Path) -> bool:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a run can begin in a folder: it does not exist, or has nothing in it."""
-    return not exists(folder) or (is_folder(folder) and not any(folder.iterdir()))
+    """Whether a run can begin in a folder: it does not exist, or has nothing in it but the lock of one that did not."""
+    return not exists(folder) or (is_folder(folder) and all(file.name == LOCK_FILE for file in folder.iterdir()))
 
 
 def save_environment(folder: Path, device: torch.device, precision: str, processes: int) -> None:
@@ -137,7 +147,11 @@ def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None
     for k, optimizer in enumerate(state.optimizers):
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{k}.{index}.{key}": value for key, value in values.items()}
-    about = {"counters": json.dumps(asdict(state.counters)), "config": json.dumps(dict(config))}
+    about = {
+        "counters": json.dumps(asdict(state.counters)),
+        "config": json.dumps(dict(config)),
+        "sources": json.dumps(dict(state.sources)),
+    }
     cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     write_atomically(folder / STATE_FILE, save(cpu, about))
 
@@ -203,6 +217,41 @@ def saved_config(folder: Path) -> dict[str, Any]:
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
         raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
+
+
+def saved_sources(folder: Path) -> dict[str, str]:
+    """The `RunState.sources` that a run began with; empty where an earlier version began it, or nothing is readable."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            return {str(name): str(value) for name, value in json.loads(file.metadata()["sources"]).items()}
+    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError, OSError):
+        return {}
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, which is made, until this one ends, however it does.
+
+    Raises:
+        UsageError: there is one.
+        OSError: the folder cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UsageError(
+            f"another run is under way in {folder}", "give another --output, or wait for its end"
+        ) from error
+    except NotImplementedError:
+        pass  # a file system without locks
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _begin_from(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
@@ -34,7 +35,16 @@ from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
 from mdrn_cli.places import Places
-from mdrn_cli.runfolder import CONFIG_FILE, Counters, clear, holds, save_environment
+from mdrn_cli.runfolder import (
+    CONFIG_FILE,
+    PHOTOGRAPHS,
+    Counters,
+    alone_in,
+    clear,
+    holds,
+    save_environment,
+    saved_sources,
+)
 from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss
 from mdrn_cli.trainconfig import TrainConfig
@@ -94,9 +104,11 @@ def run_with(
     resume: bool,
     report: Report,
     reading: Reading | None,
+    sources: Mapping[str, str] | None = None,
 ) -> tuple[Counters, PhotoFolder]:
-    """What every kind of run has in common; `make_loss` gives its loss for the training device. Under torchrun each
-    process calls this, and the first alone writes and reports."""
+    """What every kind of run has in common; `make_loss` gives its loss for the training device, and `sources` tells
+    what that learns from beside photographs (see `RunState`). Under torchrun each process calls this, and the first
+    alone writes and reports."""
     config = config.located()
     refuse_among_photographs(config, output)
     if not resume:
@@ -110,23 +122,28 @@ def run_with(
     torch.backends.cudnn.allow_tf32 = False  # there it would round intensities, which the head sees, to 10 bits
     exhausted = f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
     with group.connected(str(device)), telling_out_of_memory(*exhausted):
-        photos, sampler = open_data(config, device, group, reading)
+        start = initial_model(replace(config, init=None) if resume else config)
         validator = None
         if config.val and group.first:
             held_out = each_photograph(Path(config.val), config.color, reading.unreadable)
             # A try-out (--smoke) has perhaps no others, and these may be thousands.
             limit = OF_TRAINING if config.val == config.data else None
             validator = Validator(islice(held_out, limit), config.sigma)
-        start = initial_model(replace(config, init=None) if resume else config)
+        # Last, for it takes longest.
+        photos, sampler = open_data(config, device, group, reading)
+        sources = {**(sources or {}), PHOTOGRAPHS: photos.digest(Path(config.data))}
+        if resume and saved_sources(output).get(PHOTOGRAPHS, sources[PHOTOGRAPHS]) != sources[PHOTOGRAPHS]:
+            reading.changed()
         twin = None if device.type in TRUSTED else deepcopy(start)
         model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
         if twin and not computes_right(model, twin):
             raise wrong_device(device)
         step_loss = make_loss(device)
         try:
-            if group.first:
-                prepare_folder(config, output, resume, device, group.size)
-            counters = fit(config, model, step_loss, sampler, validator, output, resume, report, group)
+            with alone_in(output) if group.first else nullcontext():
+                if group.first:
+                    prepare_folder(config, output, resume, device, group.size)
+                counters = fit(config, model, step_loss, sampler, validator, output, resume, report, group, sources)
         except OSError as error:
             raise write_error(output, error) from error
     return counters, photos
@@ -164,7 +181,10 @@ def open_data(
     first makes."""
     memory = half_of_memory() if config.cache_memory is None else config.cache_memory
     with group.first_goes_first():
-        photos = read_photographs(Path(config.data), config.color, 0 if group.local_size > 1 else memory, reading)
+        limit = 0 if group.local_size > 1 else memory
+        places, data, val = Places(), Path(config.data), Path(config.val or config.data)
+        held_out = None if places.folder(data) == places.folder(val) else val
+        photos = read_photographs(data, config.color, limit, reading, held_out)
     resident = photos.pixels.nbytes <= free_memory(device) / 2
     sampler = PatchSampler(photos, config.patch_size, device, resident)
     for file, reason in photos.unreadable:

@@ -68,11 +68,11 @@ def distill(
 
       mdrn distill --resume run
     """
-    from mdrn_cli.distillation import default_sigma, run_distill
+    from mdrn_cli.distillation import default_sigma, found_again, run_distill
     from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, MODES, TrainConfig
 
     if resume:
-        made = resumed_config(ctx)
+        made = found_again(resumed_config(ctx), run_folder(ctx))
     else:
         values = settings(ctx, (*CONFIG_KEYS, *DISTILLATION_KEYS))
         ours = {key: values.pop(key) for key in DISTILLATION_KEYS}

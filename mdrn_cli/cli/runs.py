@@ -6,6 +6,7 @@ import functools
 import inspect
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,9 +169,9 @@ _PARSED = {
 }
 # Options that are no part of a run's configuration.
 _CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke")
-# What may differ each time a run is resumed, besides a larger budget.
-_OF_THE_MACHINE = ("device", "cache_memory")
-_ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget")
+# What may differ each time a run is resumed, besides a larger budget and where its teacher lies.
+_OF_THE_MACHINE = ("device", "cache_memory", "data", "val")
+_ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget", "teacher")
 
 
 def run_folder(ctx: typer.Context) -> Path:
@@ -201,8 +202,11 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
     given = options_given(ctx)
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
-    here = {name: ctx.params[name] for name in _OF_THE_MACHINE if name in given}
+    here = {name: _plain(ctx.params[name]) for name in _OF_THE_MACHINE if name in given}
     config = TrainConfig.from_dict(saved_config(run_folder(ctx)) | here)
+    if config.distillation and "teacher" in given:
+        teacher = str(_checkpoint_file(ctx.params["teacher"]))
+        config = replace(config, distillation=replace(config.distillation, teacher=teacher))
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
 
@@ -248,7 +252,12 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     for key, parse in _PARSED.items():
         if isinstance(values[key], str):
             values[key] = parse(values[key])
-    return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """As configurations are stored."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _checkpoint_file(init: str) -> Path:
@@ -310,7 +319,13 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
         if count:
             print_warning(f"{count} photographs are smaller than a patch of {patch_size} pixels and left out")
 
-    return Reading(planned, file, unreadable, too_small)
+    def held_out(count: int) -> None:
+        print_note(f"{count} photographs to validate on are inside --data, and not trained on")
+
+    def changed() -> None:
+        print_warning("the photographs are not those that the run began with")
+
+    return Reading(planned, file, unreadable, too_small, held_out, changed)
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:
