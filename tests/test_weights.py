@@ -22,7 +22,7 @@ EVERY_RECORD = pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
 
 
 def photographs(color):
-    for photo in (skimage.data.astronaut()[64:192, 80:208], skimage.data.coffee()[140:268, 214:342]):
+    for photo in (skimage.data.astronaut()[96:160, 112:176], skimage.data.coffee()[172:236, 246:310]):
         if color == "gray":
             yield np.rint(photo @ [0.299, 0.587, 0.114]).astype(np.uint8)[:, :, None]
         else:
