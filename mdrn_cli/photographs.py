@@ -103,6 +103,8 @@ def read_photographs(
     """
     reading = reading or Reading()
     files = find_images(folder)
+    if not files:
+        raise _nothing_readable(folder)
     if held_out:
         places, found = Places(), len(files)
         files = [file for file in files if not places.within(file, held_out)]
@@ -153,7 +155,7 @@ def half_of_memory() -> float:
     return min(total, float(allowed)) / 2 if allowed.isdecimal() else total / 2
 
 
-def _nothing_readable(folder: object) -> InputError:
+def _nothing_readable(folder: Path | str) -> InputError:
     return InputError(f"no readable image among the photographs of {folder}", "give a folder that holds photographs")
 
 
