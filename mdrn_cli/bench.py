@@ -71,6 +71,8 @@ class Result:
         published: PSNR in dB by method; none unless the images are those of the public set.
         sha256: of the checkpoint; None of a file or another denoiser.
         device, precision: that the network ran on and in; empty of another denoiser.
+        verified: whether the images are those of the public set, byte for byte; None of a folder.
+        reference: the published method that the result is held against, see `reference_of`; None for none.
     """
 
     dataset: str
@@ -83,6 +85,8 @@ class Result:
     sha256: str | None = None
     device: str = ""
     precision: str = ""
+    verified: bool | None = None
+    reference: str | None = None
 
     def mean(self, field: str) -> float:
         """Mean of a numeric field of ImageRow over the images."""
@@ -99,14 +103,9 @@ class Result:
         return sum(row.megapixels for row in self.images) / self.seconds
 
     @property
-    def reference(self) -> str:
-        """The published method that the result is held against: of networks alone, or of the mean over orientations."""
-        return "MDRN+" if self.ensemble else "MDRN"
-
-    @property
     def gap(self) -> float | None:
         """Mean PSNR in dB minus that published for the reference; None where none is."""
-        published = self.published.get(self.reference)
+        published = self.published.get(self.reference or "")
         return None if published is None else self.mean("psnr") - published
 
 
@@ -164,7 +163,23 @@ def measure(
         if on_image:
             on_image(file, restored)
     published = published_psnr(dataset.name, dataset.color, sigma) if dataset.verified else {}
-    return Result(dataset.name, dataset.color, sigma, model, ensemble, tuple(rows), published)
+    images = tuple(rows)
+    return Result(dataset.name, dataset.color, sigma, model, ensemble, images, published, verified=dataset.verified)
+
+
+def reference_of(blocks: int, distilled: str | None, ensemble: bool) -> str | None:
+    """The paper's name for a network, None where it has none.
+
+    Args:
+        blocks: MSABs per MSAG.
+        distilled: "hads", "hmds" or None.
+        ensemble: whether the mean over eight orientations is told.
+    """
+    if blocks == 8:
+        return "MDRN+" if ensemble else "MDRN"
+    if blocks == 2 and not ensemble:
+        return "MDRN (2B) + HADS" if distilled == "hads" else "MDRN (2B)"
+    return None
 
 
 def measure_image(

@@ -138,7 +138,7 @@ def open_dataset(
     """A named set, or any folder of images.
 
     A named set is used in place when it lies under `data` or `MDRN_DATA`, else taken from the cache, else from a
-    folder of its name with other content, else fetched once.
+    folder of its name with other content there, else what is called so here, else fetched once.
 
     Args:
         name: of a set, in any case; else a path to a folder.
@@ -156,6 +156,8 @@ def open_dataset(
     if known is None:
         return _open_folder(name, color)
     found = find_set(known, data)
+    if not found.files and is_folder(Path(name)):
+        found = find_set(known, Path(name))
     if not found.files:
         fetched = fetch_set(known, found.missing, on_bytes)
         found = Found("cached", tuple(fetched))

@@ -34,6 +34,7 @@ class Denoiser:
         sigma: noise level it serves.
         name: of the checkpoint, or its path.
         sha256: of its file; None for a path.
+        distilled: "hads" or "hmds", where its record says so.
     """
 
     engine: Engine
@@ -41,6 +42,7 @@ class Denoiser:
     sigma: float
     name: str
     sha256: str | None
+    distilled: str | None = None
 
     @property
     def label(self) -> str:
@@ -108,7 +110,7 @@ class Denoisers:
         engine, trained = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
-        return Denoiser(engine, trained, sigma, name, sha256)
+        return Denoiser(engine, trained, sigma, name, sha256, record.distilled if record else None)
 
     def _load(self, path: Path) -> tuple[Engine, float]:
         began = time.perf_counter()

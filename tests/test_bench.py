@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
-from mdrn_cli.bench import PUBLIC_PIXELS, measure, tile_by_memory
+from mdrn_cli.bench import PUBLIC_PIXELS, measure, reference_of, tile_by_memory
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
@@ -104,7 +104,7 @@ def test_json_is_one_object(public, tiny_weights):
 
 
 def test_csv_and_markdown_and_table(public, tiny_weights):
-    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights()]
+    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=8)]
     (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
     assert row["MDRN"] == "27.56"
     assert float(row["ours - MDRN"]) == pytest.approx(float(row["PSNR"]) - 27.56, abs=0.011)
@@ -149,8 +149,37 @@ def test_published_figures_are_shown_of_the_public_images_alone(public, photo, t
     assert (result["published"], len(result["images"])) == ({}, 3), "a folder with more in it is no set"
 
 
+@pytest.mark.parametrize(
+    ("blocks", "how", "reference", "gap"),
+    [(2, [], "MDRN (2B)", 27.35), (2, ["--ensemble"], None, None), (1, [], None, None)],
+)
+def test_a_network_is_held_against_the_papers_of_its_size(public, tiny_weights, blocks, how, reference, gap):
+    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=blocks), *how]
+    (result,) = json.loads(bench(*arguments, "--json"))["results"]
+    assert result["reference"] == reference
+    (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
+    assert [name for name in row if name.startswith("ours")] == ([f"ours - {reference}"] if reference else [])
+    if reference:
+        assert float(row[f"ours - {reference}"]) == pytest.approx(float(row["PSNR"]) - gap, abs=0.011)
+
+
+def test_distilled_networks_are_held_against_the_papers():
+    assert reference_of(2, "hads", False) == "MDRN (2B) + HADS"
+    assert reference_of(8, "hmds", True) == "MDRN+"
+
+
+def test_a_set_that_lies_here_is_found_without_being_told_where(public, tiny_weights, monkeypatch):
+    monkeypatch.chdir(public)
+    arguments = ["Set12", "--sigma", 50, "--model", tiny_weights(), "--json"]
+    about = json.loads(bench(*arguments))
+    assert (about["verified"], about["color"]) == (True, "gray")
+    next((public / "Set12").iterdir()).unlink()
+    about = json.loads(bench(*arguments))
+    assert (about["verified"], len(about["results"][0]["images"])) == (False, 1)
+
+
 def test_the_mean_over_orientations_is_held_against_its_own_kind(public, tiny_weights):
-    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(), "--ensemble"]
+    arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=8), "--ensemble"]
     (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
     assert float(row["ours - MDRN+"]) == pytest.approx(float(row["PSNR"]) - 27.60, abs=0.011)
     assert "ours - MDRN" not in row

@@ -194,7 +194,7 @@ def _measure(
     results: list[Result],
 ) -> None:
     """Measure at each noise level, each result kept as it is finished."""
-    from mdrn_cli.bench import check_images, measure, tile_by_memory
+    from mdrn_cli.bench import check_images, measure, reference_of, tile_by_memory
 
     check_images(opened)
     with progress_bar("images") as bar:
@@ -209,8 +209,10 @@ def _measure(
 
             tiles = tile_by_memory(denoiser.engine) if tile is None else tile
             result = measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image)
-            engine, sha256 = denoiser.engine, denoiser.sha256
-            results.append(replace(result, sha256=sha256, device=str(engine.device), precision=engine.precision))
+            engine = denoiser.engine
+            ran = replace(result, sha256=denoiser.sha256, device=str(engine.device), precision=engine.precision)
+            reference = reference_of(engine.config.blocks, denoiser.distilled, ensemble)
+            results.append(replace(ran, reference=reference))
 
 
 def _save(path: Path, restored: Any) -> None:
@@ -233,6 +235,7 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
         "schema": SCHEMA,
         "dataset": results[0].dataset,
         "color": results[0].color,
+        "verified": results[0].verified,
         "protocol": PROTOCOL,
         "results": [
             {
@@ -250,6 +253,7 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
                 "seconds": round(result.seconds, 3),
                 "megapixels_per_second": round(result.megapixels_per_second, 4),
                 "published": result.published,
+                "reference": result.reference if result.gap is not None else None,
                 "images": [
                     {
                         "file": row.file,
@@ -294,7 +298,8 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
 
 
 def _gap_label(results: Sequence[Result]) -> str:
-    return f"ours - {results[0].reference}"
+    """Of results one of which has a gap."""
+    return f"ours - {next(result.reference for result in results if result.gap is not None)}"
 
 
 def _that_fit(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
