@@ -24,6 +24,9 @@ from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import all_records, explicit_path, find_weights, locate
 
+HMDS_LEVELS = {"gray": (25.0, 50.0), "color": (50.0, 70.0)}
+"""Noise levels of teacher and student of the paper's Table 5."""
+
 
 def run_distill(
     config: TrainConfig,
@@ -83,7 +86,7 @@ def found_again(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: float | None) -> float:
     """Noise level of a student of whom none is told, 0-255 scale: for hads its teacher's, where no teacher is named
-    that of the bundled one; for hmds, and where there is no such teacher, the level of `mdrn train`.
+    that of the bundled one, and where there is none the level of `mdrn train`; for hmds the paper's.
 
     Args:
         mode, teacher, color: as for `find_teacher`.
@@ -95,13 +98,40 @@ def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: flo
     if mode == "hads":
         if teacher_sigma is not None:
             return teacher_sigma
-        if teacher and (path := explicit_path(teacher)):
-            return load_checkpoint(path).sigma
-        if teacher and (known := [record for record in all_records() if record.name == teacher]):
-            return known[0].sigma
+        if (level := level_of(teacher)) is not None:
+            return level
         with suppress(WeightsError):
             return choose(all_records(), teacher or "mdrn", color, TrainConfig.sigma).sigma
-    return TrainConfig.sigma
+    return HMDS_LEVELS[color][1] if mode == "hmds" and color in HMDS_LEVELS else TrainConfig.sigma
+
+
+def default_teacher_sigma(teacher: str | None, color: str, sigma: float) -> float | None:
+    """Noise level of an hmds teacher of whom none is told, 0-255 scale: that of the one named, else the paper's; None
+    where the paper has no such student.
+
+    Args:
+        teacher, color: as for `find_teacher`.
+        sigma: noise level of the student.
+
+    Raises:
+        WeightsError: the named teacher is missing or no checkpoint.
+    """
+    if (level := level_of(teacher)) is not None:
+        return level
+    theirs, ours = HMDS_LEVELS[color]
+    return theirs if sigma == ours else None
+
+
+def level_of(teacher: str | None) -> float | None:
+    """Noise level that a teacher named by name, file or run folder was trained at, 0-255 scale; None where a family or
+    nothing is named.
+
+    Raises:
+        WeightsError: it is missing or no checkpoint.
+    """
+    if teacher and (path := explicit_path(teacher)):
+        return load_checkpoint(path).sigma
+    return next((record.sigma for record in all_records() if record.name == teacher), None)
 
 
 def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, blocks: int) -> Path:

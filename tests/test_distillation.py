@@ -16,6 +16,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import check_teacher, distilled_loss, find_teacher, frozen, run_distill
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
+from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
 
@@ -265,7 +266,7 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
     [
         (["--mode", "both"], 2, "hads or hmds"),
         ([], 2, "hads or hmds"),
-        (["--mode", "hmds"], 2, "--teacher-sigma"),
+        (["--mode", "hmds", "--sigma", "40"], 2, "--teacher-sigma"),
         (["--mode", "hads", "--sigma", "99"], 5, "sigma 99"),
         (["--mode", "hmds", "--teacher-sigma", "50"], 2, "50 is not below 50"),
         (["--mode", "hmds", "--teacher-sigma", "99"], 2, "99 is not below 50"),
@@ -286,3 +287,20 @@ def test_what_cannot_be_distilled_is_said(photo_folder, tmp_path, arguments, cod
     done = run_mdrn("distill", *arguments, "--data", photo_folder, "--iterations", 1, "-o", tmp_path / "run")
     assert done.returncode == code, done.stderr
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("color", "given", "levels"),
+    [
+        ("gray", [], (25, 50)),
+        ("color", [], (50, 70)),
+        ("gray", ["--teacher", "mdrn-2b-gray-15"], (15, 50)),
+        ("color", ["--teacher", "mdrn-2b-color-25", "--sigma", 30], (25, 30)),
+    ],
+)
+def test_hmds_has_the_papers_levels_unless_others_are_told(photo_folder, tmp_path, color, given, levels):
+    arguments = ["distill", "--mode", "hmds", "--color", color, "--data", photo_folder, "--patch-size", 16, *given]
+    done = run_mdrn(*arguments, "--batch-size", 1, "--blocks", 2, "--smoke", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    saved = saved_config(tmp_path / "run")
+    assert (saved["distillation"]["teacher_sigma"], saved["sigma"]) == levels

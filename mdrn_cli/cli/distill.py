@@ -33,7 +33,11 @@ def distill(
         str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
     ] = None,
     teacher_sigma: Annotated[
-        float | None, typer.Option(help="Noise level of the teacher; the student's own for hads.")
+        float | None,
+        typer.Option(
+            help="Noise level of the teacher; by default that of --teacher, else the student's own for hads, and for "
+            "hmds 25 of a gray one for 50, 50 of one in color for 70."
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
@@ -52,7 +56,9 @@ def distill(
     ] = None,
     sigma: Annotated[
         float | None,
-        typer.Option(help="Noise level on the 0-255 scale; by default for hads the teacher's, for hmds 50."),
+        typer.Option(
+            help="Noise level on the 0-255 scale; by default for hads the teacher's, for hmds 50, in color 70."
+        ),
     ] = None,
     resume: Resume = False,
 ) -> None:
@@ -103,14 +109,15 @@ def _show_teacher(config: TrainConfig) -> None:
 
 def _with_teacher(student: TrainConfig, values: dict[str, Any]) -> TrainConfig:
     """Finds the teacher's file; whether it goes with the student is checked when the run starts."""
-    from mdrn_cli.distillation import check_levels, find_teacher
+    from mdrn_cli.distillation import check_levels, default_teacher_sigma, find_teacher
     from mdrn_cli.trainconfig import Distillation
 
     name, mode = values["teacher"], values["mode"]
     if values["teacher_sigma"] is None:
-        if mode == "hmds":
+        told = default_teacher_sigma(name, student.color, student.sigma) if mode == "hmds" else student.sigma
+        if told is None:
             raise UsageError("hmds needs the noise level of its teacher", "give --teacher-sigma")
-        values["teacher_sigma"] = student.sigma
+        values["teacher_sigma"] = told
     # Checked before its teacher is looked for.
     distillation = Distillation(**{**values, "teacher": "" if name is None else name})
     check_levels(mode, distillation.teacher_sigma, student.sigma)
