@@ -5,19 +5,28 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.blocks import (
+    LEAST_AMPLITUDE,
+    OPPONENT,
+    SIDE,
+    about_luminance,
+    answer,
+    energies_of,
+    looked_at,
+    noise_features,
+    stored_network,
+    without_even,
+)
 from mdrn_cli.clipping import whole_level
+from mdrn_cli.drawn import is_drawn
 from mdrn_cli.monochrome import Tone, find_tone
-from mdrn_cli.pixels import ENOUGH_BLOCKS, blocks_of, to_unit
+from mdrn_cli.pixels import ENOUGH_BLOCKS, to_unit
 
-SIDE = 8
-"""Of the blocks whose frequencies are looked at, in pixels."""
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
 SMALLEST_QUARTER = 128
@@ -26,8 +35,6 @@ NEXT_TO_NONE = 1.5
 """Level below which quarters make nothing more of what is told of an image: of photographs without noise some is."""
 AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level; up to twice that where clipping left less of noise."""
-LEAST_AMPLITUDE = 0.05
-"""Told from none, on the 0-255 scale: JPEG leaves nothing of many frequencies; 8 bits have rounding noise of 0.3."""
 LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
 BRIGHTNESSES, LEAST_UNEVEN, UNEVEN = 4, 1.0, 1.25
@@ -40,11 +47,7 @@ QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
 """Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
-QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
-# Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
-_OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
-_OPPONENT /= np.linalg.norm(_OPPONENT, axis=1, keepdims=True)
-_NETWORK = Path(__file__).parent / "reference" / "noise_estimator.npz"
+_NETWORKS = "noise_estimator.npz"
 
 
 class Noise(NamedTuple):
@@ -100,6 +103,8 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
     """`estimate_sigma`, and of what kind the noise is."""
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
+    if is_drawn(looked_at(image, seen)):
+        return Noise(0.0, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
         noise = _find_in_quarters(image, seen, tone.intensity)
         if tone.explains(noise.sigma):
@@ -116,7 +121,7 @@ def _find_in_quarters(
 
     def find(rows: slice, columns: slice) -> Noise:
         part = None if seen is None else seen[rows, columns]
-        return _find_at_each_brightness(_blocks(image[:, rows, columns], part, intensities))
+        return _find_at_each_brightness(looked_at(image[:, rows, columns], part, intensities))
 
     noise = find(slice(None), slice(None))
     height, width = (length // 2 for length in image.shape[1:])
@@ -129,14 +134,6 @@ def _find_in_quarters(
     return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
 
 
-def _blocks(
-    image: NDArray[Any],
-    seen: NDArray[np.bool_] | None = None,
-    intensities: Callable[[NDArray[Any]], NDArray[np.float32]] = to_unit,
-) -> NDArray[np.float32]:
-    return intensities(blocks_of(image, SIDE, seen)) * np.float32(255)
-
-
 def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
     """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
 
@@ -147,11 +144,11 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
         half: (3, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
     """
-    blocks, _ = _without_even(_blocks(half, seen))
-    planes = np.einsum("kc,ncij->nkij", _OPPONENT[1:], blocks) + np.float32(127.5)
+    blocks, _ = without_even(looked_at(half, seen))
+    planes = np.einsum("kc,ncij->nkij", OPPONENT[1:], blocks) + np.float32(127.5)
     if min(_find(planes[:, k : k + 1]).sigma for k in range(2)) < LEAST_COARSE:
         return 0.0
-    energy = _energies(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
+    energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
     sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
     return sigma if sigma >= LEAST_COARSE else 0.0
@@ -179,114 +176,21 @@ def _find_at_each_brightness(blocks: NDArray[np.float32]) -> Noise:
 def _find(blocks: NDArray[np.float32]) -> Noise:
     """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
     channels = blocks.shape[1]
-    features, log_reference = _features(blocks)
+    features, log_reference = noise_features(blocks)
     even = log_reference + features[:-3].max() < math.log(2 * LEAST_AMPLITUDE)
     if even or _few_intensities(blocks):
         return Noise(0.0, white=False)
-    white = log_reference + answer(features, _network(channels, "white"))
+    white = log_reference + answer(features, stored_network(_NETWORKS, "white", channels))
     clipped = float(features[-2])
     features, log_reference = about_luminance(features, log_reference)
-    camera = log_reference + answer(features, _network(channels, "camera"))
+    camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
     # Where they agree, noise is white, which the first knows more closely.
     if abs(white - camera) < AGREEMENT * (1 + clipped):
         return Noise(whole_level(blocks, math.exp(white)), white=True)
     return Noise(math.exp(camera), white=False)
 
 
-def answer(features: NDArray[np.float32], network: dict[str, NDArray[np.float32]]) -> float:
-    """What a network, one of two hidden layers, says to features."""
-    x = np.clip((features - network["mean"]) / network["spread"], -5, 5)
-    for layer in ("1", "2"):
-        x = network["weight" + layer] @ x + network["bias" + layer]
-        x = x / (1 + np.exp(-np.maximum(x, -80)))  # SiLU
-    return float((network["weight3"] @ x + network["bias3"])[0])
-
-
-def noise_features(image: NDArray[Any]) -> tuple[NDArray[np.float32], float]:
-    """What the estimate is made from, independent of the level but for the last feature.
-
-    Args:
-        image: as for `estimate_sigma`, at least 16 pixels a side.
-
-    Returns:
-        float32 (49 C + 3,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
-        reference; the share of blocks with even lines, and of clipped ones among the others; the reference, scaled. And
-        the reference itself: a logarithm of a level on the 0-255 scale.
-    """
-    return _features(_blocks(image))
-
-
-def _features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    blocks, even_share = _without_even(blocks)
-    whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
-    if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
-        blocks = blocks[whole]
-    if blocks.shape[1] == 3:
-        blocks = np.einsum("kc,ncij->nkij", _OPPONENT, blocks)
-    energy = _energies(blocks) @ _bands().T  # (n, C, bands)
-    logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
-    reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
-    spread = (logs - reference).transpose(1, 0, 2).ravel()
-    return np.concatenate([spread, [even_share, 1 - whole.mean(), reference / 3]]).astype(np.float32), reference
-
-
-def _without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Blocks (N, C, SIDE, SIDE) without a row or column of one color, which noise does not leave, but margins, bars and
-    whatever is drawn have; all where few are left. And the share of those with one."""
-    across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
-    down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
-    even = across | down
-    return blocks if len(blocks) - even.sum() < ENOUGH_BLOCKS else blocks[~even], float(even.mean())
-
-
 def _few_intensities(blocks: NDArray[np.float32]) -> bool:
     """Whether intensities are as far from each other as in line art, fax and dithered pictures."""
     there = np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))
     return 1 < len(there) <= FEW and int(np.diff(there).min()) >= LEAST_STEP
-
-
-def _energies(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(N, C, SIDE, SIDE) -> the energy of each frequency, (N, C, SIDE * SIDE)."""
-    transform = _cosines()
-    frequencies: NDArray[Any] = transform @ blocks @ transform.T
-    energies: NDArray[np.float32] = np.square(frequencies.reshape(*blocks.shape[:2], -1))
-    return energies
-
-
-def about_luminance(features: NDArray[np.float32], reference: float) -> tuple[NDArray[np.float32], float]:
-    """`noise_features` with another reference, of luminance over all frequencies: in a JPEG's colors there may be
-    nothing left to refer to."""
-    shift = float(features[:-3].reshape(-1, len(QUANTILES), len(_bands()))[0, 2, :5].mean())
-    reference += shift
-    return np.concatenate([features[:-3] - shift, features[-3:-1], [reference / 3]]).astype(np.float32), reference
-
-
-@lru_cache
-def _cosines() -> NDArray[np.float32]:
-    """The orthonormal discrete cosine transform of SIDE points, as a matrix."""
-    k = np.arange(SIDE)
-    matrix = np.sqrt(2 / SIDE) * np.cos(np.outer(k, 2 * k + 1) * (np.pi / (2 * SIDE)))
-    matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix, np.float32)
-
-
-@lru_cache
-def _bands() -> NDArray[np.float32]:
-    """Weights (bands, SIDE * SIDE) that average energy over frequencies, low to high, then steep across and down."""
-    down, across = np.indices((SIDE, SIDE))
-    total = down + across
-    masks = [(total >= low) & (total <= high) for low, high in ((2, 4), (5, 6), (7, 8), (9, 10), (11, 14))]
-    masks += [(down >= 5) & (across <= 1), (across >= 5) & (down <= 1)]
-    return np.stack([mask.ravel() / mask.sum() for mask in masks]).astype(np.float32)
-
-
-@lru_cache
-def _network(channels: int, kind: str) -> dict[str, NDArray[np.float32]]:
-    """Weights of one of the networks, for one or three channels (tools/train_noise_estimator.py)."""
-    prefix = f"{'gray' if channels == 1 else 'color'}_{kind}_"
-    with np.load(_NETWORK, allow_pickle=False) as stored:
-        return {
-            name.removeprefix(prefix): stored[name].astype(np.float32)
-            for name in stored.files
-            if name.startswith(prefix)
-        }

@@ -43,6 +43,8 @@ PARTS = {
     "places",
     "jobs",
     "noise",
+    "blocks",
+    "drawn",
     "unseen",
     "clipping",
     "coarse",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdrn_cli.noise import answer, noise_features
+from mdrn_cli.blocks import answer, looked_at, noise_features
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_a_network_learns_levels_from_features(tool, photo):
     rows = []
     for _ in range(300):
         crop = tool.white_crop(photo[:, :, :1], rng, float(rng.uniform(5, 50)))
-        features, reference = noise_features(crop.shown)
+        features, reference = noise_features(looked_at(crop.shown))
         rows.append((features, np.log(crop.level) - reference))
     features, targets = tool.columns(rows)
     network = tool.fit(features[:280], targets[:280], epochs=60)

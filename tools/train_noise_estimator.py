@@ -24,12 +24,13 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
+from mdrn_cli.blocks import about_luminance, answer, looked_at, noise_features
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
-from mdrn_cli.noise import SMALLEST, about_luminance, answer, estimate_sigma, noise_features
+from mdrn_cli.noise import SMALLEST, estimate_sigma
 
 LABELLED_CROPS = 8
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
@@ -117,7 +118,7 @@ def _rows(
     rows = []
     for draw in (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS:
         crop = draw(photo, rng)
-        features, reference = noise_features(crop.shown)
+        features, reference = noise_features(looked_at(crop.shown))
         rows.append((features, math.log(crop.best_level(ratios)) - reference, crop.kind is None))
     return rows
 
@@ -166,7 +167,7 @@ def _page(shape: list[int], channels: int, rng: np.random.Generator) -> NDArray[
     return tinted
 
 
-def _framed(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+def framed(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     """(h, w, C), now and then with a margin all around or a bar at one side, as pages, stills of video and captions
     have them."""
     if rng.random() >= FRAME_SHARE:
@@ -198,7 +199,7 @@ def white_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float 
     _, shown = _crop(photo, rng)
     noisy = shown + rng.normal(0, level, shown.shape).astype(np.float32)
     noisy = np.clip(np.rint(noisy), 0, 255) if rng.random() < 0.5 else noisy
-    return Crop(_planes(_framed(noisy, rng)), _planes(noisy), _planes(shown), None, level)
+    return Crop(_planes(framed(noisy, rng)), _planes(noisy), _planes(shown), None, level)
 
 
 @dataclass(frozen=True)
@@ -273,7 +274,7 @@ def camera_crop(
 
     noisy, clean = (_planes(stored(image)) for image in (part + level * noise, part))
     seen = noisy if shown is part else _planes(stored(shown + level * noise))
-    seen = _planes(_framed(np.rint(seen.transpose(1, 2, 0) * 255), rng))
+    seen = _planes(framed(np.rint(seen.transpose(1, 2, 0) * 255), rng))
     change = max(float(np.sqrt(((noisy - clean) ** 2).mean())) * 255, LEVELS[0])
     jpeg = (quality / 100, subsampling == 1, subsampling == 2) if through_jpeg else (1.1, 0, 0)
     known = (math.log(level), math.log(change), common, blur, in_light, *jpeg, *edit.features())

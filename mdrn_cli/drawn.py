@@ -1,0 +1,80 @@
+"""Tells what is drawn, text, tables, plots, patterns, screens, which has no noise, from what is photographed."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, answer, noise_features, stored_network, without_even
+
+NETWORKS = "drawn.npz"
+"""Trained by tools/train_drawn.py to say 1 of what is drawn, and -1 of what is not, or has noise."""
+SURE = 0.5
+"""Answer from which on it is taken to be drawn: noise that is left is the lesser fault, but in a photograph."""
+_RANGES, _SHARES = (0, 2, 6), (0.02, 0.1, 0.3, 0.5, 0.8)
+"""Within quarters of blocks, on the 0-255 scale; and shares of the quarters whose ranges are told."""
+
+
+def is_drawn(blocks: NDArray[np.float32]) -> bool:
+    """Whether an image is drawn and has no noise, as told from blocks spread over it.
+
+    Args:
+        blocks: (N, C, SIDE, SIDE) on the 0-255 scale.
+    """
+    network = stored_network(NETWORKS, "drawn", blocks.shape[1])
+    return answer(drawn_features(blocks), network) > SURE
+
+
+def drawn_features(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What `is_drawn` is told from: `noise_features`, and beside these, which are of the strength of frequencies, how
+    often the same comes again in blocks, as it does in all that is drawn, and does not where there is noise.
+
+    Args:
+        blocks: (N, C, SIDE, SIDE) on the 0-255 scale.
+
+    Returns:
+        float32 (49 C + 25,).
+    """
+    across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
+    down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
+    flat = (blocks == blocks[:, :, :1, :1]).all(axis=(1, 2, 3))
+    kept, _ = without_even(blocks)
+    even = [np.mean(across & down), np.mean(across ^ down), np.mean(flat), len(kept) / len(blocks)]
+    return np.array([*noise_features(blocks)[0], *even, *_repeated(kept), *_levels(kept), *_steps(kept)], np.float32)
+
+
+def _repeated(blocks: NDArray[np.float32]) -> list[float]:
+    """Shares of blocks that are there more than once, and of pixels equal to the next in a row and in a column."""
+    whole = np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).reshape(len(blocks), -1)
+    different = len(np.unique(whole.view(f"V{whole.shape[1]}")))
+    row = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=1).mean()
+    column = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=1).mean()
+    return [1 - different / len(blocks), float(row), float(column)]
+
+
+def _levels(blocks: NDArray[np.float32]) -> list[float]:
+    """Of the intensities: the share of the one that is most frequent, of those next to it, and of the two most frequent
+    sixteenths of the scale; and their entropy."""
+    counts = np.bincount(np.rint(np.clip(blocks.mean(axis=1), 0, 255)).astype(np.uint8).ravel(), minlength=256)
+    shares = counts / counts.sum()
+    most, there = int(shares.argmax()), shares[shares > 0]
+    sixteenths = np.sort(shares.reshape(16, 16).sum(axis=1))
+    near = shares[max(most - 3, 0) : most + 4].sum()
+    return [shares[most], near, sixteenths[-2:].sum(), float(-(there * np.log(there)).sum()) / 5]
+
+
+def _steps(blocks: NDArray[np.float32]) -> list[float]:
+    """How far from Gaussian the differences between pixels next to each other are, and how much the quarters of blocks
+    differ within."""
+    luminance = blocks.mean(axis=1)
+    steps, bends = (np.abs(np.diff(luminance, n=n, axis=2)) for n in (1, 2))
+    tails = [_typical(steps, 0.5), _typical(steps, 0.25), _typical(bends, 0.5)]
+    half = SIDE // 2
+    quarters = blocks.reshape(*blocks.shape[:2], 2, half, 2, half)
+    ranges = (quarters.max(axis=(3, 5)) - quarters.min(axis=(3, 5))).max(axis=1)
+    return [*tails, *(float((ranges <= most).mean()) for most in _RANGES), *np.quantile(np.log(ranges + 0.5), _SHARES)]
+
+
+def _typical(differences: NDArray[np.float32], share: float) -> float:
+    """Logarithm of a quantile over the mean."""
+    return float(np.log((np.quantile(differences, share) + LEAST_AMPLITUDE) / (differences.mean() + LEAST_AMPLITUDE)))
