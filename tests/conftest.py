@@ -25,6 +25,7 @@ from mdrn_cli.datasets import BenchmarkSet
 from mdrn_cli.files import sha256_of
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.trainconfig import TrainConfig
+from mdrn_cli.training import run_train
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
@@ -97,6 +98,14 @@ def tiny_config(folder: object, **changes: object) -> TrainConfig:
         device="cpu",
     )
     return replace(base, **changes)
+
+
+@pytest.fixture
+def finished(photo_folder: Path, tmp_path: Path) -> Path:
+    """The folder of a run of one iteration."""
+    run = tmp_path / "run"
+    run_train(tiny_config(photo_folder, iterations=1), run, False, lambda _progress: None)
+    return run
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ def silent(_progress):
 
 
 @pytest.fixture
-def finished(photo_folder, tmp_path):
-    run = tmp_path / "run"
-    run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
-    return run
-
-
-@pytest.fixture
 def taught(photo_folder, tmp_path, tiny_weights):
     """The folder of a distillation of one iteration, and its teacher."""
     teacher, run = tiny_weights("gray", 25.0), tmp_path / "taught"

@@ -28,14 +28,6 @@ def silent(_progress) -> None:
     pass
 
 
-@pytest.fixture
-def finished(photo_folder, tmp_path):
-    """The folder of a run of one iteration."""
-    run = tmp_path / "run"
-    run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
-    return run
-
-
 def test_the_run_folder_is_named_as_argument_or_option(finished):
     given = ([finished], ["--output", finished], [finished, "-o", finished])
     for iterations, folder in enumerate(given, 2):
