@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
 
 # Faults and load at full size, some minutes; -s shows the figures (docs/reliability.md).
 stress: $(VENV)/.installed-test
