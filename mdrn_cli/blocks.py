@@ -60,10 +60,15 @@ def noise_features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], fl
 def without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
     """Blocks (N, C, SIDE, SIDE) without a row or column of one color, which noise does not leave, but margins, bars and
     whatever is drawn have; all where few are left. And the share of those with one."""
-    across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
-    down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
-    even = across | down
+    even = np.logical_or(*even_lines(blocks))
     return blocks if len(blocks) - even.sum() < ENOUGH_BLOCKS else blocks[~even], float(even.mean())
+
+
+def even_lines(blocks: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which blocks (N, C, SIDE, SIDE) have a row, and which a column of one color."""
+    row = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
+    column = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
+    return row, column
 
 
 def energies_of(blocks: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, answer, noise_features, stored_network, without_even
+from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, answer, even_lines, noise_features, stored_network, without_even
 
 NETWORKS = "drawn.npz"
 """Trained by tools/train_drawn.py to say 1 of what is drawn, and -1 of what is not, or has noise."""
@@ -35,11 +35,10 @@ def drawn_features(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     Returns:
         float32 (49 C + 25,).
     """
-    across = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
-    down = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
+    row, column = even_lines(blocks)
     flat = (blocks == blocks[:, :, :1, :1]).all(axis=(1, 2, 3))
     kept, _ = without_even(blocks)
-    even = [np.mean(across & down), np.mean(across ^ down), np.mean(flat), len(kept) / len(blocks)]
+    even = [np.mean(row & column), np.mean(row ^ column), np.mean(flat), len(kept) / len(blocks)]
     return np.array([*noise_features(blocks)[0], *even, *_repeated(kept), *_levels(kept), *_steps(kept)], np.float32)
 
 

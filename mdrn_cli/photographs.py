@@ -51,7 +51,8 @@ class PhotoFolder:
 
     def digest(self, folder: Path) -> str:
         """What tells these photographs, of a folder wherever it lies, from others: SHA-256 of their names and sizes."""
-        names = (os.path.relpath(file, real_path(folder)) for file in map(real_path, self.files))
+        root = real_path(folder)
+        names = (os.path.relpath(real_path(file), root) for file in self.files)
         return hashlib.sha256(json.dumps([*zip(names, self.shapes, strict=True)]).encode()).hexdigest()
 
 

@@ -210,9 +210,14 @@ def _measure(
             tiles = tile_by_memory(denoiser.engine) if tile is None else tile
             result = measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image)
             engine = denoiser.engine
-            ran = replace(result, sha256=denoiser.sha256, device=str(engine.device), precision=engine.precision)
-            reference = reference_of(engine.config.blocks, denoiser.distilled, ensemble)
-            results.append(replace(ran, reference=reference))
+            result = replace(
+                result,
+                sha256=denoiser.sha256,
+                device=str(engine.device),
+                precision=engine.precision,
+                reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
+            )
+            results.append(result)
 
 
 def _save(path: Path, restored: Any) -> None:
