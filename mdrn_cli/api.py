@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.image import picture_of, plain_mode
+from mdrn_cli.levels import check_white
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
@@ -85,13 +87,8 @@ def denoise(
         coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
     pixels = _pixels(image)
-    try:
+    with _told_in_arguments():
         result = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
-    except MdrnError as error:
-        # Here options are arguments, and the memory is none of them.
-        hint = error.hint.replace("raise --max-memory, or ", "")
-        error.hint = re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), hint)
-        raise
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
@@ -101,20 +98,35 @@ def denoise(
     return restored
 
 
-def estimate_sigma(image: NDArray[Any] | Image.Image) -> float:
+def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = None) -> float:
     """Estimate the noise level of an image, as `mdrn estimate` does.
 
     Args:
-        image: as for `denoise`.
+        image, white: as for `denoise`.
 
     Returns:
         The level on the 0-255 scale whatever the data type; NaN when a side is below 16 pixels.
 
     Raises:
-        UsageError: the image is of another kind.
+        UsageError: the image is of another kind, or white makes no sense.
     """
     picture = _picture(_pixels(image))
+    if white is not None:
+        check_white(white)
+        with _told_in_arguments():
+            picture = picture.whitened(white)
     return noise.estimate_sigma(picture.channels, picture.seen)
+
+
+@contextmanager
+def _told_in_arguments() -> Iterator[None]:
+    """Have hints name arguments where the command line has options; how much memory is used is none of them."""
+    try:
+        yield
+    except MdrnError as error:
+        hint = error.hint.replace("raise --max-memory, or ", "")
+        error.hint = re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), hint)
+        raise
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:

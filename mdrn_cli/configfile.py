@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.errors import InputError, UsageError, hint_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,11 +39,7 @@ def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
     names = sorted(known)
     for key in values:
         if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            raise UsageError(
-                f"{path} has an unknown key {key!r}",
-                f"did you mean {near[0]}?" if near else f"keys are: {', '.join(names)}",
-            )
+            raise UsageError(f"{path} has an unknown key {key!r}", hint_of(key, names, "keys are"))
     return values
 
 

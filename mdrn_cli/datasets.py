@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mdrn_cli.cache import Cache, Item
-from mdrn_cli.errors import FetchError, InputError, UsageError
+from mdrn_cli.errors import FetchError, InputError, UsageError, hint_of
 from mdrn_cli.fetch import OnBytes, is_offline
 from mdrn_cli.files import exists, is_folder, sha256_of
 from mdrn_cli.formats import find_images
@@ -173,7 +173,7 @@ def _open_folder(name: str, color: str | None) -> Dataset:
     """A folder of images; one that holds those of a set and no others is that set, whatever its name."""
     folder = Path(name)
     if not is_folder(folder):
-        raise UsageError(f"no benchmark set or folder {name!r}", f"sets are: {', '.join(benchmark_sets())}")
+        raise UsageError(f"no benchmark set or folder {name!r}", hint_of(name, benchmark_sets(), "sets are"))
     images = tuple(find_images(folder))
     if not images:
         raise InputError(f"no images in {folder}")

@@ -18,7 +18,7 @@ from mdrn_cli.files import is_file
 from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import FAMILIES, Record, choose
 from mdrn_cli.stretch import stretched
-from mdrn_cli.weights import all_records, explicit_path, locate
+from mdrn_cli.weights import all_records, explicit_path, locate, named
 
 if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
@@ -89,9 +89,8 @@ class Denoisers:
                 raise WeightsError(f"no checkpoint file {self._path}")
         else:
             self._records = all_records(manifests)
-            if model not in ("auto", *FAMILIES, *(record.name for record in self._records)):
-                there_are = ", ".join(record.name for record in self._records)
-                raise WeightsError(f"no checkpoint {model!r}", f"there are: {there_are}")
+            if model not in ("auto", *FAMILIES):
+                named(self._records, model)
 
     def find(self, color: str, sigma: float) -> Denoiser:
         """The network for a color mode and a noise level.

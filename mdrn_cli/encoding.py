@@ -14,7 +14,7 @@ from PIL import Image
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import UsageError
 from mdrn_cli.exif import carried_exif
-from mdrn_cli.formats import FORMATS
+from mdrn_cli.formats import FORMATS, OTHER_PICTURES
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, as_depth, by_rows
@@ -35,12 +35,12 @@ def format_of(path: Path) -> str:
     Raises:
         UsageError: the suffix names no handled format.
     """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise UsageError(
-            f"cannot tell the format of {path.name!r}", f"use one of the suffixes {', '.join(sorted(FORMATS))}"
-        )
-    return kind
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        known = suffix in OTHER_PICTURES
+        problem = f"{suffix[1:].upper()} is not handled:" if known else "cannot tell the format of"
+        raise UsageError(f"{problem} {path.name!r}", f"handled are {', '.join(sorted(FORMATS))}")
+    return FORMATS[suffix]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 BY_SIGNAL = 128
 """What shells add to the number of the signal that ended a program, for its exit code."""
 INTERRUPTED = BY_SIGNAL + 2
@@ -25,6 +27,22 @@ class MdrnError(Exception):
         self.hint = hint
         if exit_code is not None:
             self.exit_code = exit_code
+
+
+def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int = 1) -> str:
+    """A hint for a name that is none of those there are: what is spelled nearly so, else all of them.
+
+    Args:
+        name: what was given.
+        names: those there are.
+        whole: what the list of all begins with.
+        most: how many that are spelled nearly so are told.
+    """
+    from difflib import get_close_matches
+
+    spelled = {each.lower(): each for each in names}
+    near = [spelled[each] for each in get_close_matches(name.lower(), spelled, most, 0.8)]
+    return f"did you mean {' or '.join(near)}?" if near else f"{whole}: {', '.join(spelled.values()) or 'none'}"
 
 
 class SharedError(MdrnError):

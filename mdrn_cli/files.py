@@ -7,6 +7,7 @@ import hashlib
 import os
 import secrets
 import stat
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +106,16 @@ def write_error(path: Path, error: OSError) -> MdrnError:
     )
 
 
+def refuse_closed_stdout() -> None:
+    """Tell that nothing can be put out.
+
+    Raises:
+        MdrnError: standard output is closed.
+    """
+    if sys.stdout is None:  # as a shell's >&- leaves it
+        raise MdrnError("standard output is closed")
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove partial files that killed runs have left in a folder; those of runs under way are too young."""
     with suppress(OSError):
@@ -136,14 +147,23 @@ def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to
     """Tell, before any work is done for it, that a file cannot have a name.
 
     Raises:
-        UsageError: there is a file of that name, not to be replaced; or a folder or device, which never is.
+        UsageError: there is a file of that name, not to be replaced; or a folder, a device or an open file (such as
+            /dev/stdout, which may be a log that goes on), which never is.
     """
     if not exists(path):
         return
-    if not path.is_file():
+    if not path.is_file() or _is_open_file(path):
         raise UsageError(f"{path} exists already and is not a file", "give another name")
     if not overwrite:
         raise UsageError(f"{path} exists already", hint)
+
+
+def _is_open_file(path: Path) -> bool:
+    """Whether a path is a descriptor of this process, whatever that is of."""
+    folder = real_path(path.parent)
+    return str(path) in ("/dev/stdin", "/dev/stdout", "/dev/stderr") or (
+        folder.parts[:2] == ("/", "proc") and folder.name == "fd"
+    )
 
 
 def require_folder(folder: Path) -> None:
@@ -156,9 +176,14 @@ def require_folder(folder: Path) -> None:
         raise UsageError(f"no folder {folder} to write to", "create it first")
 
 
+def is_link(path: Path) -> bool:
+    """Whether a path is a link, to whatever; never an error."""
+    return os.path.islink(path)  # noqa: PTH114 (Path's own fails for names too long)
+
+
 def behind_link(path: Path) -> Path:
     """The file that a link leads to, there or not, so that it is written and not the link; any other path as it is."""
-    return real_path(path) if os.path.islink(path) else path  # noqa: PTH114 (Path's own fails for names too long)
+    return real_path(path) if is_link(path) else path
 
 
 def real_path(path: Path) -> Path:

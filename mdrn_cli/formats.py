@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdrn_cli.errors import InputError
-from mdrn_cli.files import is_folder
+from mdrn_cli.files import is_folder, is_link
 
 FORMATS = {
     ".png": "PNG",
@@ -57,7 +57,8 @@ def find_images(
         folder: where to look.
         recursive: whether at any depth.
         on_unreadable: called with the error for each folder that cannot be listed.
-        on_other: called with each file that is passed over though it is named like a picture of another format.
+        on_other: called with each file that is passed over though it is named like a picture of another format, and,
+            where the search goes deeper, with each link to a folder.
 
     Raises:
         InputError: the folder does not exist; or without `on_unreadable`, a folder cannot be listed.
@@ -65,11 +66,13 @@ def find_images(
     if not is_folder(folder):
         raise InputError(f"no folder {folder}")
     found: list[Path] = []
+    others: list[Path] = []
     for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        others += [path for path in (Path(place, name) for name in folders) if is_link(path)]
         found += [Path(place, name) for name in files if not name.startswith(".")]
     if on_other:
-        for path in (path for path in found if path.suffix.lower() in OTHER_PICTURES):
+        for path in others + [path for path in found if path.suffix.lower() in OTHER_PICTURES]:
             on_other(path)
     return sorted(path for path in found if path.suffix.lower() in FORMATS)
 

@@ -90,8 +90,8 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None =
 
     Returns:
         A job for each image and place of its result, once however often that is given (in place, further names of a
-        file are skipped); and for each input that is missing, cannot be listed or is no image by its name among
-        others, and each folder without images, one that tells of the problem.
+        file are skipped); and for each input that is missing, cannot be listed or is no image by its
+        name, and each folder without images, one that tells of the problem.
 
     Raises:
         UsageError: two results would have one name, a result exists already, an output folder is missing,
@@ -155,7 +155,7 @@ def _plan_inputs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | Non
             jobs += _plan_folder(source, naming, on_other)
         elif naming.beside and (original := _original_of(source, originals)):
             jobs.append(Job(source, source, f"it is the result of {original}"))
-        elif len(inputs) > 1 and (problem := _foreign(source, naming)):
+        elif (into_folder or naming.output is None) and (problem := _foreign(source, naming)):
             jobs.append(_hopeless(source, problem))
         else:
             jobs.append(_plan_named(source, source.name, naming, into_folder, naming.existing))
@@ -190,7 +190,7 @@ def _is_missing(source: Path) -> bool:
 
 
 def _foreign(source: Path, naming: Naming) -> InputError | None:
-    """What is wrong with a file among others whose result would have its format, if it names none that is handled."""
+    """What is wrong with a file whose result would have its format, if it names none that is handled."""
     if naming.suffix:
         return None
     try:

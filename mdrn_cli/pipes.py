@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mdrn_cli.errors import InputError, MdrnError
+from mdrn_cli.errors import InputError
+from mdrn_cli.files import refuse_closed_stdout
 from mdrn_cli.image import read_content
 
 PIPE = Path("-")
@@ -29,7 +30,6 @@ def write_stdout(content: bytes) -> None:
         BrokenPipeError: nobody reads it.
         MdrnError: it is closed.
     """
-    if sys.stdout is None:
-        raise MdrnError("standard output is closed")
+    refuse_closed_stdout()
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdrn_cli.cache import Cache, Item, is_intact
-from mdrn_cli.errors import FetchError, UsageError, WeightsError
+from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
 from mdrn_cli.fetch import OnBytes, is_offline, is_remote, local_path, read_small
 from mdrn_cli.files import exists, is_file
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
@@ -65,7 +65,7 @@ def named(records: Sequence[Record], name: str) -> Record:
     for record in records:
         if record.name == name:
             return record
-    raise WeightsError(f"no checkpoint {name!r}", f"there are: {', '.join(r.name for r in records)}")
+    raise WeightsError(f"no checkpoint {name!r}", hint_of(name, [record.name for record in records], most=3))
 
 
 def status(record: Record, cache: Cache | None = None) -> Status:

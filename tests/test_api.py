@@ -182,3 +182,11 @@ def test_the_level_of_arrays_and_images_as_the_command_tells_it(tmp_path, noisy)
     assert mdrn_cli.estimate_sigma(noisy[:, :, 0]) == mdrn_cli.estimate_sigma(noisy[:, :, :1])
     with pytest.raises(UsageError, match="no image"):
         mdrn_cli.estimate_sigma(noisy.transpose(2, 0, 1))
+
+
+def test_the_level_where_white_is_less_than_a_file_can_hold(noisy):
+    deep = noisy.astype(np.uint16) * 16
+    assert mdrn_cli.estimate_sigma(deep, white=4080) == pytest.approx(mdrn_cli.estimate_sigma(noisy), rel=0.01)
+    with pytest.raises(InputError, match="beyond a white of 1000") as raised:
+        mdrn_cli.estimate_sigma(deep, white=1000)
+    assert raised.value.hint == "give a larger white"

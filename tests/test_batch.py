@@ -252,9 +252,18 @@ def test_an_input_is_not_overwritten_unless_in_place(names, tree, monkeypatch):
     assert content(tree) == before
 
 
-@pytest.mark.parametrize(("arguments", "closed"), [("photos/a.png -o - -f png", ">&-"), ("- -o out.png", "<&-")])
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [
+        ("denoise photos/a.png -o - -f png --sigma 50 --model {weights}", ">&-"),
+        ("denoise - -o out.png --sigma 50 --model {weights}", "<&-"),
+        ("denoise photos/a.png --json --dry-run", ">&-"),
+        ("estimate photos/a.png", ">&-"),
+        ("compare photos/a.png photos/a.png", ">&-"),
+    ],
+)
 def test_a_closed_standard_stream_is_told_of(arguments, closed, tree, tiny_weights):
-    command = f"{sys.executable} -m mdrn_cli denoise {arguments} --sigma 50 --model {tiny_weights('color')} {closed}"
+    command = f"{sys.executable} -m mdrn_cli {arguments.format(weights=tiny_weights('color'))} {closed}"
     done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False, cwd=tree.parent)
     assert done.returncode in (1, 4)
     assert "is closed" in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -206,6 +207,8 @@ def test_no_checkpoint_lists_those_there_are(noisy):
     done = run_mdrn("denoise", noisy, "--sigma", 33, "--model", "mdrn-9b")
     assert "hint: there are: " in done.stderr
     assert "mdrn-2b-color-50" in done.stderr
+    done = run_mdrn("denoise", noisy, "--model", "mdrn-2b-grey-50")
+    assert "hint: did you mean mdrn-2b-gray-50 or " in done.stderr
 
 
 def test_json_tells_of_failure_too():
@@ -403,6 +406,7 @@ def test_a_comparison_is_written_beside_the_result(noisy, tiny_weights):
         (["--compare", "none/sheet.png"], "no folder none"),
         (["--report", "none/report.json"], "no folder none"),
         (["--report", "-"], "only --output can be -"),
+        (["--report", "/dev/stdout", "--overwrite"], "/dev/stdout exists already and is not a file"),
         (["--report", "same.png", "--compare", "same.png"], "both --compare and --report"),
     ],
 )
@@ -417,6 +421,21 @@ def test_a_sheet_or_report_that_would_do_harm_is_refused_before_any_work(noisy, 
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no such name")
+@pytest.mark.parametrize("arguments", [["-o", "/dev/stdout", "-f", "png"], ["--report", "/dev/fd/1"]])
+def test_a_log_that_goes_on_is_not_replaced(noisy, tiny_weights, arguments):
+    how = ["denoise", str(noisy), *arguments, "--overwrite", "--sigma", "50", "--model", str(tiny_weights("color"))]
+    with (noisy.parent / "log").open("w") as log:
+        log.write("before\n")
+        log.flush()
+        number = (noisy.parent / "log").stat().st_ino
+        done = subprocess.run([sys.executable, "-m", "mdrn_cli", *how], stdout=log, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert b"is not a file" in done.stderr
+    assert (noisy.parent / "log").stat().st_ino == number
+    assert (noisy.parent / "log").read_text() == "before\n"
 
 
 def test_a_report_replaces_that_of_an_earlier_run(noisy, tmp_path, tiny_weights):

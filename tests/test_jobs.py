@@ -187,6 +187,17 @@ def test_pictures_of_other_formats_are_told_of(folder):
     assert done.stderr == "warning: formats that are not handled were passed over: 1 .gif, 2 .heic\n"
     assert f"old.jfif -> {Path('out', 'old.jfif')}" in done.stdout
     assert "passed over" not in run_mdrn("denoise", "a.jpg", "-o", "out/", "--dry-run").stderr
+    alone = run_mdrn("denoise", "e.gif")
+    assert alone.returncode == 4
+    assert alone.stderr.startswith("error: GIF is not handled: 'e.gif'\nhint: handled are .bmp, ")
+
+
+@pytest.mark.parametrize("command", ["denoise", "estimate"])
+def test_links_to_folders_that_are_not_followed_are_told_of(folder, tmp_path, command):
+    (folder / "link").symlink_to(tmp_path)
+    told = "warning: links to folders are not followed: link"
+    assert told in run_mdrn(command, "-r", ".", *["--dry-run"] * (command == "denoise")).stderr.splitlines()
+    assert told not in run_mdrn(command, ".", *["--dry-run"] * (command == "denoise")).stderr
 
 
 def test_in_place_a_file_is_replaced_once_whatever_links_lead_to_it(folder):

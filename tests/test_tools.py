@@ -292,11 +292,21 @@ def test_no_color_where_none_is_wanted(noisy):
     assert plain.stderr.startswith("error: ")
 
 
-def test_the_shell_is_offered_names():
-    env = {"_MDRN_COMPLETE": "complete_bash", "COMP_WORDS": "mdrn denoise --model mdrn-2b-g", "COMP_CWORD": "3"}
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("denoise --model mdrn-2b-g", "mdrn-2b-gray-50"),
+        ("denoise --format w", "webp"),
+        ("bench --precision f", "float32"),
+        ("bench Kod", "Kodak24"),
+        ("weights verify mdrn-color-7", "mdrn-color-70"),
+    ],
+)
+def test_the_shell_is_offered_names(line, name):
+    env = {"_MDRN_COMPLETE": "complete_bash", "COMP_WORDS": f"mdrn {line}", "COMP_CWORD": str(len(line.split()))}
     command = Path(sys.executable).with_name("mdrn")
     done = subprocess.run([command], env={**os.environ, **env}, capture_output=True, text=True, check=False)
-    assert "mdrn-2b-gray-50" in done.stdout
+    assert name in done.stdout.split()
 
 
 def test_a_panorama_that_is_a_thread_on_the_sheet_can_be_compared():

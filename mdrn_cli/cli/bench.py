@@ -26,7 +26,19 @@ from mdrn_cli.cli.console import (
     progress_bar,
     stdout,
 )
-from mdrn_cli.cli.options import Data, Device, Ensemble, Json, Manifests, Model, Offline, Precision, options_given
+from mdrn_cli.cli.options import (
+    Data,
+    Device,
+    Ensemble,
+    Json,
+    Manifests,
+    Model,
+    Offline,
+    Precision,
+    offered,
+    options_given,
+    sets,
+)
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import exists
@@ -50,7 +62,12 @@ SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + H
 def bench(
     ctx: typer.Context,
     dataset: Annotated[
-        str | None, typer.Argument(metavar="SET_OR_FOLDER", help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.")
+        str | None,
+        typer.Argument(
+            metavar="SET_OR_FOLDER",
+            help="Set12, BSD68, CBSD68, Kodak24, ... or a folder.",
+            autocompletion=offered(sets),
+        ),
     ] = None,
     sigma: Annotated[
         list[float] | None, typer.Option(help="Noise level, may be repeated; the paper's levels by default.")

@@ -24,7 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import write_error
+from mdrn_cli.files import refuse_closed_stdout, write_error
 
 stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)
@@ -56,6 +56,7 @@ def print_table(table: Table) -> None:
 
 @contextmanager
 def _written_to_stdout() -> Iterator[None]:
+    refuse_closed_stdout()
     try:
         yield
     except BrokenPipeError:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, printable
-from mdrn_cli.cli.options import Data, DryRun, Json, Offline
-from mdrn_cli.errors import FetchError, UsageError
+from mdrn_cli.cli.options import Data, DryRun, Json, Offline, offered, sets
+from mdrn_cli.errors import FetchError, UsageError, hint_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The benchmark sets: what they are, where they lie.", no_args_is_help=True)
 
 SCHEMA = "mdrn.data/1"
-Names = Annotated[list[str] | None, typer.Argument(metavar="SET...", help="Sets, such as Set12; all by default.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SET...", help="Sets, such as Set12; all by default.", autocompletion=offered(sets)),
+]
 
 
 @app.command("list")
@@ -83,7 +86,7 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
     for name in names or benchmark_sets():
         known = named_set(name)
         if known is None:
-            raise UsageError(f"no benchmark set {name!r}", f"sets are: {', '.join(benchmark_sets())}")
+            raise UsageError(f"no benchmark set {name!r}", hint_of(name, benchmark_sets(), "sets are"))
         found.append(known)
     return found
 

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, printable, stderr
-from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White
+from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White, offered
 from mdrn_cli.cli.outcomes import is_replaceable, plan_line, show, show_summary, warn_of_others, write_report
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
@@ -71,7 +71,14 @@ Recursive = Annotated[
 InPlace = Annotated[bool, typer.Option("--in-place", help="Replace the inputs.", rich_help_panel=FILES)]
 Format = Annotated[
     str | None,
-    typer.Option("-f", "--format", metavar="FORMAT", help="png, jpg, tif, webp or bmp.", rich_help_panel=FORMAT),
+    typer.Option(
+        "-f",
+        "--format",
+        metavar="FORMAT",
+        help="png, jpg, tif, webp or bmp.",
+        autocompletion=offered(lambda: ("png", "jpg", "tif", "webp", "bmp")),
+        rich_help_panel=FORMAT,
+    ),
 ]
 Quality = Annotated[
     int, typer.Option(metavar="1..100", help="Of JPEG; chroma is never subsampled.", rich_help_panel=FORMAT)
@@ -92,7 +99,14 @@ SkipExisting = Annotated[
     typer.Option("--skip-existing", help="Leave existing outputs; the default for folders.", rich_help_panel=FILES),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)]
-Color = Annotated[str, typer.Option(help="auto (as the file), gray or color.", rich_help_panel=FORMAT)]
+Color = Annotated[
+    str,
+    typer.Option(
+        help="auto (as the file), gray or color.",
+        autocompletion=offered(lambda: ("auto", "gray", "color")),
+        rich_help_panel=FORMAT,
+    ),
+]
 Tile = Annotated[
     str,
     typer.Option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +12,36 @@ import typer
 NETWORK = "Network and machine"
 
 
-def _complete_model(start: str) -> list[str]:
-    """Names for the shell to offer."""
-    from mdrn_cli.manifest import FAMILIES, load_manifest
+def offered(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the shell offers where one of some names is to be given; they are asked for only then."""
+    return lambda incomplete: [name for name in names() if name.startswith(incomplete)]  # typer goes by that name
 
-    names = ("auto", *FAMILIES, *(record.name for record in load_manifest()))
-    return [name for name in names if name.startswith(start)]
+
+def checkpoints() -> list[str]:
+    """Names of the project's checkpoints."""
+    from mdrn_cli.manifest import load_manifest
+
+    return [record.name for record in load_manifest()]
+
+
+def sets() -> Iterable[str]:
+    """Names of the benchmark sets."""
+    from mdrn_cli.datasets import benchmark_sets
+
+    return benchmark_sets()
+
+
+def _models() -> list[str]:
+    from mdrn_cli.manifest import FAMILIES
+
+    return ["auto", *FAMILIES, *checkpoints()]
 
 
 Model = Annotated[
     str,
     typer.Option(
         help="Checkpoint: auto, a family (mdrn, mdrn-2b), an exact name, a file or a run folder.",
-        autocompletion=_complete_model,
+        autocompletion=offered(_models),
         rich_help_panel=NETWORK,
     ),
 ]
@@ -40,9 +58,22 @@ White = Annotated[
         help="What is white, as the file has it: 4095 of 12 bits in 16. By default the most it can hold, of floats 1.",
     ),
 ]
-Device = Annotated[str, typer.Option(envvar="MDRN_DEVICE", help="auto, cpu, cuda, mps, ...", rich_help_panel=NETWORK)]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="MDRN_DEVICE",
+        help="auto, cpu, cuda, mps, ...",
+        autocompletion=offered(lambda: ("auto", "cpu", "cuda", "mps")),
+        rich_help_panel=NETWORK,
+    ),
+]
 Precision = Annotated[
-    str, typer.Option(help="auto (bfloat16 where native), float32 or bfloat16.", rich_help_panel=NETWORK)
+    str,
+    typer.Option(
+        help="auto (bfloat16 where native), float32 or bfloat16.",
+        autocompletion=offered(lambda: ("auto", "float32", "bfloat16")),
+        rich_help_panel=NETWORK,
+    ),
 ]
 Data = Annotated[Path | None, typer.Option(envvar="MDRN_DATA", help="Folder that holds the benchmark sets.")]
 Manifests = Annotated[

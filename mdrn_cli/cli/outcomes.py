@@ -46,8 +46,15 @@ def plan_line(job: Job) -> str:
 
 
 def warn_of_others(paths: Sequence[Path]) -> None:
-    """A warning that a search of folders has passed over pictures, if it has."""
-    counts = Counter(path.suffix.lower() for path in set(paths))
+    """Warnings that a search of folders has passed over pictures and links to folders, if it has."""
+    from mdrn_cli.files import is_folder
+
+    links = sorted({str(path) for path in paths if is_folder(path)})
+    if links:
+        print_warning(
+            f"links to folders are not followed: {', '.join(map(printable, links[:3]))}{' ...' * (len(links) > 3)}"
+        )
+    counts = Counter(path.suffix.lower() for path in set(paths) if str(path) not in links)
     if counts:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
         print_warning(f"formats that are not handled were passed over: {kinds}")
@@ -68,7 +75,7 @@ def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: b
 def _shown(target: Path) -> str:
     from mdrn_cli.pipes import PIPE
 
-    return "stdout" if target == PIPE else str(target)
+    return "stdout" if target == PIPE else printable(str(target))
 
 
 def _line(target: str, done: Facts, seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning
-from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline
+from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline, checkpoints, offered
 from mdrn_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The checkpoints there are, where they lie, and new ones.", no_args_is_help=True)
 
 SCHEMA = "mdrn.weights/1"
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Checkpoints; all by default.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME...", help="Checkpoints; all by default.", autocompletion=offered(checkpoints)),
+]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autocompletion=offered(checkpoints))]
 
 
 @app.command("list")
