@@ -21,6 +21,7 @@ from mdrn_cli.image import picture_of, plain_mode
 from mdrn_cli.levels import check_white
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.white import whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
 
@@ -109,12 +110,13 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = N
 
     Raises:
         UsageError: the image is of another kind, or white makes no sense.
+        InputError: its intensities go beyond white, of floats far beyond.
     """
     picture = _picture(_pixels(image))
     if white is not None:
         check_white(white)
-        with _told_in_arguments():
-            picture = picture.whitened(white)
+    with _told_in_arguments():
+        picture = whitened(picture, white)
     return noise.estimate_sigma(picture.channels, picture.seen)
 
 

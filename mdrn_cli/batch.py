@@ -284,9 +284,8 @@ def _write(target: Path, content: bytes) -> None:
 
 def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
     if isinstance(error, MdrnError):
-        named = error.message if path == PIPE or str(path) in error.message else f"{path}: {error.message}"
-        wrapped: MdrnError = type(error)(named, error.hint, error.exit_code)
-    elif isinstance(error, OSError) and doing == "write":
+        return error.naming(path)
+    if isinstance(error, OSError) and doing == "write":
         wrapped = write_error(path, error)
     elif isinstance(error, OSError):
         wrapped = MdrnError(f"cannot {doing} {path} ({error.strerror or error})")

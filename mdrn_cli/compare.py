@@ -70,8 +70,10 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
     """
     picture, reference = picture.upright(), reference.upright()
     if picture.channels.shape != reference.channels.shape:
+        alike = picture.channels.shape[1:] == reference.channels.shape[1:]
         raise UsageError(
-            f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another"
+            f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another",
+            "make both gray, or both color" if alike else "",
         )
     a, b = (as_depth(p.channels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
     return psnr(a, b), ssim(a, b)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BY_SIGNAL = 128
 """What shells add to the number of the signal that ended a program, for its exit code."""
@@ -27,6 +32,12 @@ class MdrnError(Exception):
         self.hint = hint
         if exit_code is not None:
             self.exit_code = exit_code
+
+    def naming(self, path: Path) -> Self:
+        """The same error, with the name of the file in its message; `-`, a pipe, has none."""
+        if str(path) == "-" or str(path) in self.message:
+            return self
+        return type(self)(f"{path}: {self.message}", self.hint, self.exit_code)
 
 
 def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int = 1) -> str:

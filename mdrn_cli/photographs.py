@@ -112,7 +112,10 @@ def read_photographs(
         if found > len(files):
             reading.held_out(found - len(files))
         if not files:
-            raise InputError("every photograph is one to validate on", "give --data and --val different photographs")
+            raise InputError(
+                f"all of {folder} is inside {held_out}, which is to validate on",
+                "give --data and --val different folders",
+            )
     path = cache_root() / FOLDER / f"{_key(files, color)}.bin"
     photos = _open_map(path, color)
     if photos:

@@ -22,15 +22,10 @@ from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
 from mdrn_cli.unseen import with_unseen_filled
+from mdrn_cli.white import white_of, whitened
 
 DEFAULT_MEMORY = 2 * 2**30
 
-NARROW = 1 << 12
-"""Intensities of cameras with 12 bits, with which files of 16 are often filled as they are."""
-WHITE_SIDE = 8
-"""Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
-BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
-"""Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
 
@@ -161,10 +156,10 @@ class Restorer:
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
-        if self.options.white is None:
-            return self._restored(_told_of_unused_bits(picture), on_tile)
-        scaled = picture.whitened(self.options.white)
+        scaled = whitened(picture, self.options.white)
         restored, facts = self._restored(scaled, on_tile)
+        if self.options.white is None:
+            return restored, facts
         if restored.channels is scaled.channels:
             return replace(restored, channels=picture.channels), facts
         return restored.unwhitened(self.options.white), facts
@@ -176,7 +171,7 @@ class Restorer:
         whole = picture
         if picture.seen is not None:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
-        white = _white(picture)
+        white = white_of(picture)
         found = _find_noise(picture) if options.sigma is None else None
         tone = self._tone(picture, found)
         estimated = None if found is None else self._fine_level(picture, found, tone)
@@ -251,40 +246,6 @@ class Restorer:
             return from_unit(before + strength * (to_unit(restored) - before), str(restored.dtype))
 
         return by_rows(blend, noisy, restored, result=restored)
-
-
-def _told_of_unused_bits(picture: Picture) -> Picture:
-    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < NARROW:
-        return picture.warned(f"intensities reach {top} of 65535 only: if that is white, give --white {top}")
-    return picture
-
-
-def _white(picture: Picture) -> float:
-    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart,
-    where anything can be seen.
-
-    Raises:
-        InputError: it goes so far that its values must mean something else.
-    """
-    if picture.depth != "float32":
-        return 1.0
-    means = _block_means(picture.channels)
-    if picture.seen is not None:
-        whole = _block_means(picture.seen[None])[0] == 1
-        means = means[:, whole] if whole.any() else means
-    white = float(means.max())
-    if white > FLOAT_LIMIT:
-        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "give --white VALUE")
-    return white if white > BEYOND_WHITE else 1.0
-
-
-def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
-    """Means of (C, H, W) over squares of WHITE_SIDE, less the pixels beyond the last of them."""
-    _, height, width = planes.shape
-    rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
-    whole = planes[:, : height // rows * rows, : width // columns * columns]
-    means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
-    return means
 
 
 def _find_noise(picture: Picture) -> Noise:

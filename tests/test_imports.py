@@ -46,6 +46,7 @@ PARTS = {
     "blocks",
     "drawn",
     "unseen",
+    "white",
     "clipping",
     "coarse",
     "denoisers",

@@ -212,8 +212,9 @@ def test_comparison_refuses_what_cannot_be_compared():
     with pytest.raises(UsageError, match="differ in size"):
         compare_pictures((("a", small), ("b", large)))
     for other in (large, gray):
-        with pytest.raises(UsageError, match="cannot be measured"):
+        with pytest.raises(UsageError, match="cannot be measured") as told:
             measure_pictures(small, other)
+        assert bool(told.value.hint) == (other is gray)
     assert measure_pictures(small, small)[0] == np.inf
 
 

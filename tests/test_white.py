@@ -66,9 +66,13 @@ def test_a_white_that_makes_no_sense_is_refused(noisy):
 def test_the_commands_take_it_and_tell_where_it_is_wanting(tmp_path, noisy):
     file = tmp_path / "a.png"
     Image.fromarray(np.rint(noisy[:, :, 0] * 4095).astype(np.uint16)).save(file)
-    level, narrow = (
-        json.loads(run_mdrn("estimate", file, *white, "--json").stdout)["sigma"] for white in (["--white", 4095], [])
+    wide, narrow = (json.loads(run_mdrn("estimate", file, *how, "--json").stdout) for how in (["--white", 4095], []))
+    assert (wide["warnings"], narrow["warnings"]) == (
+        [],
+        ["intensities reach 4095 of 65535 only: if that is white, give --white 4095"],
     )
+    assert f"warning: {file}: intensities reach 4095" in run_mdrn("estimate", file).stderr
+    level, narrow = wide["sigma"], narrow["sigma"]
     assert level == pytest.approx(SIGMA, rel=0.1)
     assert narrow < SIGMA / 10
     how = ["denoise", file, "--model", "mdrn-2b", "--json", "-o"]
@@ -81,3 +85,18 @@ def test_the_commands_take_it_and_tell_where_it_is_wanting(tmp_path, noisy):
     assert told["sigma"]["value"] == pytest.approx(level, abs=0.01)
     with Image.open(tmp_path / "c.png") as restored:
         assert 2500 < np.asarray(restored).max() <= 4095
+
+
+def test_no_level_is_told_of_floats_that_must_mean_something_else(tmp_path, noisy):
+    Image.fromarray((noisy[:, :, 0] * 255).astype(np.float32)).save(tmp_path / "a.tif")
+    Image.fromarray(noisy[:, :, 0].astype(np.float32)).save(tmp_path / "b.tif")
+    done = run_mdrn("estimate", tmp_path / "a.tif", tmp_path / "b.tif", "--json")
+    assert done.returncode == 3
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["error"].startswith(f"{tmp_path / 'a.tif'}: floats should be from 0 to 1")
+    assert second["sigma"] == pytest.approx(SIGMA, rel=0.1)
+    told = run_mdrn("estimate", tmp_path / "a.tif", "--white", 255).stdout.split("\t")[1]
+    assert float(told) == pytest.approx(second["sigma"], abs=0.01)
+    with pytest.raises(InputError) as raised:
+        mdrn_cli.estimate_sigma(noisy * 255)
+    assert raised.value.hint == "give white VALUE"

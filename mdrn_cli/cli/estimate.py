@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import echo, print_error, printable
+from mdrn_cli.cli.console import echo, print_error, print_warning, printable
 from mdrn_cli.cli.options import Json, White
 from mdrn_cli.cli.outcomes import warn_of_others
 from mdrn_cli.errors import InputError
@@ -38,6 +38,7 @@ def estimate(
     from mdrn_cli.levels import check_white
     from mdrn_cli.noise import estimate_sigma
     from mdrn_cli.pipes import readable
+    from mdrn_cli.white import whitened
 
     if white is not None:
         check_white(white)
@@ -47,18 +48,22 @@ def estimate(
         _show_failure(source, error, as_json, count)
     for file in files:
         try:
-            picture = read_picture(readable(file))
-            picture = picture if white is None else picture.whitened(white)
+            read = read_picture(readable(file))
+            picture = whitened(read, white)
             sigma = estimate_sigma(picture.channels, picture.seen)
-        except InputError as error:
+        except InputError as raised:
+            error = raised.naming(file)
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
             continue
         told = not math.isnan(sigma)
+        warnings = picture.warnings[len(read.warnings) :]
         if as_json:
-            echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None)))
-        else:
-            echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
+            echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None, warnings)))
+            continue
+        echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
+        for warning in warnings:
+            print_warning(f"{printable(str(file))}: {warning}")
     if count == 1 and failures:
         raise failures[0][1]
     return 0 if not failures else 4 if len(failures) == count else 3
@@ -72,13 +77,16 @@ def _show_failure(source: Path, error: InputError, as_json: bool, count: int) ->
         print_error(error.message, error.hint)
 
 
-def _to_json(source: Path, error: InputError | None, sigma: float | None) -> dict[str, Any]:
+def _to_json(
+    source: Path, error: InputError | None, sigma: float | None, warnings: Sequence[str] = ()
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "input": str(source),
         "status": "failed" if error else "done",
         "error": error.message if error else None,
         "sigma": sigma,
+        "warnings": list(warnings),
     }
 
 

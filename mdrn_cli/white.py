@@ -1,0 +1,67 @@
+"""What is white in a picture, which is not always the most that its data type holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mdrn_cli.errors import InputError
+from mdrn_cli.picture import Picture
+
+NARROW = 1 << 12
+"""Intensities of cameras with 12 bits, with which files of 16 are often filled as they are."""
+WHITE_SIDE = 8
+"""Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
+BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
+"""Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
+
+
+def whitened(picture: Picture, white: float | None) -> Picture:
+    """A picture as its noise is to be looked for and removed: what is white at 1, or at the largest integer.
+
+    Args:
+        picture: as it was read.
+        white: what is white, in the values of the file; None for the largest value of its data type, of floats 1: there
+            is a warning then where it may not be.
+
+    Raises:
+        InputError: integers go beyond white, or floats far beyond 1.
+    """
+    scaled = _told_of_unused_bits(picture) if white is None else picture.whitened(white)
+    white_of(scaled)
+    return scaled
+
+
+def _told_of_unused_bits(picture: Picture) -> Picture:
+    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < NARROW:
+        return picture.warned(f"intensities reach {top} of 65535 only: if that is white, give --white {top}")
+    return picture
+
+
+def white_of(picture: Picture) -> float:
+    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart,
+    where anything can be seen.
+
+    Raises:
+        InputError: it goes so far that its values must mean something else.
+    """
+    if picture.depth != "float32":
+        return 1.0
+    means = _block_means(picture.channels)
+    if picture.seen is not None:
+        whole = _block_means(picture.seen[None])[0] == 1
+        means = means[:, whole] if whole.any() else means
+    white = float(means.max())
+    if white > FLOAT_LIMIT:
+        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "give --white VALUE")
+    return white if white > BEYOND_WHITE else 1.0
+
+
+def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
+    """Means of (C, H, W) over squares of WHITE_SIDE, less the pixels beyond the last of them."""
+    _, height, width = planes.shape
+    rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
+    whole = planes[:, : height // rows * rows, : width // columns * columns]
+    means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
+    return means
