@@ -44,6 +44,16 @@ def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _as_many_threads_as_before() -> Iterator[None]:
+    """A test that computes with more threads leaves the next ones as they were: beside other workers of pytest two
+    threads on one core wait for one another, ten times as long as one takes alone."""
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full-size", action="store_true", help="faults and load at full size, minutes (make stress)")
 
