@@ -17,10 +17,12 @@ from PIL import Image
 from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.files import is_file
 from mdrn_cli.image import picture_of, plain_mode
 from mdrn_cli.levels import check_white
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
@@ -41,7 +43,8 @@ def denoise(
     device: str = "auto",
     precision: str = "auto",
 ) -> ImageLike:
-    """Remove noise from an image, as `mdrn denoise` does. Networks are loaded once and kept.
+    """Remove noise from an image, as `mdrn denoise` does. Networks are loaded once and kept, those of a
+    file until it changes.
 
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
@@ -168,6 +171,16 @@ def _picture(data: NDArray[Any]) -> Picture:
     return picture_of(plain, has_alpha)
 
 
-@lru_cache(maxsize=4)
 def _denoisers(model: str, device: str, precision: str) -> Denoisers:
+    """The networks of a model, kept; of a file or run folder as long as it stays what it is."""
+    file = explicit_path(model)
+    key: tuple[object, ...] = ()
+    if file and is_file(file):
+        about = file.stat()
+        key = (file.absolute(), about.st_ino, about.st_size, about.st_mtime_ns)
+    return _kept(model, device, precision, key)
+
+
+@lru_cache(maxsize=4)
+def _kept(model: str, device: str, precision: str, _key: tuple[object, ...]) -> Denoisers:
     return Denoisers(model, device, precision)

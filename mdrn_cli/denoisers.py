@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 
 if TYPE_CHECKING:
+    from mdrn_cli.checkpoint import Checkpoint
     from mdrn_cli.engine import Engine
 
 
@@ -34,7 +35,7 @@ class Denoiser:
         sigma: noise level it serves.
         name: of the checkpoint, or its path.
         sha256: of its file; None for a path.
-        distilled: "hads" or "hmds", where its record says so.
+        distilled: "hads" or "hmds", where its record or its run says so.
     """
 
     engine: Engine
@@ -81,7 +82,7 @@ class Denoisers:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
         self.seconds = 0.0
         threads_asked_for()
-        self._loaded: dict[str, tuple[Engine, float]] = {}
+        self._loaded: dict[str, tuple[Engine, Checkpoint]] = {}
         self._records: tuple[Record, ...] = ()
         self._path = explicit_path(model, manifests)
         if self._path:
@@ -106,12 +107,14 @@ class Denoisers:
             path = locate(record) if record else self._path
             assert path
             self._loaded[name] = self._load(path)
-        engine, trained = self._loaded[name]
+        engine, checkpoint = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
-        return Denoiser(engine, trained, sigma, name, sha256, record.distilled if record else None)
+        about = checkpoint.record.get("distillation")
+        written = about.get("mode") if isinstance(about, dict) else None
+        return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, record.distilled if record else written)
 
-    def _load(self, path: Path) -> tuple[Engine, float]:
+    def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
         began = time.perf_counter()
         # torch takes seconds to import, which whoever is told of a mistake should not wait for.
         with _nothing_collected():
@@ -119,9 +122,9 @@ class Denoisers:
             from mdrn_cli.engine import Engine
 
         checkpoint = load_checkpoint(path)
-        loaded = Engine(checkpoint, self.device, self.precision), checkpoint.sigma
+        engine = Engine(checkpoint, self.device, self.precision)
         self.seconds += time.perf_counter() - began
-        return loaded
+        return engine, replace(checkpoint, state={})
 
 
 @contextmanager

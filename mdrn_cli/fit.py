@@ -19,7 +19,9 @@ from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.runfolder import (
     STATE_FILE,
+    VALIDATED_ON,
     Counters,
+    best_psnr,
     load_state,
     save_sample,
     save_state,
@@ -63,6 +65,8 @@ def fit(
     stepper = Stepper(config, model, step_loss, sampler, group)
     if resume:
         load_state(folder, stepper.state)
+        if validator:  # a kill after a validation, before the next save, leaves a best that the state does not know of
+            stepper.state.counters.best_psnr = best_psnr(folder, validator.digest)
     stepper.state.sources = sources or {}
     counters = stepper.state.counters
     if stepper.warms_up and share_done(config, counters) < 1:
@@ -128,7 +132,7 @@ class _Run:
         self.counters = stepper.state.counters
         self.started = time.monotonic() - self.counters.elapsed
         self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
-        self.saved = self.validated = self.counters.elapsed
+        self.saved = self.counters.elapsed
 
     @property
     def over(self) -> bool:
@@ -166,7 +170,7 @@ class _Run:
 
     def validation_due(self) -> bool:
         return self.config.val is not None and (
-            self.counters.elapsed - self.validated >= self.config.validate_every or self.over
+            self.counters.elapsed - self.counters.validated >= self.config.validate_every or self.over
         )
 
     def validate(self) -> float | None:
@@ -175,11 +179,11 @@ class _Run:
         if self.validator:
             value, pictures = self.validator(self.stepper.averaged, self.stepper.device, self.stepper.dtype)
             save_sample(self.folder, self.counters.iteration, pictures)
-            if self.counters.best_psnr is None or value > self.counters.best_psnr:
+            if value > (-math.inf if self.counters.best_psnr is None else self.counters.best_psnr):  # NaN is not
                 self.counters.best_psnr = value
                 self.save_weights(BEST_FILE)
         self.tick()
-        self.validated = self.counters.elapsed
+        self.counters.validated = self.counters.elapsed
         return value
 
     def save_due(self) -> bool:
@@ -200,6 +204,8 @@ class _Run:
 
     def save_weights(self, name: str) -> None:
         record = asdict(self.config) | asdict(self.counters)
+        if self.validator:
+            record[VALIDATED_ON] = self.validator.digest
         averages = self.stepper.averaged.state_dict()
         checkpoint = Checkpoint(self.config.network, self.config.sigma, averages, record)
         save_checkpoint(self.folder / name, checkpoint, torch.float32)

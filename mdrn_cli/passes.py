@@ -152,8 +152,6 @@ class Passes:
 
         ahead = 0 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
         for top, rows in _denoised_rows(noisy, function, tile, self.ensemble, on_tile, mend, ahead):
-            if not np.isfinite(rows).all():
-                raise MdrnError("the network gave values that are not finite", "try --precision float32")
             result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
@@ -229,6 +227,7 @@ def denoise_pixels(
 
     Raises:
         OutOfMemoryError: the smallest tile is too large for the device.
+        MdrnError: the network gave values that are not finite.
     """
     result = np.empty_like(noisy)
     for top, rows in _denoised_rows(noisy, function, tile, ensemble, on_tile):
@@ -264,7 +263,10 @@ def _denoised_rows(
         pixels = to_unit(channels[:, rows, columns])
         return mend(pixels) if mend else pixels
 
-    yield from tiled_rows(window, height, width, function, tile or whole, OVERLAP, count, ahead)
+    for top, restored in tiled_rows(window, height, width, function, tile or whole, OVERLAP, count, ahead):
+        if not np.isfinite(restored).all():
+            raise MdrnError("the network gave values that are not finite", "try --precision float32")
+        yield top, restored
 
 
 def _tell(on_tile: OnTile | None, done: int, total: int) -> None:

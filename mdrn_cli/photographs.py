@@ -71,6 +71,7 @@ class Reading:
         too_small: in the end: how many photographs are smaller than a patch.
         held_out: how many are left out, for they are validated on.
         changed: a run goes on with photographs other than those it began with.
+        validated_otherwise: and so do those it is validated on.
     """
 
     planned: Callable[[int, int, Path | None], None] = _ignore
@@ -79,6 +80,7 @@ class Reading:
     too_small: Callable[[int], None] = _ignore
     held_out: Callable[[int], None] = _ignore
     changed: Callable[[], None] = _ignore
+    validated_otherwise: Callable[[], None] = _ignore
 
 
 def read_photographs(

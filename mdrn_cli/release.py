@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,9 +133,8 @@ def pack(
         distilled: "hads" or "hmds"; None for what the run says.
         on_set: called with the name of each set before it is measured.
         name: what it must be called; in the project's manifest that says what it is.
-        manifest: one of your own, made or added to, the file put beside it; None for the project's, where a record
-            and the file of its name are replaced.
-        overwrite: replace them in one of your own, too.
+        manifest: one of your own, made or added to, the file put beside it; None for the project's.
+        overwrite: replace a record and the file of its name.
 
     Returns:
         The record, now in the manifest, and validation PSNR in dB as float32 and float16.
@@ -198,7 +198,7 @@ def _harmless(
 
 
 def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | None, overwrite: bool) -> None:
-    """Refuse to replace what is not meant to be; in the project's own manifest a record and its file are.
+    """Refuse to replace what is not meant to be.
 
     Raises:
         UsageError: the manifest has a record of that name, or beside it lies a file that a record would have; or that
@@ -208,10 +208,11 @@ def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | N
     records, target, places = _records(manifest), folder / _file_of(name), Places()
     if places.of(target) == places.of(source):
         raise UsageError(f"{source} would be replaced by what is made of it", "give another --name, or move it first")
-    if manifest is None or overwrite:
+    if overwrite:
         return
     if any(record.name == name for record in records):
-        raise UsageError(f"{manifest} has a {name} already", "give another --name, or --overwrite to replace it")
+        there, instead = (manifest, "another --name") if manifest else ("this mdrn itself", "a --manifest of your own")
+        raise UsageError(f"{there} has a {name} already", f"give {instead}, or --overwrite to replace it")
     refuse_existing(target, overwrite)
 
 
@@ -248,6 +249,9 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
             images where the network is for color.
     """
     opened = [open_dataset(name, data, checkpoint.config.color) for name in names]
+    name, count = Counter(dataset.name for dataset in opened[1:]).most_common(1)[0] if opened[1:] else ("", 0)
+    if count > 1:
+        raise UsageError(f"{count} sets are called {name}, and figures go by name", "call the folders otherwise")
     for dataset in opened:
         if not dataset.clean:
             raise UsageError(f"{dataset.name} has no clean images to measure PSNR against", "take sets of clean images")

@@ -42,6 +42,8 @@ CURVES_FILE = "curves.png"
 EVENTS_FOLDER = "events"
 PHOTOGRAPHS, TEACHER = "photographs", "teacher"
 """What a run learns from; see `RunState`."""
+VALIDATED_ON = "validated_on"
+"""In the records of checkpoints: digest of the photographs that the run was validated on."""
 LOCK_FILE = ".lock"
 """Held while a run is under way."""
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
@@ -59,6 +61,7 @@ class Counters:
         skipped: steps skipped because loss or gradient was not finite.
         consecutive_skipped: of these, the ones since the last good step.
         best_psnr: highest validation PSNR so far in dB, None before the first.
+        validated: `elapsed` when it was measured last.
         loss_sum, loss_steps: sum and count of losses since the last report.
         reconstruction_sum: of these losses the part that is reconstruction.
     """
@@ -68,6 +71,7 @@ class Counters:
     skipped: int = 0
     consecutive_skipped: int = 0
     best_psnr: float | None = None
+    validated: float = 0.0
     loss_sum: float = 0.0
     loss_steps: int = 0
     reconstruction_sum: float = 0.0
@@ -170,6 +174,7 @@ def load_state(folder: Path, state: RunState) -> None:
             counters = json.loads(file.metadata()["counters"])
             # Not in the states of earlier versions; nobody knows it then until the next report.
             counters.setdefault("reconstruction_sum", math.nan if counters["loss_steps"] else 0.0)
+            counters.setdefault("validated", counters["elapsed"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         state.model.load_state_dict(_under("model.", tensors))
         for name, tensor in _under("ema.", tensors).items():
@@ -178,8 +183,6 @@ def load_state(folder: Path, state: RunState) -> None:
             _load_optimizer(optimizer, _under(f"optimizer.{k}.", tensors))
         _load_generator(state.generator, tensors["rng"], counters["iteration"])
         state.counters = Counters(**{f.name: counters[f.name] for f in fields(Counters)})
-        # A kill after a validation, before the next save, leaves a best that the state does not know of.
-        state.counters.best_psnr = best_psnr(folder)
     except (SafetensorError, LookupError, TypeError, RuntimeError, ValueError, OSError) as error:
         raise MdrnError(f"{path} does not fit this run ({error})", "resume with the options it began with") from error
 
@@ -193,13 +196,25 @@ def _load_generator(generator: torch.Generator, saved: Tensor, iteration: int) -
         generator.manual_seed(generator.initial_seed() + iteration)
 
 
-def best_psnr(folder: Path) -> float | None:
-    """Validation PSNR in dB that the best weights are kept for, None where there are none."""
+def best_psnr(folder: Path, validated_on: str) -> float | None:
+    """Validation PSNR in dB that the best weights are kept for; None where there are none, or these were chosen by
+    other photographs than those of a digest."""
+    record = _best_record(folder)
+    value = record.get("best_psnr")
+    return value if isinstance(value, float) and record.get(VALIDATED_ON, validated_on) == validated_on else None
+
+
+def chosen_by(folder: Path) -> str | None:
+    """The digest of the photographs that the best weights were chosen by; None where nothing tells."""
+    digest = _best_record(folder).get(VALIDATED_ON)
+    return digest if isinstance(digest, str) else None
+
+
+def _best_record(folder: Path) -> dict[str, Any]:
     try:
-        value = load_checkpoint(folder / BEST_FILE).record.get("best_psnr")
+        return dict(load_checkpoint(folder / BEST_FILE).record)
     except WeightsError:
-        return None
-    return value if isinstance(value, float) else None
+        return {}
 
 
 def saved_config(folder: Path) -> dict[str, Any]:

@@ -40,6 +40,7 @@ from mdrn_cli.runfolder import (
     PHOTOGRAPHS,
     Counters,
     alone_in,
+    chosen_by,
     clear,
     holds,
     save_environment,
@@ -129,6 +130,8 @@ def run_with(
             # A try-out (--smoke) has perhaps no others, and these may be thousands.
             limit = OF_TRAINING if config.val == config.data else None
             validator = Validator(islice(held_out, limit), config.sigma)
+            if resume and chosen_by(output) not in (None, validator.digest):
+                reading.validated_otherwise()
         # Last, for it takes longest.
         photos, sampler = open_data(config, device, group, reading)
         sources = {**(sources or {}), PHOTOGRAPHS: photos.digest(Path(config.data))}

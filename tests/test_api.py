@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import run_mdrn
+import torch
+from conftest import run_mdrn, tiny_checkpoint
 from PIL import Image
 
 import mdrn_cli
+from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.noise import add_noise
@@ -115,9 +117,25 @@ def test_networks_are_loaded_once_whatever_else_is_asked_for(noisy, tiny_weights
     loads = []
     load = Denoisers._load
     monkeypatch.setattr(Denoisers, "_load", lambda *args: (loads.append(args), load(*args))[1])
+    weights = str(tiny_weights("color"))
     for options in ({"sigma": 30}, {"sigma": 20}, {"sigma": 20, "strength": 0.5}, {"sigma": 20, "coarse_sigma": 10}):
-        mdrn_cli.denoise(noisy, model=str(tiny_weights("color")), **options)
+        mdrn_cli.denoise(noisy, model=weights, **options)
     assert len(loads) == 1
+
+
+def test_a_path_is_what_lies_there_now(noisy, tmp_path, monkeypatch):
+    """As that of a run that goes on, or of a run of the same name in another folder."""
+    states = [tiny_checkpoint("color", seed=seed) for seed in range(3)]
+    for folder, state in zip("xy", states, strict=False):
+        (tmp_path / folder).mkdir()
+        save_checkpoint(tmp_path / folder / "w.safetensors", state, torch.float32)
+    monkeypatch.chdir(tmp_path / "x")
+    first = mdrn_cli.denoise(noisy, 30, "w.safetensors")
+    monkeypatch.chdir(tmp_path / "y")
+    second = mdrn_cli.denoise(noisy, 30, "w.safetensors")
+    save_checkpoint(tmp_path / "y" / "w.safetensors", states[2], torch.float32)
+    third = mdrn_cli.denoise(noisy, 30, "w.safetensors")
+    assert not any(np.array_equal(a, b) for a, b in ((first, second), (second, third), (first, third)))
 
 
 def test_a_path_of_a_checkpoint_is_taken(noisy, tiny_weights):

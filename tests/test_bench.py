@@ -6,11 +6,13 @@ import json
 import math
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run_mdrn, set_of
+import torch
+from conftest import run_mdrn, set_of, tiny_checkpoint
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from typer.testing import CliRunner
 from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
 from mdrn_cli.bench import PUBLIC_PIXELS, measure, reference_of, tile_by_memory
+from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
@@ -161,6 +164,49 @@ def test_a_network_is_held_against_the_papers_of_its_size(public, tiny_weights, 
     assert [name for name in row if name.startswith("ours")] == ([f"ours - {reference}"] if reference else [])
     if reference:
         assert float(row[f"ours - {reference}"]) == pytest.approx(float(row["PSNR"]) - gap, abs=0.011)
+
+
+def test_each_noise_level_is_held_against_a_reference_of_its_own(public):
+    """At 15 the best of two blocks is distilled, at 50 there is none such."""
+    arguments = ["Set12", "--data", public, "--sigma", 15, "--sigma", 50, "--model", "mdrn-2b"]
+    first, second = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
+    names = ["ours - MDRN (2B) + HADS", "ours - MDRN (2B)"]
+    assert [name for name in first if name.startswith("ours")] == names
+    gaps = [[row[name] for name in names] for row in (first, second)]
+    assert (gaps[0][1], gaps[1][0]) == ("-", "-")
+    assert float(gaps[0][0]) == pytest.approx(float(first["PSNR"]) - 32.96, abs=0.011)
+    assert float(gaps[1][1]) == pytest.approx(float(second["PSNR"]) - 27.35, abs=0.011)
+
+
+def test_a_distilled_network_that_has_no_record_is_known_by_its_run(public, tmp_path):
+    made = tiny_checkpoint(blocks=2)
+    for mode, reference in (("hads", "MDRN (2B) + HADS"), (None, "MDRN (2B)")):
+        file = tmp_path / f"{mode}.safetensors"
+        record = {"distillation": {"mode": mode} if mode else None}
+        save_checkpoint(file, replace(made, record=record), torch.float32)
+        about = json.loads(bench("Set12", "--data", public, "--sigma", 50, "--model", file, "--json"))
+        assert about["results"][0]["reference"] == reference
+
+
+def test_a_network_that_gives_no_numbers_gets_no_figure(sets, tmp_path):
+    broken = tiny_checkpoint()
+    for tensor in broken.state.values():
+        tensor.fill_(3e38)
+    save_checkpoint(tmp_path / "w.safetensors", broken, torch.float32)
+    done = run_mdrn("bench", sets / "Set12", "--color", "gray", "--sigma", 50, "--model", tmp_path / "w.safetensors")
+    assert done.returncode == 1
+    assert "values that are not finite" in done.stderr
+    assert "Warning" not in done.stderr
+
+
+def test_gray_images_measured_in_color_are_told_of(tmp_path, photo, tiny_weights):
+    (tmp_path / "mixed").mkdir()
+    Image.fromarray(photo[:32, :32]).save(tmp_path / "mixed" / "a.png")
+    Image.fromarray(photo[:32, :32, 1]).save(tmp_path / "mixed" / "b.png")
+    how = ["bench", tmp_path / "mixed", "--sigma", 50, "--model"]
+    told = "1 of 2 images are gray, and measured in color"
+    assert told in run_mdrn(*how, tiny_weights("color")).stderr
+    assert told not in run_mdrn(*how, tiny_weights("gray"), "--color", "gray").stderr
 
 
 def test_distilled_networks_are_held_against_the_papers():

@@ -91,7 +91,7 @@ def test_large_images_are_measured_in_tiles(room, pictures, photo, monkeypatch):
 
 def test_a_second_run_replaces_the_first(room, pictures):
     for scale in (0.01, 0.02):
-        record, _ = release.pack(trained(room, scale), [str(pictures)], str(pictures))
+        record, _ = release.pack(trained(room, scale), [str(pictures)], str(pictures), overwrite=scale > 0.01)
     assert [kept.sha256 for kept in load_manifest(room / "manifest.json")] == [record.sha256]
 
 
@@ -113,7 +113,16 @@ def assert_kept(room, bundled):
 def test_what_cannot_be_recorded_replaces_nothing(room, pictures, bundled, monkeypatch):
     monkeypatch.setattr(release, "LICENCE", 5)
     with pytest.raises(WeightsError, match="licence is not valid"):
-        release.pack(trained(room, 0.02), [str(pictures)], str(pictures))
+        release.pack(trained(room, 0.02), [str(pictures)], str(pictures), overwrite=True)
+    assert_kept(room, bundled)
+
+
+def test_a_checkpoint_is_not_replaced_unless_that_is_asked_for(room, pictures, bundled):
+    seen = []
+    with pytest.raises(UsageError, match="this mdrn itself has a mdrn-2b-gray-50 already") as told:
+        release.pack(trained(room, 0.02), [str(pictures)], str(pictures), on_set=seen.append)
+    assert "a --manifest of your own" in told.value.hint
+    assert seen == []
     assert_kept(room, bundled)
 
 
@@ -131,9 +140,12 @@ def test_sets_that_give_no_figure_are_refused_before_measuring(room, pictures, b
         (str(other), "not byte for byte"),
     ):
         with pytest.raises(UsageError, match=said):
-            release.pack(trained(room, 0.02), [name], str(room / "plain"), room, on_set=seen.append)
+            release.pack(trained(room, 0.02), [name], str(room / "plain"), room, on_set=seen.append, overwrite=True)
     with pytest.raises(UsageError, match="no benchmark set"):
-        release.pack(trained(room, 0.02), [], str(room / "plain"), on_set=seen.append)
+        release.pack(trained(room, 0.02), [], str(room / "plain"), on_set=seen.append, overwrite=True)
+    twice = [str(room / "plain"), str(shutil.copytree(room / "plain", room / "deeper" / "plain"))]
+    with pytest.raises(UsageError, match="2 sets are called plain"):
+        release.pack(trained(room, 0.02), twice, str(room / "plain"), on_set=seen.append, overwrite=True)
     assert seen == []
     assert_kept(room, bundled)
 

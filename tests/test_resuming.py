@@ -1,21 +1,27 @@
 """A run goes on with what it began with, or says that it does not; and it is alone in its folder."""
 
+import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
-from conftest import run_mdrn, tiny_config
+import torch
+from conftest import run_mdrn, tiny_checkpoint, tiny_config
 from filelock import FileLock
 from PIL import Image
 
+from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import found_again, run_distill
 from mdrn_cli.errors import UsageError
 from mdrn_cli.manifest import load_manifest
+from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import Reading, read_photographs
 from mdrn_cli.runfolder import LOCK_FILE, alone_in, is_empty, saved_config, saved_sources
 from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
-from mdrn_cli.weights import BUNDLED
+from mdrn_cli.validation import Validator
+from mdrn_cli.weights import BEST_FILE, BUNDLED
 
 
 def silent(_progress):
@@ -48,6 +54,51 @@ def test_other_photographs_are_told_of(finished, photo_folder):
         done = run_mdrn("train", "--resume", finished, "--iterations", iterations)
         assert done.returncode == 0, done.stderr
         assert ("the photographs are not those that the run began with" in done.stderr) is told
+
+
+def test_the_best_weights_are_chosen_anew_by_other_photographs_to_validate_on(photo_folder, tmp_path):
+    """Figures of other photographs are not to be compared: to this network a plain one is hard."""
+    flat, told = tmp_path / "flat", []
+    flat.mkdir()
+    Image.new("L", (64, 64), 128).save(flat / "a.png")
+    reading = Reading(validated_otherwise=lambda: told.append(1))
+    config = tiny_config(photo_folder, iterations=1, val=str(photo_folder), learning_rate=1e-9, muon_learning_rate=1e-9)
+    run_train(config, tmp_path / "run", False, silent)
+    easy = load_checkpoint(tmp_path / "run" / BEST_FILE).record
+    for iterations, val, count in ((2, photo_folder, 0), (3, flat, 1), (4, flat, 1)):
+        run_train(replace(config, iterations=iterations, val=str(val)), tmp_path / "run", True, silent, reading)
+        assert len(told) == count
+    best = load_checkpoint(tmp_path / "run" / BEST_FILE).record
+    assert best["best_psnr"] < easy["best_psnr"]
+    assert best["iteration"] >= 3
+
+
+def test_a_run_that_is_interrupted_again_and_again_is_validated_nevertheless(photo_folder, tmp_path):
+    """The time since the last validation goes on where the run does."""
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=None, time_budget=100.0, validate_every=4.0)
+    run, seen = tmp_path / "run", []
+    for slot in (1, 2, 3):
+
+        def stop(progress, slot=slot):
+            seen.append(progress.psnr)
+            if progress.elapsed > 2 * slot:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_train(config, run, slot > 1, stop)
+    assert any(value is not None for value in seen)
+
+
+def test_weights_that_give_no_numbers_are_never_the_best():
+    model = MDRN(tiny_checkpoint().config)
+    validator = Validator([np.zeros((32, 32, 1), np.uint8)], 50.0)
+    how = torch.device("cpu"), torch.float32
+    assert math.isfinite(validator(model, *how)[0])
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    value, pictures = validator(model, *how)
+    assert math.isnan(value)
+    assert {picture.shape for picture in pictures} == {(32, 32, 1)}
 
 
 def test_a_run_of_an_earlier_version_goes_on_without_a_word(finished, monkeypatch):

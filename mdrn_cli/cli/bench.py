@@ -161,12 +161,16 @@ def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: b
 
 def _open(name: str, data: Path | None, color: str | None) -> Dataset:
     from mdrn_cli.datasets import open_dataset
+    from mdrn_cli.image import is_gray
 
     with bytes_bar() as bar:
         task = bar.add_task(printable(name), total=None)
         opened = open_dataset(name, data, color, lambda count: bar.advance(task, count))
     if opened.verified is False:
         print_warning(f"{opened.folder} is not byte for byte the public {opened.name}: no published figures are shown")
+    if opened.color == "color" and (gray := sum(map(is_gray, opened.files))):
+        told = f"{gray} of {len(opened.files)} images are gray, and measured in color"
+        print_warning(f"{told}: each channel gets noise of its own, and PSNR is higher")
     return opened
 
 
@@ -302,8 +306,8 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     truth = math.isfinite(results[0].mean("noisy_psnr"))
     measured = ["PSNR", "SSIM", "noisy"] if truth else ["noise before", "noise after"]
-    held = any(result.gap is not None for result in results)
-    header = ["sigma", "model", *measured, "MP/s", *methods, *([_gap_label(results)] if held else [])]
+    references = _references(results)
+    header = ["sigma", "model", *measured, "MP/s", *methods, *(f"ours - {reference}" for reference in references)]
     rows = []
     for result in results:
         row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
@@ -313,15 +317,20 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
             row += [f"{result.mean('noise_before'):.2f}", f"{result.mean('noise_after'):.2f}"]
         row.append(f"{result.megapixels_per_second:.2f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
-        if held:
-            row.append("-" if result.gap is None else f"{result.gap:+.2f}")
+        gaps = (_gap(result, reference) for reference in references)
+        row += ["-" if gap is None else f"{gap:+.2f}" for gap in gaps]
         rows.append(row)
     return [header, *rows]
 
 
-def _gap_label(results: Sequence[Result]) -> str:
-    """Of results one of which has a gap."""
-    return f"ours - {next(result.reference for result in results if result.gap is not None)}"
+def _references(results: Sequence[Result]) -> list[str]:
+    """The published methods that results are held against: that of one noise level may not be that of another."""
+    return list(dict.fromkeys(result.reference for result in results if result.reference and result.gap is not None))
+
+
+def _gap(result: Result, reference: str) -> float | None:
+    """What a result is above a published method, if it is held against that."""
+    return result.gap if result.reference == reference else None
 
 
 def _that_fit(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
@@ -359,8 +368,8 @@ def _table(results: Sequence[Result]) -> Table:
             if any(method in result.published for result in results):
                 add(f"{method} (published)", [result.published.get(method) for result in results])
         add("ours", [result.mean("psnr") for result in results], style="bold")
-        if any(result.gap is not None for result in results):
-            add(_gap_label(results), [result.gap for result in results], "+.2f")
+        for reference in _references(results):
+            add(f"ours - {reference}", [_gap(result, reference) for result in results], "+.2f")
         add("SSIM", [result.mean("ssim") for result in results], ".4f")
     add("megapixels/s", [result.megapixels_per_second for result in results])
     models = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)

@@ -325,7 +325,10 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
     def changed() -> None:
         print_warning("the photographs are not those that the run began with")
 
-    return Reading(planned, file, unreadable, too_small, held_out, changed)
+    def validated_otherwise() -> None:
+        print_warning("the photographs to validate on are others than before: the best weights are chosen anew")
+
+    return Reading(planned, file, unreadable, too_small, held_out, changed, validated_otherwise)
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:

@@ -193,9 +193,7 @@ def pack(
     distilled: Annotated[
         str | None, typer.Option(help="hads or hmds, for a distilled network whose run does not say.")
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a checkpoint of that name in a --manifest of your own.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint of that name.")] = False,
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
