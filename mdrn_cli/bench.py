@@ -69,7 +69,7 @@ class Result:
         dataset, color, sigma, model, ensemble: what was measured.
         images: figures of each image, of which means are told.
         published: PSNR in dB by method; none unless the images are those of the public set.
-        sha256: of the checkpoint; None of a file or another denoiser.
+        sha256: of the checkpoint's file; None of another denoiser.
         device, precision: that the network ran on and in; empty of another denoiser.
         verified: whether the images are those of the public set, byte for byte; None of a folder.
         reference: the published method that the result is held against, see `reference_of`; None for none.

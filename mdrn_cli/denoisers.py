@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.files import is_file
+from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import FAMILIES, Record, choose
 from mdrn_cli.stretch import stretched
@@ -34,7 +34,7 @@ class Denoiser:
         trained: noise level it was trained at, 0-255 scale.
         sigma: noise level it serves.
         name: of the checkpoint, or its path.
-        sha256: of its file; None for a path.
+        sha256: of its file.
         distilled: "hads" or "hmds", where its record or its run says so.
     """
 
@@ -42,7 +42,7 @@ class Denoiser:
     trained: float
     sigma: float
     name: str
-    sha256: str | None
+    sha256: str
     distilled: str | None = None
 
     @property
@@ -82,7 +82,7 @@ class Denoisers:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
         self.seconds = 0.0
         threads_asked_for()
-        self._loaded: dict[str, tuple[Engine, Checkpoint]] = {}
+        self._loaded: dict[str, tuple[Engine, Checkpoint, str]] = {}
         self._records: tuple[Record, ...] = ()
         self._path = explicit_path(model, manifests)
         if self._path:
@@ -102,19 +102,19 @@ class Denoisers:
             DeviceError: no such device.
         """
         record = None if self._path else choose(self._records, self.model, color, sigma)
-        name, sha256 = (record.name, record.sha256) if record else (self.model, None)
+        name = record.name if record else self.model
         if name not in self._loaded:  # a file is checked once a run, not once a picture
             path = locate(record) if record else self._path
             assert path
             self._loaded[name] = self._load(path)
-        engine, checkpoint = self._loaded[name]
+        engine, checkpoint, sha256 = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
         about = checkpoint.record.get("distillation")
         written = about.get("mode") if isinstance(about, dict) else None
         return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, record.distilled if record else written)
 
-    def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
+    def _load(self, path: Path) -> tuple[Engine, Checkpoint, str]:
         began = time.perf_counter()
         # torch takes seconds to import, which whoever is told of a mistake should not wait for.
         with _nothing_collected():
@@ -124,7 +124,7 @@ class Denoisers:
         checkpoint = load_checkpoint(path)
         engine = Engine(checkpoint, self.device, self.precision)
         self.seconds += time.perf_counter() - began
-        return engine, replace(checkpoint, state={})
+        return engine, replace(checkpoint, state={}), sha256_of(path)
 
 
 @contextmanager

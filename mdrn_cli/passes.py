@@ -54,7 +54,7 @@ class Pass:
     Attributes:
         sigma: noise level removed, 0-255 scale.
         model: name or path of the checkpoint.
-        sha256: of its file; None for a path.
+        sha256: of its file.
         trained_sigma: noise level it was trained at.
         device, precision: what it ran on and in.
         tile, tiles: side of a tile in pixels (0: none), and how many there were.
@@ -62,7 +62,7 @@ class Pass:
 
     sigma: float
     model: str
-    sha256: str | None
+    sha256: str
     trained_sigma: float
     device: str
     precision: str

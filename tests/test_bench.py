@@ -25,6 +25,7 @@ from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
+from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
@@ -275,10 +276,13 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     assert not (tmp_path / "nest" / "out").exists()
 
 
-def test_what_was_measured_and_how_is_told(sets):
+def test_what_was_measured_and_how_is_told(sets, tiny_weights):
     (result,) = json.loads(bench("Set12", "--data", sets, "--sigma", 25, "--device", "cpu", "--json"))["results"]
     assert result["sha256"] == {record.name: record.sha256 for record in load_manifest()}[result["model"]]
     assert (result["device"], result["precision"] in ("float32", "bfloat16")) == ("cpu", True)
+    file = tiny_weights()
+    (result,) = json.loads(bench("Set12", "--data", sets, "--sigma", 50, "--model", file, "--json"))["results"]
+    assert result["sha256"] == sha256_of(file)
 
 
 def test_a_table_too_wide_for_the_terminal_is_several(sets, monkeypatch):

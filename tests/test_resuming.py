@@ -41,7 +41,7 @@ def test_photographs_may_have_moved(finished, photo_folder, tmp_path):
     moved = tmp_path / "elsewhere"
     photo_folder.rename(moved)
     lost = run_mdrn("train", "--resume", finished, "--iterations", 2)
-    assert lost.returncode != 0
+    assert (lost.returncode, "give --data" in lost.stderr) == (4, True)
     done = run_mdrn("train", "--resume", finished, "--iterations", 2, "--data", moved, "--val", moved)
     assert done.returncode == 0, done.stderr
     assert "not those" not in done.stderr

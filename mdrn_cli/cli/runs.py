@@ -23,8 +23,8 @@ from mdrn_cli.cli.console import (
     stderr,
 )
 from mdrn_cli.cli.options import Device, Precision, options_given
-from mdrn_cli.errors import UsageError
-from mdrn_cli.files import is_file
+from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.files import is_file, is_folder
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
@@ -204,6 +204,9 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
     here = {name: _plain(ctx.params[name]) for name in _OF_THE_MACHINE if name in given}
     config = TrainConfig.from_dict(saved_config(run_folder(ctx)) | here)
+    for option, folder in (("data", config.data), ("val", config.val)):
+        if folder and not is_folder(Path(folder)):
+            raise InputError(f"no folder {folder}", f"where its photographs have moved, give --{option}")
     if config.distillation and "teacher" in given:
         teacher = str(_checkpoint_file(ctx.params["teacher"]))
         config = replace(config, distillation=replace(config.distillation, teacher=teacher))
