@@ -95,10 +95,14 @@ class Picture:
         largest value of its data type, of floats 1. Integers are rounded.
 
         Raises:
-            InputError: integers go beyond that.
+            InputError: integers go beyond that, or cannot reach it.
         """
         if self.depth != "float32" and (top := int(self.channels.max(initial=0))) > white:
             raise InputError(f"intensities reach {top}, beyond a white of {white:g}", "give a larger --white")
+        if self.depth != "float32" and white > self._largest:
+            raise InputError(
+                f"white is {white:g}, and {self.bit_depth} bits hold {self._largest} at most", "give a smaller --white"
+            )
         return self._multiplied(self._largest / white)
 
     def unwhitened(self, white: float) -> Picture:

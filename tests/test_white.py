@@ -58,6 +58,8 @@ def test_a_white_that_makes_no_sense_is_refused(noisy):
         assert run_mdrn("estimate", "any.png", "--white", white).returncode == 2
     with pytest.raises(InputError, match="beyond a white of 255"):
         mdrn_cli.denoise(np.full((32, 32), 256, np.uint16), SIGMA, white=255)
+    with pytest.raises(InputError, match="white is 4095, and 8 bits hold 255 at most"):
+        mdrn_cli.denoise(np.full((32, 32), 99, np.uint8), SIGMA, white=4095)
     with pytest.raises(InputError) as told:
         mdrn_cli.denoise(noisy * 4095, SIGMA)
     assert told.value.hint == "give white VALUE"
