@@ -106,7 +106,7 @@ class Denoisers:
         if name not in self._loaded:  # a file is checked once a run, not once a picture
             path = locate(record) if record else self._path
             assert path
-            self._loaded[name] = self._load(path)
+            self._loaded[name] = (*self._load(path), record.sha256 if record else sha256_of(path))
         engine, checkpoint, sha256 = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
@@ -114,7 +114,7 @@ class Denoisers:
         written = about.get("mode") if isinstance(about, dict) else None
         return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, record.distilled if record else written)
 
-    def _load(self, path: Path) -> tuple[Engine, Checkpoint, str]:
+    def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
         began = time.perf_counter()
         # torch takes seconds to import, which whoever is told of a mistake should not wait for.
         with _nothing_collected():
@@ -124,7 +124,7 @@ class Denoisers:
         checkpoint = load_checkpoint(path)
         engine = Engine(checkpoint, self.device, self.precision)
         self.seconds += time.perf_counter() - began
-        return engine, replace(checkpoint, state={}), sha256_of(path)
+        return engine, replace(checkpoint, state={})
 
 
 @contextmanager

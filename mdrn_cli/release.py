@@ -155,6 +155,9 @@ def pack(
     photographs, *measured = _open_sets([validation, *sets], trained, data)
     if not measured:
         raise UsageError("no benchmark set to measure on", "give --set")
+    called, count = Counter(dataset.name for dataset in measured).most_common(1)[0]
+    if count > 1:
+        raise UsageError(f"{count} sets are called {called}, and figures go by name", "call the folders otherwise")
     folder.mkdir(parents=manifest is not None, exist_ok=True)
     candidate = folder / f".{name}.candidate.safetensors"
     try:
@@ -249,9 +252,6 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
             images where the network is for color.
     """
     opened = [open_dataset(name, data, checkpoint.config.color) for name in names]
-    name, count = Counter(dataset.name for dataset in opened[1:]).most_common(1)[0] if opened[1:] else ("", 0)
-    if count > 1:
-        raise UsageError(f"{count} sets are called {name}, and figures go by name", "call the folders otherwise")
     for dataset in opened:
         if not dataset.clean:
             raise UsageError(f"{dataset.name} has no clean images to measure PSNR against", "take sets of clean images")
