@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test stress golden lint speed audit lock clean
+.PHONY: demo test coverage stress golden lint speed audit lock clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -11,9 +11,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
 
+# What commands in processes of their own run is counted, too, which takes half as long again.
+coverage: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-config tests/coverage.toml --cov-report term
+
 # Faults and load at full size, some minutes; -s shows the figures (docs/reliability.md).
 stress: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -s --full-size tests/test_faults.py tests/test_load.py
+	$(BIN)/python -m pytest -s --full-size tests/test_faults.py tests/test_load.py tests/test_weights.py
 
 # After a checkpoint was replaced: what the bundled checkpoints make of two small pictures.
 golden: $(VENV)/.installed-test

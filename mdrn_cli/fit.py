@@ -77,7 +77,8 @@ def fit(
         stop_requests(insistent=group.size == 1) as stop_requested,
     ):
         run = _Run(config, stepper, validator, folder, group, stop_requested)
-        if resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources):
+        changed = resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources)
+        if group.agree(0.0, changed)[1]:  # all have read what the first is to replace
             run.save()  # else a kill before the next save would undo what extends the run
         while not run.over and not run.stopping:
             run.step()

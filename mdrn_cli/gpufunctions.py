@@ -29,6 +29,8 @@ LAUNCH = {
     "fuse_back": (128, 8, 3),
 }
 """Pixels that a program of a kernel works on at once, its warps, and the stages of its pipeline of loads."""
+TOTALS = 64
+"""Values that a program adds up over the programs that have summed them."""
 
 
 def dense(x: Tensor) -> Tensor:
@@ -153,7 +155,7 @@ def _totals(sums: Tensor, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, .
     programs, values = sums.shape
     out = torch.empty(values, dtype=like.dtype, device=like.device)
     with torch.cuda.device_of(sums):  # type: ignore[no-untyped-call]
-        gpukernels.total[(triton.cdiv(values, 64),)](sums, out, programs, values, 64, 32, num_warps=4)
+        gpukernels.total[(triton.cdiv(values, TOTALS),)](sums, out, programs, values, TOTALS, 32, num_warps=4)
     return torch.split(out, list(sizes))
 
 

@@ -55,12 +55,12 @@ def _as_many_threads_as_before() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full-size", action="store_true", help="faults and load at full size, minutes (make stress)")
+    parser.addoption("--full-size", action="store_true", help="faults, load and figures at full size, minutes (make stress)")
 
 
 @pytest.fixture(scope="session")
 def full_size(pytestconfig: pytest.Config) -> bool:
-    """Whether faults and load are run at full size."""
+    """Whether faults, load and figures of weights are looked at at full size."""
     return bool(pytestconfig.getoption("--full-size"))
 
 

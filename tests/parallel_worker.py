@@ -5,12 +5,14 @@ import math
 import os
 import signal
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from conftest import tiny_config
 
+from mdrn_cli import fit as fit_module
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import distilled_loss, frozen
 from mdrn_cli.engine import limit_threads
@@ -19,7 +21,7 @@ from mdrn_cli.fit import fit
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import read_photographs
-from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runfolder import STATE_FILE, saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import initial_model, plain_loss
 
@@ -75,7 +77,21 @@ def resume(folder: Path, group: Group) -> int:
     teacher = frozen(load_checkpoint(Path(config.distillation.teacher)).build(), CPU)
     loss = distilled_loss(config.sigma, config.loss, config.distillation, teacher.forward_features)
     sampler = PatchSampler(read_photographs(Path(config.data), config.color), config.patch_size, CPU)
+    if not group.first:
+        delay(folder)
     return fit(config, initial_model(config), loss, sampler, None, folder, True, lambda _p: None, group).iteration
+
+
+def delay(folder: Path) -> None:
+    """Have the configuration of a run read late: what the first process saves meanwhile must not be met half-way."""
+    before = (folder / STATE_FILE).read_bytes()
+
+    def late(folder: Path) -> dict[str, object]:
+        time.sleep(1)
+        assert (folder / STATE_FILE).read_bytes() == before, "replaced before all have read it"
+        return saved_config(folder)
+
+    fit_module.saved_config = late  # type: ignore[assignment]
 
 
 def main() -> None:

@@ -49,19 +49,23 @@ def own_kernels(monkeypatch):
     monkeypatch.delenv("TRITON_CACHE_DIR")
 
 
-@pytest.mark.parametrize(("color", "size"), [("gray", (8, 16)), ("color", (7, 11))])
+@pytest.mark.parametrize(("color", "size"), [("gray", (6, 12)), ("color", (7, 11))])
 def test_results_and_gradients_are_those_of_the_plain_network(monkeypatch, color, size):
     monkeypatch.setattr(gpufunctions, "PROGRAMS", 2)  # each of which then goes over several tiles
     monkeypatch.setattr(gpufunctions, "LAUNCH", dict.fromkeys(gpufunctions.LAUNCH, (64, 4, 1)))
+    if not CUDA:
+        monkeypatch.setattr(gpufunctions, "TOTALS", 1024)  # the interpreter takes as long for few as for many
     plain = network(color)
     ours = by_kernels(plain)
     assert {type(group) for group in ours.groups.values()} == {fusedgpu.KernelMSAG}
     assert ours.state_dict().keys() == plain.state_dict().keys()
     noisy = torch.rand(2, plain.config.channels, *size, device=DEVICE)
-    for model in (plain, ours):
+    changes = []
+    for model in (ours, plain):
         denoised, features = model.forward_features(noisy)
+        changes.append(denoised - noisy)
         (denoised.square().mean() + sum(values.float().abs().mean() for values in features)).backward()
-    assert distance(ours(noisy) - noisy, plain(noisy) - noisy) < NEAR
+    assert distance(*changes) < NEAR
     for (name, a), b in zip(ours.named_parameters(), plain.parameters(), strict=True):
         assert a.grad.stride() == a.stride(), name
         assert distance(a.grad, b.grad) < NEAR, name
