@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.noise import estimate_coarse_sigma
-from mdrn_cli.pixels import from_unit, to_unit
+from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 
 SCALES = 2
 """Half the size, and a quarter."""
@@ -48,7 +48,7 @@ def without_coarse_noise(
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    seen = None if seen is None else _wholly_seen(seen)
+    seen = None if seen is None else wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, seen) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
@@ -63,43 +63,7 @@ def find_coarse_noise(channels: NDArray[Any], seen: NDArray[np.bool_] | None) ->
     """Level of the noise at half the size, as `without_coarse_noise` has it; 0 also where the image is too small."""
     if min(channels.shape[1:]) < 2 * SMALLEST:
         return 0.0
-    return estimate_coarse_sigma(halved(channels), None if seen is None else _wholly_seen(seen))
-
-
-def halved(channels: NDArray[Any]) -> NDArray[Any]:
-    """Means of 2x2 pixels, the last row or column repeated where their number is odd.
-
-    Args:
-        channels: (C, H, W): uint8, uint16 or float32.
-
-    Returns:
-        (C, H / 2, W / 2), rounded up: uint16 of integers, else float32.
-    """
-    kind = channels.dtype.kind
-    rows = _pairs(channels, 1, np.uint16 if channels.dtype == np.uint8 else np.uint32 if kind == "u" else np.float32)
-    total = _pairs(rows, 2, rows.dtype.type)
-    means: NDArray[Any]
-    if channels.dtype == np.uint8:
-        means = total * np.uint16(64) + total // np.uint16(4)  # 65535 is 64.25 times 4 * 255
-    else:
-        means = (total // np.uint32(4)).astype(np.uint16) if kind == "u" else total / np.float32(4)
-    return means
-
-
-def _wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where all pixels that a mean is of are seen."""
-    whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
-    return whole
-
-
-def _pairs(image: NDArray[Any], axis: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Sums of pairs along an axis."""
-    size = image.shape[axis]
-    if size % 2:
-        image = np.concatenate([image, np.take(image, [size - 1], axis)], axis)
-    even, odd = (tuple(slice(k, None, 2) if a == axis else slice(None) for a in range(3)) for k in (0, 1))
-    total: NDArray[Any] = np.add(image[even], image[odd], dtype=dtype)
-    return total
+    return estimate_coarse_sigma(halved(channels), None if seen is None else wholly_seen(seen))
 
 
 def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:

@@ -55,6 +55,10 @@ class Tone:
         return image + self.slopes[:, None, None] * (intensity - self.intensity(image))
 
 
+SHARED = Tone(np.ones(3, np.float32), np.full(3, 1 / 3, np.float32), 0.0, math.inf)
+"""Of noise that is alike in all channels of a photograph of any colors (alike.py): their mean."""
+
+
 def find_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Tone | None:
     """The tone of a picture, or None where it has several: the line on which its colors lie.
 

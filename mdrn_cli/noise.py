@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.alike import is_alike
 from mdrn_cli.blocks import (
     LEAST_AMPLITUDE,
     OPPONENT,
@@ -24,7 +25,7 @@ from mdrn_cli.blocks import (
 )
 from mdrn_cli.clipping import whole_level
 from mdrn_cli.drawn import is_drawn
-from mdrn_cli.monochrome import Tone, find_tone
+from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS, to_unit
 
 SMALLEST = 16
@@ -56,7 +57,7 @@ class Noise(NamedTuple):
     Attributes:
         sigma: its level as `estimate_sigma` tells it.
         white: whether it is: independent from pixel to pixel.
-        tone: of a photograph of one tone, of which it is; None of others.
+        tone: of which it is: that of a photograph of one tone, or what all channels share; None where each has its own.
     """
 
     sigma: float
@@ -87,7 +88,8 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
     Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
     frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
     photographs with noise of known levels: one white noise, the other also noise as files have it, smeared and through
-    JPEG (docs/noise-levels.md has the errors). In a photograph of one tone it is that of the tone.
+    JPEG (docs/noise-levels.md has the errors). In a photograph of one tone it is that of the tone, and where noise is
+    alike in all channels that of their mean.
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
@@ -99,8 +101,9 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
     return find_noise(image, seen).sigma
 
 
-def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Noise:
-    """`estimate_sigma`, and of what kind the noise is."""
+def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, shared: bool = True) -> Noise:
+    """`estimate_sigma`, and of what kind the noise is. Where `shared` is not set, noise that is alike in all channels
+    of a color photograph is told as a network for color restores it best."""
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
     if is_drawn(looked_at(image, seen)):
@@ -109,6 +112,8 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> No
         noise = _find_in_quarters(image, seen, tone.intensity)
         if tone.explains(noise.sigma):
             return noise._replace(tone=tone)
+    if shared and len(image) == 3 and is_alike(image, seen):
+        return _find_in_quarters(image, seen, SHARED.intensity)._replace(tone=SHARED)
     return _find_in_quarters(image, seen, to_unit)
 
 

@@ -99,3 +99,39 @@ def within(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
     for k in range(1, side):
         places &= across[k : k + height]
     return places
+
+
+def halved(channels: NDArray[Any]) -> NDArray[Any]:
+    """Means of 2x2 pixels, the last row or column repeated where their number is odd.
+
+    Args:
+        channels: (C, H, W): uint8, uint16 or float32.
+
+    Returns:
+        (C, H / 2, W / 2), rounded up: uint16 of integers, else float32.
+    """
+    kind = channels.dtype.kind
+    rows = _pairs(channels, 1, np.uint16 if channels.dtype == np.uint8 else np.uint32 if kind == "u" else np.float32)
+    total = _pairs(rows, 2, rows.dtype.type)
+    means: NDArray[Any]
+    if channels.dtype == np.uint8:
+        means = total * np.uint16(64) + total // np.uint16(4)  # 65535 is 64.25 times 4 * 255
+    else:
+        means = (total // np.uint32(4)).astype(np.uint16) if kind == "u" else total / np.float32(4)
+    return means
+
+
+def wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where all pixels that a mean is of are seen."""
+    whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
+    return whole
+
+
+def _pairs(image: NDArray[Any], axis: int, dtype: type[np.generic]) -> NDArray[Any]:
+    """Sums of pairs along an axis."""
+    size = image.shape[axis]
+    if size % 2:
+        image = np.concatenate([image, np.take(image, [size - 1], axis)], axis)
+    even, odd = (tuple(slice(k, None, 2) if a == axis else slice(None) for a in range(3)) for k in (0, 1))
+    total: NDArray[Any] = np.add(image[even], image[odd], dtype=dtype)
+    return total

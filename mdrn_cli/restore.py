@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.alike import is_alike
 from mdrn_cli.coarse import SCALES, find_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import FAMILIES
-from mdrn_cli.monochrome import Tone, find_tone
+from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
@@ -172,7 +173,7 @@ class Restorer:
         if picture.seen is not None:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
         white = white_of(picture)
-        found = _find_noise(picture) if options.sigma is None else None
+        found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
         tone = self._tone(picture, found)
         estimated = None if found is None else self._fine_level(picture, found, tone)
         sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
@@ -209,17 +210,22 @@ class Restorer:
         )
         return restored, facts
 
+    def _color_asked(self) -> bool:
+        """Whether no other network than that of the picture's color mode may be taken."""
+        return self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
+
     def _tone(self, picture: Picture, found: Noise | None) -> Tone | None:
-        """The tone of a photograph that a network for gray restores best, unless another is asked for. Where noise was
-        sought it is what that found, and nothing that the noise of colors would explain: JPEG has smoothed that, and
-        any photograph of few colors would pass for one of a tone."""
-        asked = self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
-        if asked or picture.color == "gray":
+        """What a network for gray restores best, the tone of a photograph of one or what all channels share, unless
+        another is asked for. Where noise was sought it is what that found, and nothing that the noise of colors would
+        explain: JPEG has smoothed that, and any photograph of few colors would pass for one of a tone."""
+        if self._color_asked() or picture.color == "gray":
             return None
         if found:
             return found.tone
-        tone = find_tone(picture.channels, picture.seen)
-        return tone if tone and self.options.sigma is not None and tone.explains(self.options.sigma) else None
+        tone, sigma = find_tone(picture.channels, picture.seen), self.options.sigma
+        if tone and sigma is not None and tone.explains(sigma):
+            return tone
+        return SHARED if is_alike(picture.channels, picture.seen) else None
 
     def _fine_level(self, picture: Picture, noise: Noise, tone: Tone | None) -> float:
         """The level to be removed at full size: less than was found where more can be removed at half the size."""
@@ -248,8 +254,8 @@ class Restorer:
         return by_rows(blend, noisy, restored, result=restored)
 
 
-def _find_noise(picture: Picture) -> Noise:
-    noise = find_noise(picture.channels, picture.seen)
+def _find_noise(picture: Picture, shared: bool) -> Noise:
+    noise = find_noise(picture.channels, picture.seen, shared)
     if math.isnan(noise.sigma):
         raise InputError("the image is too small for its noise to be estimated", "give --sigma")
     return noise

@@ -55,7 +55,7 @@ def _as_many_threads_as_before() -> Iterator[None]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full-size", action="store_true", help="faults, load and figures at full size, minutes (make stress)")
+    parser.addoption("--full-size", action="store_true", help="faults, load, figures at full size (make stress)")
 
 
 @pytest.fixture(scope="session")

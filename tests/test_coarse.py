@@ -5,14 +5,14 @@ import pytest
 import skimage.data
 from scipy.ndimage import gaussian_filter
 
-from mdrn_cli.coarse import halved, without_coarse_noise
+from mdrn_cli.coarse import without_coarse_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit
+from mdrn_cli.pixels import from_unit, halved
 from mdrn_cli.restore import COARSE_GRAIN, FINE_SHARE, DenoiseOptions, Restorer
 
 LIGHT = "mdrn-2b"

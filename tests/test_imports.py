@@ -45,6 +45,7 @@ PARTS = {
     "noise",
     "blocks",
     "drawn",
+    "alike",
     "unseen",
     "white",
     "clipping",

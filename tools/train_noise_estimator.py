@@ -245,17 +245,22 @@ class Edit:
 
 
 def camera_crop(
-    photo: NDArray[np.uint8], rng: np.random.Generator, level: float | None = None, edit: Edit | None = None
+    photo: NDArray[np.uint8],
+    rng: np.random.Generator,
+    level: float | None = None,
+    edit: Edit | None = None,
+    common: float | None = None,
 ) -> Crop:
     """Noise as files have it: white and then through JPEG, or smeared over neighbours, common to channels in part or
     left in their differences, stronger in the light, and through JPEG or not; as it is, or resized or
-    sharpened with the picture."""
+    sharpened with the picture. Where the common share is given, it is not white, though hardly smeared at times."""
     level = level or _level(rng)
     edit = edit or Edit.draw(rng)
     part, shown = _crop(photo, rng, edit.scale)
     noise = rng.normal(size=part.shape)
-    through_jpeg, white = rng.random() < 0.6, rng.random() < WHITE_JPEG_SHARE
-    common, blur, in_light = rng.uniform(LEAST_COMMON, 1), rng.uniform(0.3, 1.4), rng.random() < 0.5
+    through_jpeg, white = rng.random() < 0.6, rng.random() < WHITE_JPEG_SHARE and common is None
+    drawn, blur, in_light = rng.uniform(LEAST_COMMON, 1), rng.uniform(0.3, 1.4), rng.random() < 0.5
+    common = drawn if common is None else common
     if white:
         through_jpeg, common, blur, in_light = through_jpeg or edit == Edit(), 0.0, 0.0, False
     else:
