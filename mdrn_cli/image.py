@@ -41,6 +41,7 @@ _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 """Tags of TIFF."""
 _STRIP = 256
 """Rows that are copied at a time."""
+_ONE_BIT = "1 bit a pixel becomes 8"
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
 """What TIFF says of its intensities."""
 
@@ -202,7 +203,7 @@ def _read_tiff(source: Path | bytes) -> Picture:
     data, has_alpha, bits = _decoded_tiff(source, photometric in (_BLACK_IS_ZERO, _RGB))
     if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
         raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
-    picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _one_bit(bits))
+    picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _more_bits(bits, data))
     return picture.warned(f"the palette becomes {picture.mode}") if photometric == _PALETTE else picture
 
 
@@ -304,11 +305,14 @@ def _check(file: Image.Image, name: str) -> tuple[str, ...]:
         return (f"only the first of {frames} images in the file is kept",)
     if file.mode in ("P", "PA"):
         return (f"the palette becomes {plain_mode(file)}",)
-    return _one_bit(1 if file.mode == "1" else 8)
+    return (_ONE_BIT,) if file.mode == "1" else ()
 
 
-def _one_bit(bits: int) -> tuple[str, ...]:
-    return ("1 bit a pixel becomes 8",) if bits == 1 else ()
+def _more_bits(bits: int, data: NDArray[Any]) -> tuple[str, ...]:
+    """What is told of the bits a channel has in a file, if its result has others."""
+    if data.dtype.kind == "f" and bits < 32:
+        return (f"floats of {bits} bits become floats of 32",)
+    return (_ONE_BIT,) if bits == 1 else ()
 
 
 def _is_deep(file: Image.Image) -> bool:

@@ -97,16 +97,16 @@ def plan_jobs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | None =
         UsageError: two results would have one name, a result exists already, an output folder is missing,
             or its format is unknown or not the one asked for.
     """
-    inputs = _once(inputs, _spelled_out)
+    inputs = once(inputs, spelled_out)
     piped = PIPE in inputs or naming.output == PIPE
-    jobs = [_plan_pipe(inputs, naming)] if piped else _once(_plan_inputs(inputs, naming, on_other), _places)
+    jobs = [_plan_pipe(inputs, naming)] if piped else once(_plan_inputs(inputs, naming, on_other), _places)
     if naming.in_place:
         jobs = _without_other_names(jobs)
     _refuse_collisions(jobs, naming.in_place)
     return jobs
 
 
-def _once(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[_T]:
+def once(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[_T]:
     """The first of all items that have the same key."""
     distinct: dict[Hashable, _T] = {}
     for item in items:
@@ -115,10 +115,10 @@ def _once(items: Iterable[_T], key: Callable[[_T], Hashable]) -> list[_T]:
 
 
 def _places(job: Job) -> tuple[Path, Path]:
-    return _spelled_out(job.source), _spelled_out(job.target)
+    return spelled_out(job.source), spelled_out(job.target)
 
 
-def _spelled_out(path: Path) -> Path:
+def spelled_out(path: Path) -> Path:
     """A path as it is whatever the current folder, without following links: two names of a file are two images."""
     if ".." in path.parts:  # of what a link leads to, not of the folder the link is in
         return real_path(path.parent) / path.name if path.name != ".." else real_path(path)
@@ -128,8 +128,14 @@ def _spelled_out(path: Path) -> Path:
 def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
     if naming.in_place:
         raise UsageError("--in-place needs files, not pipes")
-    if len(inputs) != 1 or naming.output is None:
-        raise UsageError("- takes a single input and needs --output")
+    if len(inputs) != 1:
+        raise UsageError(
+            f"- is one picture, and there are {len(inputs)} inputs", "give a single input, or an output folder"
+        )
+    if naming.output is None:
+        raise UsageError(
+            "what comes from a pipe has no name for its result", "give --output, which may be - for stdout"
+        )
     if naming.output == PIPE:
         if is_folder(inputs[0]):
             raise UsageError(f"{inputs[0]} is a folder, and stdout takes one image", "name an output folder")

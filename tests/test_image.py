@@ -535,3 +535,13 @@ def test_images_are_found_at_any_depth_and_hidden_ones_are_not(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.png").mkdir()
     assert [p.relative_to(tmp_path).as_posix() for p in find_images(tmp_path)] == ["a.jpeg", "b.PNG", "sub/c.tif"]
+
+
+def test_floats_of_half_the_bits_are_told_of(tmp_path):
+    half = np.random.default_rng(0).random((9, 16, 3)).astype(np.float16)
+    for pixels in (half, half.astype(np.float32)):
+        tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb")
+        picture = read_picture(tmp_path / "a.tif")
+        np.testing.assert_array_equal(picture.channels.transpose(1, 2, 0), half.astype(np.float32))
+        told = ("floats of 16 bits become floats of 32",) if pixels is half else ()
+        assert picture.warnings == told

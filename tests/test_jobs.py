@@ -177,6 +177,11 @@ def test_an_image_given_more_than_once_is_denoised_once():
 def test_a_folder_does_not_go_to_stdout():
     with pytest.raises(UsageError, match="is a folder, and stdout takes one image"):
         plan_jobs([Path()], Naming(Path("-"), suffix=".png"))
+    for inputs, output in ((["a.jpg", "b.png"], "-"), (["-", "a.jpg"], "out")):
+        with pytest.raises(UsageError, match="is one picture, and there are 2 inputs"):
+            plan_jobs([Path(name) for name in inputs], Naming(Path(output), suffix=".png"))
+    with pytest.raises(UsageError, match="no name for its result"):
+        plan_jobs([Path("-")], Naming())
 
 
 def test_pictures_of_other_formats_are_told_of(folder):

@@ -68,7 +68,8 @@ def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
 
 
 def test_estimate_takes_folders(noisy):
-    done = run_mdrn("estimate", noisy.parent)
+    """And tells of what is named twice once."""
+    done = run_mdrn("estimate", noisy.parent, noisy, noisy.parent / "." / "clean.png")
     assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(noisy.with_name("clean.png")), str(noisy)]
     (noisy.parent / "below").mkdir()
     (noisy.parent / "below" / "c.heic").touch()

@@ -91,9 +91,10 @@ def _to_json(
 
 
 def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
-    """The images of the inputs, and folders among them with what is wrong with each."""
+    """The images of the inputs, each once, and folders among them with what is wrong with each."""
     from mdrn_cli.files import is_folder
     from mdrn_cli.formats import find_images, hint_without_images
+    from mdrn_cli.jobs import once, spelled_out
 
     files: list[Path] = []
     failures: list[tuple[Path, InputError]] = []
@@ -111,4 +112,4 @@ def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tu
         if not found and not unreadable:
             failures.append((source, InputError(f"no images in {source}", hint_without_images(source, recursive))))
     warn_of_others(others)
-    return files, failures
+    return once(files, spelled_out), failures
