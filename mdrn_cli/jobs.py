@@ -134,7 +134,7 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
         )
     if naming.output is None:
         raise UsageError(
-            "what comes from a pipe has no name for its result", "give --output, which may be - for stdout"
+            "what comes from a pipe has no name, and needs --output", "it may be - for stdout"
         )
     if naming.output == PIPE:
         if is_folder(inputs[0]):

@@ -180,7 +180,7 @@ def test_a_folder_does_not_go_to_stdout():
     for inputs, output in ((["a.jpg", "b.png"], "-"), (["-", "a.jpg"], "out")):
         with pytest.raises(UsageError, match="is one picture, and there are 2 inputs"):
             plan_jobs([Path(name) for name in inputs], Naming(Path(output), suffix=".png"))
-    with pytest.raises(UsageError, match="no name for its result"):
+    with pytest.raises(UsageError, match="needs --output"):
         plan_jobs([Path("-")], Naming())
 
 
