@@ -133,9 +133,7 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
             f"- is one picture, and there are {len(inputs)} inputs", "give a single input, or an output folder"
         )
     if naming.output is None:
-        raise UsageError(
-            "what comes from a pipe has no name, and needs --output", "it may be - for stdout"
-        )
+        raise UsageError("what comes from a pipe has no name, and needs --output", "it may be - for stdout")
     if naming.output == PIPE:
         if is_folder(inputs[0]):
             raise UsageError(f"{inputs[0]} is a folder, and stdout takes one image", "name an output folder")
