@@ -8,13 +8,12 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# Three at a time on two cores: many tests wait for processes of their own.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term
 
 # What commands in processes of their own run is counted, too, which takes half as long again.
 coverage: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-config tests/coverage.toml --cov-report term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-config tests/coverage.toml --cov-report term
 
 # Faults and load at full size, some minutes; -s shows the figures (docs/reliability.md).
 stress: $(VENV)/.installed-test
