@@ -35,6 +35,5 @@ def is_alike(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> bool
 def alike_features(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
     noise of colors; both about luminance. float32 (300,)."""
-    half_seen = None if seen is None else wholly_seen(seen)
-    sizes = (looked_at(image, seen), looked_at(halved(image), half_seen))
+    sizes = (looked_at(image, seen), looked_at(halved(image), wholly_seen(seen)))
     return np.concatenate([about_luminance(*noise_features(blocks))[0] for blocks in sizes])

@@ -48,7 +48,7 @@ def without_coarse_noise(
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    seen = None if seen is None else wholly_seen(seen)
+    seen = wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, seen) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
@@ -63,7 +63,7 @@ def find_coarse_noise(channels: NDArray[Any], seen: NDArray[np.bool_] | None) ->
     """Level of the noise at half the size, as `without_coarse_noise` has it; 0 also where the image is too small."""
     if min(channels.shape[1:]) < 2 * SMALLEST:
         return 0.0
-    return estimate_coarse_sigma(halved(channels), None if seen is None else wholly_seen(seen))
+    return estimate_coarse_sigma(halved(channels), wholly_seen(seen))
 
 
 def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:

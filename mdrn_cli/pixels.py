@@ -121,10 +121,9 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def wholly_seen(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where all pixels that a mean is of are seen."""
-    whole: NDArray[np.bool_] = halved(seen[None].astype(np.float32))[0] == 1
-    return whole
+def wholly_seen(seen: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    """Where all pixels that a mean of `halved` is of are seen, (H, W) -> (H / 2, W / 2); None of None, that is all."""
+    return None if seen is None else halved(seen[None].astype(np.float32))[0] == 1
 
 
 def _pairs(image: NDArray[Any], axis: int, dtype: type[np.generic]) -> NDArray[Any]:

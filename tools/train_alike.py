@@ -1,4 +1,4 @@
-"""Trains the network of `mdrn_cli.alike.is_alike` on photographs; 20 minutes on one core.
+"""Trains the network of `mdrn_cli.alike.is_alike` on photographs; 15 minutes on two cores.
 
 python tools/train_alike.py ../shared/data/train ../shared/data/val mdrn_cli/reference/alike.npz
 """
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from noise_levels import jpeg_round_trip
 from numpy.typing import NDArray
-from train_noise_estimator import camera_crop, columns, fit, mean_of, of_each, white_crop
+from telling import learned, report
+from train_noise_estimator import camera_crop, planes, white_crop
 
 from mdrn_cli.alike import SMALLEST, SURE, alike_features
-from mdrn_cli.blocks import answer
 from mdrn_cli.image import read_uint8
 
 ALIKE_CROPS, CAMERA_CROPS, WHITE_CROPS, CLEAN_CROPS = 3, 2, 1, 1
@@ -29,9 +29,6 @@ MOST_COMMON = 0.7
 LARGEST = 512
 MUTED_SHARE = 0.25
 """Of the photographs, whose colors are made fainter, some of them nearly to gray."""
-NETWORKS, HIDDEN, EPOCHS = 5, 32, 60
-EXCESS = 3.0
-"""What taking other noise for alike weighs, of which much is left then, beside the other error."""
 
 
 def rows(file: Path, seed: tuple[int, int]) -> list[tuple[NDArray[np.float32], float, str]]:
@@ -71,7 +68,7 @@ def _clean(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.flo
     part = np.ascontiguousarray(_muted(photo, rng)[top : top + LARGEST, left : left + LARGEST])
     if rng.random() < 0.6:
         part = jpeg_round_trip(part, int(rng.integers(35, 99)), int(rng.choice((0, 1, 2))))
-    return np.ascontiguousarray(part.transpose(2, 0, 1), np.float32) / np.float32(255)
+    return planes(part)
 
 
 def _level(rng: np.random.Generator, least: float) -> float:
@@ -84,17 +81,10 @@ def main() -> None:
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()
-    features, targets = columns([row[:2] for row in of_each(arguments.train, rows, 0)])
-    network = mean_of(
-        [fit(features, targets, epochs=EPOCHS, hidden=HIDDEN, excess=EXCESS, seed=seed) for seed in range(NETWORKS)]
-    )
+    network = learned(arguments.train, rows)
     stored = {f"color_alike_{name}": value.astype(np.float16) for name, value in network.items()}
     np.savez_compressed(arguments.output, allow_pickle=False, **stored)
-    answers: dict[str, list[float]] = {}
-    for row, _, kind in of_each(arguments.val, rows, 1):
-        answers.setdefault(kind, []).append(answer(row, network))
-    for kind, found in answers.items():
-        print(f"{kind}: {np.mean(np.array(found) > SURE):.2%} of {len(found)} taken to be alike", flush=True)
+    report(arguments.val, rows, network, SURE, "alike")
 
 
 if __name__ == "__main__":

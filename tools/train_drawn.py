@@ -15,9 +15,10 @@ import numpy as np
 from graphics import graphic
 from numpy.typing import NDArray
 from PIL import Image
-from train_noise_estimator import SIDES, Crop, camera_crop, columns, fit, framed, mean_of, of_each, white_crop
+from telling import learned, report
+from train_noise_estimator import SIDES, Crop, camera_crop, framed, white_crop
 
-from mdrn_cli.blocks import answer, looked_at
+from mdrn_cli.blocks import looked_at
 from mdrn_cli.drawn import SURE, drawn_features
 from mdrn_cli.image import read_uint8
 from mdrn_cli.noise import SMALLEST
@@ -31,9 +32,6 @@ LARGEST = 640
 LEVELS, LEAST_CODED = (1.5, 100.0), 8.0
 """Of noise; and the lowest in drawings that are stored with loss, which may leave nothing of less."""
 QUALITIES, QUALITIES_WITH_NOISE = (35, 99), (75, 99)
-NETWORKS, HIDDEN, EPOCHS = 5, 32, 60
-EXCESS = 3.0
-"""What taking a photograph for a drawing weighs, whose noise is left then, beside the other error."""
 
 
 def rows(file: Path, seed: tuple[int, int], color: str) -> list[tuple[NDArray[np.float32], float, str]]:
@@ -118,18 +116,11 @@ def main() -> None:
     arguments = parser.parse_args()
     networks: dict[str, NDArray[Any]] = {}
     for color in ("gray", "color"):
-        features, targets = columns([row[:2] for row in of_each(arguments.train, partial(rows, color=color), 0)])
-        network = mean_of(
-            [fit(features, targets, epochs=EPOCHS, hidden=HIDDEN, excess=EXCESS, seed=seed) for seed in range(NETWORKS)]
-        )
+        of_color = partial(rows, color=color)
+        network = learned(arguments.train, of_color)
         networks |= {f"{color}_drawn_{name}": value.astype(np.float16) for name, value in network.items()}
-        answers: dict[str, list[float]] = {}
-        for row, _, kind in of_each(arguments.val, partial(rows, color=color), 1):
-            answers.setdefault(kind, []).append(answer(row, network))
-        for kind, found in answers.items():
-            print(
-                f"{color} {kind}: {np.mean(np.array(found) > SURE):.2%} of {len(found)} taken to be drawn", flush=True
-            )
+        print(f"{color}:")
+        report(arguments.val, of_color, network, SURE, "drawn")
     np.savez_compressed(arguments.output, allow_pickle=False, **networks)
 
 

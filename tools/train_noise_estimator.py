@@ -185,7 +185,8 @@ def framed(image: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return framed
 
 
-def _planes(image: NDArray[Any]) -> NDArray[np.float32]:
+def planes(image: NDArray[Any]) -> NDArray[np.float32]:
+    """(h, w, C) on the 0-255 scale -> float32 (C, h, w) in [0, 1]."""
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
@@ -199,7 +200,7 @@ def white_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float 
     _, shown = _crop(photo, rng)
     noisy = shown + rng.normal(0, level, shown.shape).astype(np.float32)
     noisy = np.clip(np.rint(noisy), 0, 255) if rng.random() < 0.5 else noisy
-    return Crop(_planes(framed(noisy, rng)), _planes(noisy), _planes(shown), None, level)
+    return Crop(planes(framed(noisy, rng)), planes(noisy), planes(shown), None, level)
 
 
 @dataclass(frozen=True)
@@ -277,9 +278,9 @@ def camera_crop(
         pixels = edit(np.clip(np.rint(image), 0, 255).astype(np.uint8))
         return jpeg_round_trip(pixels, quality, subsampling) if through_jpeg else pixels
 
-    noisy, clean = (_planes(stored(image)) for image in (part + level * noise, part))
-    seen = noisy if shown is part else _planes(stored(shown + level * noise))
-    seen = _planes(framed(np.rint(seen.transpose(1, 2, 0) * 255), rng))
+    noisy, clean = (planes(stored(image)) for image in (part + level * noise, part))
+    seen = noisy if shown is part else planes(stored(shown + level * noise))
+    seen = planes(framed(np.rint(seen.transpose(1, 2, 0) * 255), rng))
     change = max(float(np.sqrt(((noisy - clean) ** 2).mean())) * 255, LEVELS[0])
     jpeg = (quality / 100, subsampling == 1, subsampling == 2) if through_jpeg else (1.1, 0, 0)
     known = (math.log(level), math.log(change), common, blur, in_light, *jpeg, *edit.features())
