@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,8 +48,12 @@ def fit(
     report: Report,
     group: Group | None = None,
     sources: Mapping[str, str] | None = None,
+    prepare: Callable[[], None] = lambda: None,
 ) -> Counters:
     """Train `model` until its budget of iterations or time is spent; see `run_with` of training.py for the arguments.
+
+    `prepare` is called in the first process before anything is written into the folder: where no run is resumed, not
+    before a step was good, so that a run that fails at once costs nothing of the one it was to replace.
 
     All processes of the group hold the same weights and draw from the same random stream; each computes the gradient
     of its share of the batch, and all step by the mean. So a run does not depend on how many they are, but for
@@ -73,10 +77,11 @@ def fit(
         stepper.warm_up(share_done(config, counters))
     with (
         group.ending_together(),
-        closing(RunLog(folder, counters.iteration)) if group.first else nullcontext() as log,
         stop_requests(insistent=group.size == 1) as stop_requested,
+        closing(_Run(config, stepper, validator, folder, group, stop_requested, prepare)) as run,
     ):
-        run = _Run(config, stepper, validator, folder, group, stop_requested)
+        if resume:
+            run.begin()
         changed = resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources)
         if group.agree(0.0, changed)[1]:  # all have read what the first is to replace
             run.save()  # else a kill before the next save would undo what extends the run
@@ -86,14 +91,16 @@ def fit(
             reporting = validating or counters.iteration % REPORT_EVERY == 0 or run.over
             if reporting or saving:
                 run.collect()
+                saving |= run.begin()  # at once something is there to be resumed
             if reporting:
                 progress = run.progress(run.validate() if validating else None)
-                if log:
-                    log.append(progress)
+                if run.log:
+                    run.log.append(progress)
                     report(progress)
             if saving:
                 run.save()
         run.collect()
+        run.begin()
         run.finish()
     if run.stopping:
         raise interruption(stop_requested())
@@ -117,6 +124,8 @@ class _Run:
 
     Attributes:
         stopping: whether a process has been asked to stop.
+        begun: whether the folder is the run's.
+        log: of the run in the first process, once it has begun.
     """
 
     def __init__(
@@ -127,9 +136,12 @@ class _Run:
         folder: Path,
         group: Group,
         stop_requested: Callable[[], int],
+        prepare: Callable[[], None],
     ) -> None:
         self.config, self.stepper, self.validator, self.folder, self.group = config, stepper, validator, folder, group
         self.stop_requested, self.stopping = stop_requested, False
+        self.prepare, self.begun = prepare, False
+        self.log: RunLog | None = None
         self.counters = stepper.state.counters
         self.started = time.monotonic() - self.counters.elapsed
         self.first_iteration, self.first_elapsed = self.counters.iteration, self.counters.elapsed
@@ -144,6 +156,22 @@ class _Run:
     def nothing_finite(self) -> bool:
         """Whether there were steps, and every one was skipped."""
         return self.counters.skipped == self.counters.iteration > 0
+
+    def begin(self) -> bool:
+        """Make the folder ready, unless it is or nothing is learned that could replace what is in it; whether it now
+        is."""
+        if self.begun or self.nothing_finite:
+            return False
+        self.begun = True
+        if self.group.first:
+            self.prepare()
+            self.log = RunLog(self.folder, self.first_iteration)
+        return True
+
+    def close(self) -> None:
+        """Of the log."""
+        if self.log:
+            self.log.close()
 
     def step(self) -> None:
         self.stepper.step(share_done(self.config, self.counters))
@@ -162,7 +190,8 @@ class _Run:
         """
         self.stepper.collect()
         if self.counters.consecutive_skipped > self.config.max_skipped:
-            kept = f"{self.folder} keeps the last good state; " if (self.folder / STATE_FILE).is_file() else ""
+            saved = self.begun and (self.folder / STATE_FILE).is_file()
+            kept = f"{self.folder} keeps the last good state; " if saved else ""
             raise SharedError(
                 f"training diverged: {self.counters.consecutive_skipped} steps in a row were not finite "
                 f"(iteration {self.counters.iteration})",
@@ -177,7 +206,7 @@ class _Run:
     def validate(self) -> float | None:
         """PSNR in dB in the first process, while the others wait."""
         value = None
-        if self.validator:
+        if self.validator and self.begun:
             value, pictures = self.validator(self.stepper.averaged, self.stepper.device, self.stepper.dtype)
             save_sample(self.folder, self.counters.iteration, pictures)
             if value > (-math.inf if self.counters.best_psnr is None else self.counters.best_psnr):  # NaN is not

@@ -48,7 +48,7 @@ LOCK_FILE = ".lock"
 """Held while a run is under way."""
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
 _FOLDERS = (SAMPLES_FOLDER, EVENTS_FOLDER)
-_BEGIN = "start one without --resume, with --overwrite where a run was killed before its first save"
+_BEGIN = "start one without --resume"
 
 
 @dataclass
@@ -274,7 +274,7 @@ def _begin_from(folder: Path) -> str:
     for path in (folder / LAST_FILE, folder / BEST_FILE):
         if path.is_file():
             return f"begin another run, in another folder, from the weights of this one: --init {path}"
-    return _BEGIN
+    return f"{_BEGIN}, with --overwrite"
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

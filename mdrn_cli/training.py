@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -144,9 +145,10 @@ def run_with(
         step_loss = make_loss(device)
         try:
             with alone_in(output) if group.first else nullcontext():
-                if group.first:
-                    prepare_folder(config, output, resume, device, group.size)
-                counters = fit(config, model, step_loss, sampler, validator, output, resume, report, group, sources)
+                prepare = partial(prepare_folder, config, output, resume, device, group.size)
+                counters = fit(
+                    config, model, step_loss, sampler, validator, output, resume, report, group, sources, prepare
+                )
         except OSError as error:
             raise write_error(output, error) from error
     return counters, photos
@@ -207,7 +209,7 @@ def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torc
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     if not resume:
-        clear(output)  # not before: a request that makes no sense must not cost the run it would replace
+        clear(output)
     write_atomically(output / CONFIG_FILE, settings)
     save_environment(output, device, precision, processes)
 

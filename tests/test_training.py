@@ -30,7 +30,7 @@ from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import PRESETS, TrainConfig
-from mdrn_cli.training import initial_model, plain_loss, run_train
+from mdrn_cli.training import initial_model, plain_loss, run_train, run_with
 
 
 def silent(_progress) -> None:
@@ -233,6 +233,14 @@ def test_too_many_in_a_row_end_the_run_with_the_last_good_state(photo_folder, tm
     last = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert last.record["iteration"] == 3
     assert (tmp_path / "run" / "state.safetensors").is_file()
+
+
+def test_a_run_saves_as_soon_as_it_has_learned_something(photo_folder, tmp_path):
+    config = tiny_config(photo_folder, iterations=50, max_skipped=5, save_every=1e9)
+    with pytest.raises(MdrnError, match="diverged") as caught:
+        fit_with(config, tmp_path / "run", [1] * 20 + [math.nan] * 30)
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["iteration"] == 20
+    assert "keeps the last good state" in caught.value.hint
 
 
 def test_a_hint_at_a_state_is_given_only_where_there_is_one(photo_folder, tmp_path):
@@ -602,6 +610,27 @@ def test_a_request_that_makes_no_sense_costs_no_run(photo_folder, tmp_path):
         assert done.returncode == 2
         assert "photographs" not in done.stderr, "nothing is read"
     assert {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()} == before
+
+
+def _out_of_memory(*_arguments):
+    raise MemoryError
+
+
+def _not_finite(*arguments):
+    return math.nan * plain_loss(50.0, "l1")(*arguments)
+
+
+@pytest.mark.parametrize(("loss", "told"), [(_out_of_memory, "memory"), (_not_finite, "diverged|finite")])
+@pytest.mark.parametrize("iterations", [3, 50])
+def test_a_run_that_fails_at_once_costs_nothing_of_the_one_it_was_to_replace(
+    photo_folder, finished, loss, told, iterations
+):
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    config = tiny_config(photo_folder, iterations=iterations, max_skipped=5, val=str(photo_folder), save_every=0.0)
+    with pytest.raises(MdrnError, match=told) as caught:
+        run_with(lambda _device: loss, config, finished, False, silent, None)
+    assert "keeps" not in caught.value.hint, "what is there is of another run"
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
 
 
 @pytest.mark.parametrize("more", [["--config", "c.toml"], ["--preset", "paper"], ["--overwrite"], ["--smoke"]])
