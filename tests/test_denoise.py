@@ -389,6 +389,10 @@ def test_a_comparison_is_written_beside_the_result(noisy, tiny_weights):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.width > 2 * 200
+    before = {path: path.read_bytes() for path in noisy.parent.iterdir()}
+    again = run_mdrn("denoise", noisy, "--skip-existing", "--compare", sheet)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.read_bytes() for path in noisy.parent.iterdir()} == before
 
 
 @pytest.mark.parametrize(

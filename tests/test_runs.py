@@ -57,6 +57,20 @@ def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path
     assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (5, True)
 
 
+@pytest.mark.parametrize(
+    ("command", "wrong", "told"),
+    [
+        ("train", ["--optimizer", "adamw", "--muon-learning-rate", 0.01], "with --optimizer adamw"),
+        ("train", ["--halvings", 3], "--halvings does nothing with --schedule cosine"),
+        ("distill", ["--mode", "hads", "--no-shared-noise"], "--shared-noise does nothing with --mode hads"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(photo_folder, tmp_path, command, wrong, told):
+    done = run_mdrn(command, "--data", photo_folder, "--smoke", *wrong, tmp_path / "run")
+    assert (done.returncode, told in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def smoke(photo_folder, *more):
     shape = ["--blocks", 1, "--patch-size", 16, "--batch-size", 1, "--precision", "float32"]
     return run_mdrn("train", "--data", photo_folder, *shape, "--smoke", *more)

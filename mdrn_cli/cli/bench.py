@@ -149,7 +149,7 @@ def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: b
         echo(json.dumps(to_json(results)))
     elif as_csv:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(_cells(results))
+        csv.writer(text, lineterminator="\n").writerows(_cells(results, decimals=4))
         echo(text.getvalue(), newline=False)
     elif as_markdown:
         header, *rows = _cells(results)
@@ -301,8 +301,8 @@ def _finite(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _cells(results: Sequence[Result]) -> list[list[str]]:
-    """The table as text: header, then a row for each result."""
+def _cells(results: Sequence[Result], decimals: int = 2) -> list[list[str]]:
+    """The table as text: header, then a row for each result; levels and dB of some decimals, as measured."""
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     truth = math.isfinite(results[0].mean("noisy_psnr"))
     measured = ["PSNR", "SSIM", "noisy"] if truth else ["noise before", "noise after"]
@@ -312,13 +312,14 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
     for result in results:
         row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
         if truth:
-            row += [f"{result.mean('psnr'):.2f}", f"{result.mean('ssim'):.4f}", f"{result.mean('noisy_psnr'):.2f}"]
+            psnr, noisy = (f"{result.mean(name):.{decimals}f}" for name in ("psnr", "noisy_psnr"))
+            row += [psnr, f"{result.mean('ssim'):.4f}", noisy]
         else:
-            row += [f"{result.mean('noise_before'):.2f}", f"{result.mean('noise_after'):.2f}"]
+            row += [f"{result.mean(name):.{decimals}f}" for name in ("noise_before", "noise_after")]
         row.append(f"{result.megapixels_per_second:.2f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
         gaps = (_gap(result, reference) for reference in references)
-        row += ["-" if gap is None else f"{gap:+.2f}" for gap in gaps]
+        row += ["-" if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]
         rows.append(row)
     return [header, *rows]
 

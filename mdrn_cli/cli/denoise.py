@@ -264,8 +264,9 @@ def _refuse_extras(
     if compare:
         if len(jobs) != 1:
             raise UsageError(f"--compare is for one input, not {len(jobs)}")
-        refuse_extra(compare, jobs, overwrite)
-        refuse_sheet(compare, overwrite)
+        if not jobs[0].skip:  # else it is not written
+            refuse_extra(compare, jobs, overwrite)
+            refuse_sheet(compare, overwrite)
     if report:
         refuse_extra(report, jobs, replaces_report)
         places = Places()

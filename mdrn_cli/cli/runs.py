@@ -171,6 +171,12 @@ _PARSED = {
 _CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke")
 # What may differ each time a run is resumed, besides a larger budget and where its teacher lies.
 _OF_THE_MACHINE = ("device", "cache_memory", "data", "val")
+# Options that have an effect only where another has a value.
+_ONLY_WITH = {
+    "muon_learning_rate": ("optimizer", "muon"),
+    "halvings": ("schedule", "halving"),
+    "shared_noise": ("mode", "hmds"),
+}
 _ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget", "teacher")
 
 
@@ -223,7 +229,7 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         known: keys that a configuration file may have.
 
     Raises:
-        UsageError: the folder is not empty, or preset or file make no sense.
+        UsageError: the folder is not empty, preset or file make no sense, or an option would do nothing.
         WeightsError: no checkpoint has the name of `init`, or it cannot be had.
     """
     from mdrn_cli.configfile import read_config
@@ -246,6 +252,9 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         values |= {key: value for key, value in layer.items() if key not in given}
     if ctx.params["smoke"]:
         values |= {"iterations": 2, "time_budget": None}
+    for key, (other, value) in _ONLY_WITH.items():
+        if key in given and values[other] != value:
+            raise UsageError(f"--{_flag(key)} does nothing with --{_flag(other)} {values[other]}", "leave it out")
     if values["data"] is None:
         raise UsageError("no photographs to train on", "give --data FOLDER")
     if ctx.params["smoke"] and values["val"] is None:
