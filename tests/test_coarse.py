@@ -51,7 +51,7 @@ def test_grain_is_told_from_none(photo):
 
 
 @pytest.mark.parametrize(
-    ("name", "level", "expected"), [("astronaut", 4, 5.234), ("coffee", 20, 29.79), ("chelsea", 20, 30.23)]
+    ("name", "level", "expected"), [("astronaut", 4, 7.037), ("coffee", 20, 29.79), ("chelsea", 20, 30.23)]
 )
 def test_the_level_found_is_what_it_was_when_it_was_measured(name, level, expected):
     """And, where there is much, no more than what the quiet blocks have allows."""

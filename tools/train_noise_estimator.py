@@ -1,4 +1,4 @@
-"""Trains the networks of `mdrn_cli.noise.estimate_sigma` on a folder tree of photographs; 40 minutes on two cores.
+"""Trains the networks of `mdrn_cli.noise.estimate_sigma` on a folder tree of photographs; an hour on two cores.
 
 python tools/train_noise_estimator.py ../shared/data/train ../shared/data/val mdrn_cli/reference/noise_estimator.npz
 """
@@ -22,6 +22,7 @@ from noise_levels import jpeg_round_trip
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
+from sensor import Camera
 from torch import nn
 
 from mdrn_cli.blocks import about_luminance, answer, looked_at, noise_features
@@ -32,9 +33,9 @@ from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import SMALLEST, estimate_sigma
 
-LABELLED_CROPS = 8
+LABELLED_CROPS = 5
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
-CAMERA_CROPS, WHITE_CROPS = 20, 12
+CAMERA_CROPS, WHITE_CROPS = 28, 12
 """Of each photograph, to learn to estimate from: with noise as files have it, and with white noise."""
 RAMP_SHARE, PAGE_SHARE = 0.1, 0.08
 """Of the crops that show no photograph but an even area, or one with text and lines."""
@@ -44,6 +45,8 @@ SIDES = (24, 48, 96, 160, 256, 384, 512)
 LEVELS = (0.2, 100.0)
 WHITE_JPEG_SHARE = 0.35
 """Of the crops with noise as files have it."""
+SENSOR_SHARE = 0.4
+"""Of the crops in color with noise as files have it: as a camera makes a picture of what its sensor gives."""
 RESIZED_SHARE, SHARPENED_SHARE = 0.2, 0.15
 """Of the crops with noise as files have it."""
 SCALES = (0.4, 3.0)
@@ -61,8 +64,11 @@ LABEL_HIDDEN, LABEL_EPOCHS = 32, 60
 BATCH = 256
 EXCESS = 2.0
 """What saying too much of noise in files weighs, beside too little: to take texture for noise is the worse fault."""
+CAMERA_HIDDEN, CAMERA_EPOCHS = 96, 140
 CAMERA_NETWORKS = 5
 """Whose mean is kept: one alone is far off now and then."""
+
+NETWORKS = ("gray_white", "gray_camera", "color_white", "color_camera")
 
 Network = dict[str, NDArray[np.float32]]
 
@@ -74,7 +80,7 @@ class Crop:
     Attributes:
         shown: what is estimated from: the part or, with the same noise, an even area.
         noisy, clean: the part.
-        kind: of the noise, float32 (13,); None for white noise.
+        kind: of the noise, float32 (18,); None for white noise.
         level: of white noise, its standard deviation; of other noise, the root of the mean square of what it changes.
     """
 
@@ -253,17 +259,25 @@ def camera_crop(
     common: float | None = None,
 ) -> Crop:
     """Noise as files have it: white and then through JPEG, or smeared over neighbours, common to channels in part or
-    left in their differences, stronger in the light, and through JPEG or not; as it is, or resized or
-    sharpened with the picture. Where the common share is given, it is not white, though hardly smeared at times."""
+    left in their differences, stronger in the light, or that of a camera's sensor, and through JPEG or not; as it is,
+    or resized or sharpened with the picture. Where the common share is given, it is not white, though hardly smeared at
+    times."""
     level = level or _level(rng)
     edit = edit or Edit.draw(rng)
     part, shown = _crop(photo, rng, edit.scale)
-    noise = rng.normal(size=part.shape)
-    through_jpeg, white = rng.random() < 0.6, rng.random() < WHITE_JPEG_SHARE and common is None
+    camera = Camera.draw(rng) if len(part[0, 0]) == 3 and common is None and rng.random() < SENSOR_SHARE else None
+    noise: NDArray[Any] = rng.normal(size=part.shape)
+    through_jpeg, white = rng.random() < 0.6, rng.random() < WHITE_JPEG_SHARE and common is None and camera is None
     drawn, blur, in_light = rng.uniform(LEAST_COMMON, 1), rng.uniform(0.3, 1.4), rng.random() < 0.5
     common = drawn if common is None else common
     if white:
         through_jpeg, common, blur, in_light = through_jpeg or edit == Edit(), 0.0, 0.0, False
+    elif camera:
+        common, blur, in_light = 0.0, 0.0, True
+        picture, noise = camera.picture(part, level, rng)
+        part, shown = picture, picture if shown is part else shown
+        level = max(float(noise.std()), LEVELS[0])
+        noise /= level
     else:
         shared = max(common, 0.0)
         noise = np.sqrt(shared) * rng.normal(size=(*part.shape[:2], 1)) + np.sqrt(1 - shared) * noise
@@ -283,7 +297,8 @@ def camera_crop(
     seen = planes(framed(np.rint(seen.transpose(1, 2, 0) * 255), rng))
     change = max(float(np.sqrt(((noisy - clean) ** 2).mean())) * 255, LEVELS[0])
     jpeg = (quality / 100, subsampling == 1, subsampling == 2) if through_jpeg else (1.1, 0, 0)
-    known = (math.log(level), math.log(change), common, blur, in_light, *jpeg, *edit.features())
+    taken = camera.features() if camera else (0.0,) * 5
+    known = (math.log(level), math.log(change), common, blur, in_light, *jpeg, *edit.features(), *taken)
     kind = np.array(known, np.float32)
     return Crop(seen, noisy, clean, kind, change)
 
@@ -307,7 +322,7 @@ def best_ratio(crop: Crop) -> tuple[float, float]:
 
 @lru_cache
 def _denoisers() -> Denoisers:
-    return Denoisers()
+    return Denoisers("mdrn-2b")  # the best level is about the same, and found four times as fast
 
 
 def _about_luminance(
@@ -379,28 +394,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS, help="the others stay as they are")
     arguments = parser.parse_args()
     stored: dict[str, NDArray[Any]] = {}
+    if arguments.only != NETWORKS:
+        with np.load(arguments.output, allow_pickle=False) as before:
+            stored |= before
     ratios: dict[str, Network] = {}
     for color in ("gray", "color"):
+        wanted = [name.removeprefix(f"{color}_") for name in arguments.only if name.startswith(color)]
+        if not wanted:
+            continue
         features, targets, weights = columns(of_each(arguments.train, partial(_labels, color=color), 0))
         ratios[color] = fit(features, targets, weights, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
         rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color]), 1)
-        features, targets, white = columns(rows)
-        about, relative = _about_luminance(features, targets)
-        networks = {
-            "white": fit(features[white], targets[white]),
-            "camera": mean_of([fit(about, relative, excess=EXCESS, seed=seed) for seed in range(CAMERA_NETWORKS)]),
-        }
-        for kind, network in networks.items():
+        for kind in wanted:
+            network = learned(kind, *columns(rows))
             stored |= {f"{color}_{kind}_{name}": value.astype(np.float16) for name, value in network.items()}
     np.savez_compressed(arguments.output, allow_pickle=False, **stored)
     report(arguments.val, ratios)
 
 
+def learned(
+    kind: str, features: NDArray[np.float32], targets: NDArray[np.float32], white: NDArray[np.bool_]
+) -> Network:
+    """The network for white noise, or for all kinds that files have."""
+    if kind == "white":
+        return fit(features[white], targets[white])
+    about, relative = _about_luminance(features, targets)
+    fitted = (fit(about, relative, None, CAMERA_EPOCHS, CAMERA_HIDDEN, EXCESS, seed) for seed in range(CAMERA_NETWORKS))
+    return mean_of(list(fitted))
+
+
 def report(folder: Path, ratios: dict[str, Network]) -> None:
     """Errors of the estimate on noisy crops, by level; of noise that is not white, against the level that is best."""
-    for color in ("gray", "color"):
+    for color in ratios:
         rng = np.random.default_rng(1)
         errors: dict[tuple[float, str], list[float]] = {}
         for file in find_images(folder):

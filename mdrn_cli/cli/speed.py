@@ -91,10 +91,15 @@ CASES = {
 
 
 def to_markdown(about: dict[str, Any], speeds: Sequence[Speed]) -> str:
-    """The page docs/speed.md."""
+    """The beginning of the page docs/speed.md."""
+    return f"{INTRODUCTION}\n{figures(about, speeds)}"
+
+
+def figures(about: dict[str, Any], speeds: Sequence[Speed]) -> str:
+    """What was measured on one machine, in Markdown: the machine, the table and what is compared in words."""
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *cells(speeds))]
-    return "\n".join([INTRODUCTION, machine, "", *lines, "", *_ratios(speeds)])
+    return "\n".join([machine, "", *lines, "", *_ratios(speeds)])
 
 
 INTRODUCTION = """# Speed
