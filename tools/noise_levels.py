@@ -49,7 +49,7 @@ GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2
 ALIKE, ALIKE_LEVELS = ((15, 0.0, None), (15, 0.0, 90), (10, 0.8, None)), (1.0, 1.6, 2.5)
 # Level, pixels by which noise of colors is smeared, and quality of the JPEG, if one.
 SENSOR = ((4, 0.0, None), (4, 0.0, 90), (12, 0.0, None), (12, 0.0, 90), (12, 2.0, 90), (30, 0.0, 90))
-SENSOR_LEVELS = (0.8, 1.2, 1.8, 2.7)
+SENSOR_LEVELS = (1.0, 1.6, 2.4)
 PEERS = Path(__file__).parent / "peers.json"
 # FFDNet's own weights, measured under the same protocol.
 FFDNET = {
@@ -303,9 +303,9 @@ def alike_table(dataset: Dataset) -> list[str]:
 
 def sensor_table(dataset: Dataset) -> list[str]:
     """Rows by level of a sensor's noise and how the picture made of it is stored: the estimate, and PSNR by
-    `mdrn denoise` at it, and at the best of four levels about the true one."""
+    `mdrn denoise` at it, and at the best of three levels about the true one."""
     rows = [
-        "| noise | its colors | stored as | estimate: 5 % to 95 % | noisy | PSNR | at the best of four levels |",
+        "| noise | its colors | stored as | estimate: 5 % to 95 % | noisy | PSNR | at the best of three levels |",
         "|---|---|---|---|---|---|---|",
     ]
     denoisers = Denoisers()
@@ -387,7 +387,7 @@ def print_sensor(data: Path) -> None:
         "Noise of a camera",
         "as a camera makes them of what its Bayer sensor sees\n"
         "(tools/sensor.py): noise that grows with the light, spread over neighbours and colors, in 8 bits. Restored\n"
-        "by `mdrn denoise` at the estimate, and at the best of four levels, chosen image by image.",
+        "by `mdrn denoise` at the estimate, and at the best of three levels, chosen image by image.",
         sensor_table,
     )
 
