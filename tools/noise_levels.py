@@ -48,7 +48,7 @@ GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2
 # Level, Gaussian that smears it in pixels, and quality of the JPEG, if one; and what the first is multiplied with.
 ALIKE, ALIKE_LEVELS = ((15, 0.0, None), (15, 0.0, 90), (10, 0.8, None)), (1.0, 1.6, 2.5)
 # Level, pixels by which noise of colors is smeared, and quality of the JPEG, if one.
-SENSOR = ((4, 0.0, None), (4, 0.0, 90), (12, 0.0, None), (12, 0.0, 90), (12, 2.0, 90), (30, 0.0, 90))
+SENSOR = ((12, 0.0, None), (12, 0.0, 90), (12, 2.0, 90))
 SENSOR_LEVELS = (1.0, 1.6, 2.4)
 PEERS = Path(__file__).parent / "peers.json"
 # FFDNet's own weights, measured under the same protocol.
