@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Bytecode is made of what is imported, when it is: a minute less.
+# Bytecode is made of what is imported, when it is.
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
 
 .PHONY: demo test coverage stress golden lint speed audit lock clean

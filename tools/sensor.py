@@ -76,7 +76,7 @@ class Camera:
         drawn = (rng.normal(size=raw.shape) * spread).astype(np.float32)
         strength = level / 255
         for _ in range(2):  # what it comes to depends on the picture
-            noise = self._without_color(self._developed(raw + strength * drawn, mosaic, to_picture) - clean)
+            noise = self._smeared_colors(self._developed(raw + strength * drawn, mosaic, to_picture) - clean)
             strength *= level / max(float(noise.std()), LEAST)
         return clean, noise
 
@@ -88,7 +88,7 @@ class Camera:
         filled = _along_edges(raw, mosaic) if self.along_edges else _linearly(raw, mosaic)
         return _encoded((filled * self._gains()) @ to_picture.T) * np.float32(255)
 
-    def _without_color(self, noise: Pixels) -> Pixels:
+    def _smeared_colors(self, noise: Pixels) -> Pixels:
         if not self.smoothed:
             return noise
         gray = (noise @ LUMINANCE)[:, :, None]

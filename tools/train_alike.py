@@ -43,7 +43,8 @@ def rows(file: Path, seed: tuple[int, int]) -> list[tuple[NDArray[np.float32], f
     for _ in range(CAMERA_CROPS):
         crop = camera_crop(_muted(photo, rng), rng, _level(rng, 1.0))
         assert crop.kind is not None
-        if crop.kind[2] <= MOST_COMMON:
+        common, smoothed = crop.kind[2], crop.kind[-1]  # where a camera has smeared colors, it left what is alike
+        if common <= MOST_COMMON and not smoothed:
             found.append((crop.shown, -1.0, "as files have it"))
     for _ in range(WHITE_CROPS):
         found.append((white_crop(_muted(photo, rng), rng, _level(rng, 1.0)).shown, -1.0, "white"))
