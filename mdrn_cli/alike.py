@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import about_luminance, answer, looked_at, noise_features, stored_network
+from mdrn_cli.blocks import Blocks, about_luminance, answer, looked_at, noise_features, stored_network
 from mdrn_cli.pixels import halved, wholly_seen
 
 NETWORK = "alike.npz"
@@ -20,20 +20,23 @@ SMALLEST = 32
 """Shortest side in pixels of an image of which it is told, at half its size too."""
 
 
-def is_alike(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> bool:
+def is_alike(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None) -> bool:
     """Whether an image has noise that is alike in its channels.
 
     Args:
         image: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
         seen: (H, W), the pixels that count; see `blocks_of`.
+        blocks: of the image, where they have been looked at.
     """
     if min(image.shape[1:]) < SMALLEST:
         return False
-    return answer(alike_features(image, seen), stored_network(NETWORK, "alike", 3)) > SURE
+    return answer(alike_features(image, seen, blocks), stored_network(NETWORK, "alike", 3)) > SURE
 
 
-def alike_features(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+def alike_features(
+    image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None
+) -> NDArray[np.float32]:
     """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
     noise of colors; both about luminance. float32 (300,)."""
-    sizes = (looked_at(image, seen), looked_at(halved(image), wholly_seen(seen)))
+    sizes = (blocks or looked_at(image, seen), looked_at(halved(image), wholly_seen(seen)))
     return np.concatenate([about_luminance(*noise_features(blocks))[0] for blocks in sizes])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,72 +22,126 @@ QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 # Luminance and two differences of colors, of which photographs have least; orthonormal, so noise stays what it was.
 OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
 OPPONENT /= np.linalg.norm(OPPONENT, axis=1, keepdims=True)
+_ROWS = 64
+_MIDDLE, _QUIET = 2, 0.1
+"""A band, and a share of the blocks."""
 _REFERENCE = Path(__file__).parent / "reference"
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Blocks of an image, and what is told of each by itself: once, for all that is then told of some of them.
+
+    Attributes:
+        pixels: float32 (N, C, SIDE, SIDE) on the 0-255 scale.
+        row, column: (N,), whether one is of one color, which noise does not leave, but margins, bars and whatever is
+            drawn have.
+        clipped: (N,), whether any intensity is at an end of the scale.
+        energy: float32 (N, C, bands), the mean in bands of frequencies; in color of luminance and two differences.
+    """
+
+    pixels: NDArray[np.float32]
+    row: NDArray[np.bool_]
+    column: NDArray[np.bool_]
+    clipped: NDArray[np.bool_]
+    energy: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.float32]) -> Blocks:
+        """Look at blocks (N, C, SIDE, SIDE) on the 0-255 scale."""
+        flat = pixels.reshape(len(pixels), -1)
+        clipped = ~((flat.min(axis=1) > 0.5) & (flat.max(axis=1) < 254.5))
+        planes = np.einsum("kc,ncij->nkij", OPPONENT, pixels) if pixels.shape[1] == 3 else pixels
+        energy = _product(energies_of(planes), _bands())
+        return cls(pixels, _even(pixels), _even(pixels.swapaxes(2, 3)), clipped, energy)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, chosen: NDArray[Any]) -> Blocks:
+        """Some of them, by a mask or by their numbers."""
+        known = (self.pixels, self.row, self.column, self.clipped, self.energy)
+        return Blocks(*(each[chosen] for each in known))
+
+    @property
+    def even(self) -> NDArray[np.bool_]:
+        """(N,), whether a row or column is of one color."""
+        return self.row | self.column
+
+    def without_even(self) -> Blocks:
+        """Those without a row or column of one color; all where few are left."""
+        even = self.even
+        return self if len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
 
 
 def looked_at(
     image: NDArray[Any],
     seen: NDArray[np.bool_] | None = None,
     intensities: Callable[[NDArray[Any]], NDArray[np.float32]] = to_unit,
-) -> NDArray[np.float32]:
-    """Blocks spread over an image (see `blocks_of`), of which `intensities` makes floats: (N, C, SIDE, SIDE) on the
-    0-255 scale."""
-    return intensities(blocks_of(image, SIDE, seen)) * np.float32(255)
+) -> Blocks:
+    """Blocks spread over an image (see `blocks_of`), of which `intensities` makes floats in [0, 1]."""
+    return Blocks.of(intensities(blocks_of(image, SIDE, seen)) * np.float32(255))
 
 
-def noise_features(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
+def noise_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
     """What is told from, independent of the level of noise but for the last feature.
-
-    Args:
-        blocks: (N, C, SIDE, SIDE) on the 0-255 scale.
 
     Returns:
         float32 (49 C + 3,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
         reference; the share of blocks with even lines, and of clipped ones among the others; the reference, scaled. And
         the reference itself: a logarithm of a level on the 0-255 scale.
     """
-    blocks, even_share = without_even(blocks)
-    whole = ((blocks > 0.5) & (blocks < 254.5)).all(axis=(1, 2, 3))
-    if whole.sum() >= ENOUGH_BLOCKS:  # in clipped blocks noise is less than it was
-        blocks = blocks[whole]
-    if blocks.shape[1] == 3:
-        blocks = np.einsum("kc,ncij->nkij", OPPONENT, blocks)
-    energy = energies_of(blocks) @ _bands().T  # (n, C, bands)
+    even_share = float(blocks.even.mean())
+    blocks = blocks.without_even()
+    whole = ~blocks.clipped
+    # In clipped blocks noise is less than it was.
+    energy = blocks.energy[whole] if whole.sum() >= ENOUGH_BLOCKS else blocks.energy
     logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
     return np.concatenate([spread, [even_share, 1 - whole.mean(), reference / 3]]).astype(np.float32), reference
 
 
-def without_even(blocks: NDArray[np.float32]) -> tuple[NDArray[np.float32], float]:
-    """Blocks (N, C, SIDE, SIDE) without a row or column of one color, which noise does not leave, but margins, bars and
-    whatever is drawn have; all where few are left. And the share of those with one."""
-    even = np.logical_or(*even_lines(blocks))
-    return blocks if len(blocks) - even.sum() < ENOUGH_BLOCKS else blocks[~even], float(even.mean())
+def quiet_amplitude(blocks: Blocks) -> float:
+    """Of luminance at middle frequencies in the quieter blocks: of white noise its level, 0-255 scale, and the less of
+    other noise the more it is smeared."""
+    energy = blocks.without_even().energy[:, 0, _MIDDLE]
+    return math.sqrt(float(np.quantile(energy, _QUIET))) + LEAST_AMPLITUDE
 
 
-def even_lines(blocks: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which blocks (N, C, SIDE, SIDE) have a row, and which a column of one color."""
-    row = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
-    column = (blocks[:, :, 1:] == blocks[:, :, :-1]).all(axis=(1, 2)).any(axis=1)
-    return row, column
+def _even(blocks: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which blocks (N, C, SIDE, SIDE) have a row of one color."""
+    even = np.zeros(len(blocks), bool)
+    first = (blocks[:, 0, :, 1:] == blocks[:, 0, :, :-1]).all(axis=2).any(axis=1)  # few are, in photographs
+    others = blocks[first]
+    even[first] = (others[:, :, :, 1:] == others[:, :, :, :-1]).all(axis=(1, 3)).any(axis=1)
+    return even
 
 
 def energies_of(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     """(N, C, SIDE, SIDE) -> the energy of each frequency, (N, C, SIDE * SIDE)."""
-    transform = _cosines()
-    frequencies: NDArray[Any] = transform @ blocks @ transform.T
-    energies: NDArray[np.float32] = np.square(frequencies.reshape(*blocks.shape[:2], -1))
-    return energies
+    frequencies = _product(blocks.reshape(*blocks.shape[:2], -1), _cosines())
+    return np.square(frequencies, out=frequencies)
+
+
+def _product(rows: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(..., n) times (m, n) -> (..., m), a few rows at a time: by one thread each, so that it is the same to the last
+    bit however many there are."""
+    flat, matrix = rows.reshape(-1, rows.shape[-1]), np.ascontiguousarray(matrix.T)
+    products = np.empty((len(flat), matrix.shape[1]), np.float32)
+    for first in range(0, len(flat), _ROWS):
+        few = slice(first, first + _ROWS)
+        np.matmul(flat[few], matrix, out=products[few])
+    return products.reshape(*rows.shape[:-1], -1)
 
 
 @lru_cache
 def _cosines() -> NDArray[np.float32]:
-    """The orthonormal discrete cosine transform of SIDE points, as a matrix."""
+    """The orthonormal discrete cosine transform of SIDE x SIDE points, as a matrix."""
     k = np.arange(SIDE)
     matrix = np.sqrt(2 / SIDE) * np.cos(np.outer(k, 2 * k + 1) * (np.pi / (2 * SIDE)))
     matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix, np.float32)
+    return np.kron(matrix, matrix).astype(np.float32)
 
 
 @lru_cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, answer, even_lines, noise_features, stored_network, without_even
+from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, Blocks, answer, noise_features, stored_network
 
 NETWORKS = "drawn.npz"
 """Trained by tools/train_drawn.py to say 1 of what is drawn, and -1 of what is not, or has noise."""
@@ -15,29 +15,22 @@ _RANGES, _SHARES = (0, 2, 6), (0.02, 0.1, 0.3, 0.5, 0.8)
 """Within quarters of blocks, on the 0-255 scale; and shares of the quarters whose ranges are told."""
 
 
-def is_drawn(blocks: NDArray[np.float32]) -> bool:
-    """Whether an image is drawn and has no noise, as told from blocks spread over it.
-
-    Args:
-        blocks: (N, C, SIDE, SIDE) on the 0-255 scale.
-    """
-    network = stored_network(NETWORKS, "drawn", blocks.shape[1])
+def is_drawn(blocks: Blocks) -> bool:
+    """Whether an image is drawn and has no noise, as told from blocks spread over it."""
+    network = stored_network(NETWORKS, "drawn", blocks.pixels.shape[1])
     return answer(drawn_features(blocks), network) > SURE
 
 
-def drawn_features(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+def drawn_features(blocks: Blocks) -> NDArray[np.float32]:
     """What `is_drawn` is told from: `noise_features`, and beside these, which are of the strength of frequencies, how
     often the same comes again in blocks, as it does in all that is drawn, and does not where there is noise.
-
-    Args:
-        blocks: (N, C, SIDE, SIDE) on the 0-255 scale.
 
     Returns:
         float32 (49 C + 25,).
     """
-    row, column = even_lines(blocks)
-    flat = (blocks == blocks[:, :, :1, :1]).all(axis=(1, 2, 3))
-    kept, _ = without_even(blocks)
+    row, column, pixels = blocks.row, blocks.column, blocks.pixels
+    flat = (pixels == pixels[:, :, :1, :1]).all(axis=(1, 2, 3))
+    kept = blocks.without_even().pixels
     even = [np.mean(row & column), np.mean(row ^ column), np.mean(flat), len(kept) / len(blocks)]
     return np.array([*noise_features(blocks)[0], *even, *_repeated(kept), *_levels(kept), *_steps(kept)], np.float32)
 
@@ -68,10 +61,16 @@ def _steps(blocks: NDArray[np.float32]) -> list[float]:
     luminance = blocks.mean(axis=1)
     steps, bends = (np.abs(np.diff(luminance, n=n, axis=2)) for n in (1, 2))
     tails = [_typical(steps, 0.5), _typical(steps, 0.25), _typical(bends, 0.5)]
-    half = SIDE // 2
-    quarters = blocks.reshape(*blocks.shape[:2], 2, half, 2, half)
-    ranges = (quarters.max(axis=(3, 5)) - quarters.min(axis=(3, 5))).max(axis=1)
+    ranges = (_of_quarters(np.maximum, blocks) - _of_quarters(np.minimum, blocks)).max(axis=1)
     return [*tails, *(float((ranges <= most).mean()) for most in _RANGES), *np.quantile(np.log(ranges + 0.5), _SHARES)]
+
+
+def _of_quarters(extreme: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The largest or smallest intensity of each channel in each quarter, (N, C, 2, 2)."""
+    half = SIDE // 2
+    rows = extreme.reduce([blocks[..., k::half] for k in range(half)])
+    quarters: NDArray[np.float32] = extreme.reduce([rows[:, :, k::half] for k in range(half)])
+    return quarters
 
 
 def _typical(differences: NDArray[np.float32], share: float) -> float:

@@ -15,13 +15,13 @@ from mdrn_cli.blocks import (
     LEAST_AMPLITUDE,
     OPPONENT,
     SIDE,
+    Blocks,
     about_luminance,
     answer,
     energies_of,
     looked_at,
     noise_features,
     stored_network,
-    without_even,
 )
 from mdrn_cli.clipping import whole_level
 from mdrn_cli.drawn import is_drawn
@@ -48,6 +48,8 @@ QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
 """Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
+SOME = 64
+"""Blocks that show of most images that it has more."""
 _NETWORKS = "noise_estimator.npz"
 
 
@@ -106,36 +108,38 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, share
     of a color photograph is told as a network for color restores it best."""
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
-    if is_drawn(looked_at(image, seen)):
+    blocks = looked_at(image, seen)
+    if is_drawn(blocks):
         return Noise(0.0, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
         noise = _find_in_quarters(image, seen, tone.intensity)
         if tone.explains(noise.sigma):
             return noise._replace(tone=tone)
-    if shared and len(image) == 3 and is_alike(image, seen):
+    if shared and len(image) == 3 and is_alike(image, seen, blocks):
         return _find_in_quarters(image, seen, SHARED.intensity)._replace(tone=SHARED)
-    return _find_in_quarters(image, seen, to_unit)
+    return _find_in_quarters(image, seen, to_unit, blocks)
 
 
 def _find_in_quarters(
-    image: NDArray[Any], seen: NDArray[np.bool_] | None, intensities: Callable[[NDArray[Any]], NDArray[np.float32]]
+    image: NDArray[Any],
+    seen: NDArray[np.bool_] | None,
+    intensities: Callable[[NDArray[Any]], NDArray[np.float32]],
+    blocks: Blocks | None = None,
 ) -> Noise:
-    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats. Where it is not
-    white, and texture may pass for it, the median of what is told of the image and of its quarters: what is in them
-    differs, noise does not. Where that is next to none it is no more than is told of the whole."""
-
-    def find(rows: slice, columns: slice) -> Noise:
-        part = None if seen is None else seen[rows, columns]
-        return _find_at_each_brightness(looked_at(image[:, rows, columns], part, intensities))
-
-    noise = find(slice(None), slice(None))
+    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats; those of the whole
+    may have been looked at. Where it is not white, and texture may pass for it, the median of what is told of the image
+    and of its quarters: what is in them differs, noise does not. Where that is next to none it is no more than is told
+    of the whole."""
+    noise = _find_at_each_brightness(blocks or looked_at(image, seen, intensities))
     height, width = (length // 2 for length in image.shape[1:])
     if noise.white or min(height, width) < SMALLEST_QUARTER:
         return noise
-    places = itertools.product(*((slice(side), slice(side, None)) for side in (height, width)))
-    shown = (place for place in places if seen is None or 2 * seen[place].mean() > 1)
-    levels = [level for level in (find(*place).sigma for place in shown) if level]
-    level = float(np.median([noise.sigma, *levels]))
+    levels = []
+    for place in itertools.product(*((slice(side), slice(side, None)) for side in (height, width))):
+        part = None if seen is None else seen[place]
+        if part is None or 2 * part.mean() > 1:
+            levels.append(_find_at_each_brightness(looked_at(image[(slice(None), *place)], part, intensities)).sigma)
+    level = float(np.median([noise.sigma, *filter(None, levels)]))
     return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
 
 
@@ -149,9 +153,9 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
         half: (3, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
     """
-    blocks, _ = without_even(looked_at(half, seen))
-    planes = np.einsum("kc,ncij->nkij", OPPONENT[1:], blocks) + np.float32(127.5)
-    if min(_find(planes[:, k : k + 1]).sigma for k in range(2)) < LEAST_COARSE:
+    blocks = looked_at(half, seen).without_even()
+    planes = np.einsum("kc,ncij->nkij", OPPONENT[1:], blocks.pixels) + np.float32(127.5)
+    if min(_find(Blocks.of(planes[:, k : k + 1])).sigma for k in range(2)) < LEAST_COARSE:
         return 0.0
     energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
@@ -159,14 +163,14 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
     return sigma if sigma >= LEAST_COARSE else 0.0
 
 
-def _find_at_each_brightness(blocks: NDArray[np.float32]) -> Noise:
-    """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale, where it may be stronger at one
-    brightness than at another, as that of sensors is. Over all blocks the quieter ones tell the level; what restores
-    best is the root mean square over the image."""
+def _find_at_each_brightness(blocks: Blocks) -> Noise:
+    """The noise of an image from its blocks, where it may be stronger at one brightness than at another, as that of
+    sensors is. Over all blocks the quieter ones tell the level; what restores best is the root mean square over the
+    image."""
     noise = _find(blocks)
     if noise.sigma < LEAST_UNEVEN or len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
         return noise
-    order = np.argsort(blocks.mean(axis=(1, 2, 3)), kind="stable")
+    order = np.argsort(blocks.pixels.mean(axis=(1, 2, 3)), kind="stable")
     parts = [_find(blocks[part]) for part in np.array_split(order, BRIGHTNESSES)]
     levels = [part.sigma for part in parts]
     level = max(noise.sigma, math.sqrt(np.mean(np.square(levels))))
@@ -178,12 +182,12 @@ def _find_at_each_brightness(blocks: NDArray[np.float32]) -> Noise:
     return Noise(level, white)
 
 
-def _find(blocks: NDArray[np.float32]) -> Noise:
-    """The noise of an image from its blocks, (N, C, SIDE, SIDE) on the 0-255 scale."""
-    channels = blocks.shape[1]
+def _find(blocks: Blocks) -> Noise:
+    """The noise of an image from its blocks."""
+    channels = blocks.pixels.shape[1]
     features, log_reference = noise_features(blocks)
     even = log_reference + features[:-3].max() < math.log(2 * LEAST_AMPLITUDE)
-    if even or _few_intensities(blocks):
+    if even or _few_intensities(blocks.pixels):
         return Noise(0.0, white=False)
     white = log_reference + answer(features, stored_network(_NETWORKS, "white", channels))
     clipped = float(features[-2])
@@ -191,11 +195,18 @@ def _find(blocks: NDArray[np.float32]) -> Noise:
     camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
     # Where they agree, noise is white, which the first knows more closely.
     if abs(white - camera) < AGREEMENT * (1 + clipped):
-        return Noise(whole_level(blocks, math.exp(white)), white=True)
+        return Noise(whole_level(blocks.pixels, math.exp(white)), white=True)
     return Noise(math.exp(camera), white=False)
 
 
 def _few_intensities(blocks: NDArray[np.float32]) -> bool:
     """Whether intensities are as far from each other as in line art, fax and dithered pictures."""
-    there = np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))
+    if len(_intensities(blocks[:: len(blocks) // SOME + 1])) > FEW:
+        return False
+    there = _intensities(blocks)
     return 1 < len(there) <= FEW and int(np.diff(there).min()) >= LEAST_STEP
+
+
+def _intensities(blocks: NDArray[np.float32]) -> NDArray[Any]:
+    """Whole intensities that there are, in rising order."""
+    return np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))

@@ -77,7 +77,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
     if places is not None and count < ENOUGH_BLOCKS:
         return blocks_of(image, side)
-    step = max(1, math.isqrt(count // MOST_BLOCKS))
+    step = max(1, round(math.sqrt(count / MOST_BLOCKS)))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
     if places is None:
         return taken.reshape(-1, image.shape[0], side, side)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.alike import is_alike
+from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.coarse import SCALES, find_coarse_noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
@@ -30,9 +31,10 @@ DEFAULT_MEMORY = 2 * 2**30
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
 
-COARSE_GRAIN, FINE_SHARE = 0.8, 0.35
-"""Level at half the size, over that at full size, from which on grain is coarse; and the share of the latter that is
-removed at full size then: more blurs the picture and leaves the grain. Both chosen on validation photographs."""
+COARSE_GRAIN, FINE_SHARE = 3.5, 0.35
+"""Level at half the size, over what there is at full size of middle frequencies, from which on grain is coarse; and the
+share of the level at full size that is removed there then: more blurs the picture and leaves the grain. Both chosen on
+validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -232,7 +234,8 @@ class Restorer:
         if noise.white or picture.color == "gray" or tone or self.options.coarse is not None:
             return noise.sigma
         coarse = find_coarse_noise(picture.channels, picture.seen)
-        return noise.sigma * (FINE_SHARE if coarse > COARSE_GRAIN * noise.sigma else 1)
+        grain = coarse and coarse > COARSE_GRAIN * quiet_amplitude(looked_at(picture.channels, picture.seen))
+        return noise.sigma * (FINE_SHARE if grain else 1)
 
     def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:
         """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them."""

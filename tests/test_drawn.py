@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from mdrn_cli import estimate_sigma
-from mdrn_cli.blocks import looked_at
+from mdrn_cli.blocks import Blocks, looked_at
 from mdrn_cli.drawn import drawn_features, is_drawn
 from mdrn_cli.image import picture_of
 from mdrn_cli.noise import add_noise
@@ -132,4 +132,4 @@ def test_features_are_of_any_blocks():
         np.full((300, 1, 8, 8), 255.0),
         np.random.default_rng(0).normal(0, 99, (9, 1, 8, 8)),
     ):
-        assert np.isfinite(drawn_features(blocks.astype(np.float32))).all()
+        assert np.isfinite(drawn_features(Blocks.of(blocks.astype(np.float32)))).all()
