@@ -1,4 +1,7 @@
-"""Noise of coarse grain, which a network for white noise leaves: found and removed in images of half the size."""
+"""Noise of coarse grain, which a network for white noise leaves: found and removed in images of half the size.
+
+Where noise is smeared that is done first, at the smallest size before the next: at full size a network would need a
+level that takes detail, too, and what it leaves is no longer like noise. Elsewhere it is done to what is left."""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.noise import estimate_coarse_sigma
 from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 
@@ -15,6 +19,9 @@ SCALES = 2
 """Half the size, and a quarter."""
 SMALLEST = 64
 """Shortest side in pixels of an image of half the size whose noise is looked for."""
+SMEARED = 1.5
+"""Level at half the size, over what there is at full size of middle frequencies, from which on noise is removed at half
+the size first; chosen on validation photographs."""
 _STRIP = 256
 """Rows of an image of half the size worked on at once."""
 
@@ -53,17 +60,45 @@ def without_coarse_noise(
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
     restored, others = without_coarse_noise(restored, denoise, changed, deeper, seen)
+    return _changed(channels, half, restored, own), (sigma if changed else 0.0, *others)
+
+
+def without_smeared_noise(
+    channels: NDArray[Any], denoise: Denoise, seen: NDArray[np.bool_] | None = None, sizes: int = SCALES
+) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Denoise an image that has not been denoised at half its size, and before that at a quarter, where its noise is
+    smeared; what that changes is put back into a copy of the image.
+
+    Args:
+        channels: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
+        denoise, seen: as for `without_coarse_noise`.
+        sizes: how many there are, each half of the one before.
+
+    Returns:
+        As `without_coarse_noise`; no levels where noise is not smeared.
+    """
+    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
+        return channels, ()
+    half, half_seen = halved(channels), wholly_seen(seen)
+    sigma = estimate_coarse_sigma(half, half_seen)
+    if not sigma or sigma < SMEARED * quiet_amplitude(looked_at(channels, seen)):
+        return channels, ()
+    restored, others = without_smeared_noise(half, denoise, half_seen, sizes - 1)
     if restored is not half:
-        channels = channels if own else channels.copy()
-        _put_back(channels, half, restored)
-    return channels, (sigma if changed else 0.0, *others)
+        sigma = estimate_coarse_sigma(restored, half_seen)
+    finer = denoise(restored, sigma) if sigma else restored
+    levels = (sigma if finer is not restored else 0.0, *others)
+    return _changed(channels, half, finer, False), levels
 
 
-def find_coarse_noise(channels: NDArray[Any], seen: NDArray[np.bool_] | None) -> float:
-    """Level of the noise at half the size, as `without_coarse_noise` has it; 0 also where the image is too small."""
-    if min(channels.shape[1:]) < 2 * SMALLEST:
-        return 0.0
-    return estimate_coarse_sigma(halved(channels), wholly_seen(seen))
+def _changed(channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool) -> NDArray[Any]:
+    """An image after that of half its size was restored: itself where that is as it was, or a copy unless it may be
+    changed."""
+    if restored is half:
+        return channels
+    channels = channels if own else channels.copy()
+    _put_back(channels, half, restored)
+    return channels
 
 
 def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:

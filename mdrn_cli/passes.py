@@ -6,13 +6,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.coarse import without_coarse_noise
+from mdrn_cli.coarse import Denoise, without_coarse_noise, without_smeared_noise
 from mdrn_cli.denoisers import Denoisers, labelled
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
@@ -84,6 +85,20 @@ def has_room(picture: Picture, memory: int) -> bool:
 def _filled(picture: Picture) -> int:
     """Copies of a picture that are made because not all of it is seen."""
     return int(picture.seen is not None)
+
+
+class AtSmallerSizes(NamedTuple):
+    """What was done to a picture made smaller.
+
+    Attributes:
+        channels: the whole picture, with what that changed.
+        passes: at half the size and at a quarter; None where nothing was done, fewer where nothing could be.
+        left: what could not be done.
+    """
+
+    channels: NDArray[Any]
+    passes: tuple[Pass | None, ...]
+    left: tuple[str, ...]
 
 
 class Passes:
@@ -168,34 +183,44 @@ class Passes:
         memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
-    def without_coarse_noise(
-        self, channels: NDArray[Any], levels: Sequence[float | None]
-    ) -> tuple[NDArray[Any], tuple[Pass | None, ...], tuple[str, ...]]:
-        """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own; what was done at each
-        size, and what could not be."""
-        done: list[Pass | None] = []
+    def without_smeared_noise(self, channels: NDArray[Any]) -> AtSmallerSizes:
+        """See `without_smeared_noise` of coarse.py."""
+        return self._at_smaller_sizes(lambda denoise: without_smeared_noise(channels, denoise, self.picture.seen))
+
+    def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
+        """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""
+        own = channels is not self.picture.channels
+        seen = self.picture.seen
+        done = self._at_smaller_sizes(lambda denoise: without_coarse_noise(channels, denoise, own, levels, seen))
+        small = tuple(
+            f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
+            for level in filter(None, levels[len(done.passes) :])
+        )
+        return done._replace(left=done.left + small)
+
+    def _at_smaller_sizes(self, remove: Callable[[Denoise], tuple[NDArray[Any], tuple[float, ...]]]) -> AtSmallerSizes:
+        """What `remove` does, given what denoises an image made smaller."""
+        done: list[tuple[int, Pass | None]] = []
         left: list[str] = []
         beside = 0
 
-        def denoise(half: NDArray[Any], sigma: float) -> NDArray[Any]:
+        def denoise(smaller: NDArray[Any], sigma: float) -> NDArray[Any]:
             nonlocal beside
-            beside += 2 * half.nbytes  # this one, and the same restored
+            beside += 2 * smaller.nbytes  # this one, and the same restored
             served = min(sigma, HIGHEST_SIGMA)
             try:
-                restored = self(half, str(half.dtype), served, beside)
+                restored = self(smaller, str(smaller.dtype), served, beside)
             except OutOfMemoryError as error:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
-                return half
-            done.append(self.last)
+                return smaller
+            done.append((smaller.size, self.last))
             return restored
 
-        own = channels is not self.picture.channels
-        channels, found = without_coarse_noise(channels, denoise, own, levels, self.picture.seen)
-        left += [
-            f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
-            for level in filter(None, levels[len(found) :])
-        ]
-        return channels, tuple(done.pop(0) if sigma else None for sigma in found), tuple(left)
+        channels, found = remove(denoise)
+        largest_first = iter(sorted(done, key=itemgetter(0), reverse=True))
+        return AtSmallerSizes(
+            channels, tuple(next(largest_first)[1] if sigma else None for sigma in found), tuple(left)
+        )
 
 
 def whitened(function: Function, white: float) -> Function:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.alike import is_alike
-from mdrn_cli.blocks import looked_at, quiet_amplitude
-from mdrn_cli.coarse import SCALES, find_coarse_noise
+from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
@@ -20,7 +19,7 @@ from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import FAMILIES
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
-from mdrn_cli.passes import OVERLAP, OnTile, Pass, Passes
+from mdrn_cli.passes import OVERLAP, AtSmallerSizes, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
 from mdrn_cli.unseen import with_unseen_filled
@@ -30,11 +29,6 @@ DEFAULT_MEMORY = 2 * 2**30
 
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
-
-COARSE_GRAIN, FINE_SHARE = 3.5, 0.35
-"""Level at half the size, over what there is at full size of middle frequencies, from which on grain is coarse; and the
-share of the level at full size that is removed there then: more blurs the picture and leaves the grain. Both chosen on
-validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -177,24 +171,30 @@ class Restorer:
         white = white_of(picture)
         found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
         tone = self._tone(picture, found)
-        estimated = None if found is None else self._fine_level(picture, found, tone)
-        sigma = options.sigma if estimated is None else min(max(estimated, NOISELESS), HIGHEST_SIGMA)
-        assert sigma is not None
-        if estimated is not None and estimated > HIGHEST_SIGMA:
-            picture = picture.warned(f"noise of {estimated:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
-        sizes = options.tile, options.memory
+        sizes = self.options.tile, self.options.memory
         independent = found is None or found.white
-        run = Passes(self._denoisers, picture, tone, white, independent, *sizes, options.ensemble, on_tile)
-        channels = picture.channels
-        if estimated is None or estimated >= NOISELESS:
-            channels = run(channels, picture.depth, sigma)
-        network = run.last
-        channels, coarse, left = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
-        for warning in left:
+        run = Passes(self._denoisers, picture, tone, white, independent, *sizes, self.options.ensemble, on_tile)
+        small = AtSmallerSizes(picture.channels, (), ())
+        if found and self._may_be_smeared(picture, found, tone):
+            small = run.without_smeared_noise(picture.channels)
+            if small.channels is not picture.channels:
+                found = find_noise(small.channels, picture.seen, shared=False)
+        sigma = options.sigma if found is None else min(max(found.sigma, NOISELESS), HIGHEST_SIGMA)
+        assert sigma is not None
+        if found and found.sigma > HIGHEST_SIGMA:
+            picture = picture.warned(f"noise of {found.sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
+        channels, network = small.channels, None
+        if found is None or found.sigma >= NOISELESS:
+            channels = run(channels, picture.depth, sigma, 0 if channels is picture.channels else channels.nbytes)
+            network = run.last
+        if not any(small.passes) and not small.left:
+            small = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
+            channels = small.channels
+        for warning in small.left:
             picture = picture.warned(warning)
         if channels is picture.channels:
             picture = replace(picture, channels=whole.channels)
-            restored = picture if left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
+            restored = picture if small.left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
             if picture.seen is not None:
@@ -205,10 +205,10 @@ class Restorer:
             height=height,
             mode=picture.mode,
             bit_depth=picture.bit_depth,
-            sigma=sigma if estimated is None else estimated,
-            sigma_source="option" if estimated is None else "estimate",
+            sigma=sigma if found is None else found.sigma,
+            sigma_source="option" if found is None else "estimate",
             network=network,
-            coarse=coarse,
+            coarse=small.passes,
         )
         return restored, facts
 
@@ -229,13 +229,10 @@ class Restorer:
             return tone
         return SHARED if is_alike(picture.channels, picture.seen) else None
 
-    def _fine_level(self, picture: Picture, noise: Noise, tone: Tone | None) -> float:
-        """The level to be removed at full size: less than was found where more can be removed at half the size."""
-        if noise.white or picture.color == "gray" or tone or self.options.coarse is not None:
-            return noise.sigma
-        coarse = find_coarse_noise(picture.channels, picture.seen)
-        grain = coarse and coarse > COARSE_GRAIN * quiet_amplitude(looked_at(picture.channels, picture.seen))
-        return noise.sigma * (FINE_SHARE if grain else 1)
+    def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
+        """Whether noise that was found may have to be removed at half the size first."""
+        sought = self.options.coarse is None and picture.color == "color" and not tone
+        return sought and not noise.white and noise.sigma >= NOISELESS
 
     def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:
         """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them."""

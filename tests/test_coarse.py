@@ -6,15 +6,15 @@ import skimage.data
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
-from mdrn_cli.coarse import without_coarse_noise
+from mdrn_cli.coarse import without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import add_noise, estimate_coarse_sigma, find_noise
+from mdrn_cli.noise import LEAST_COARSE, add_noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, halved
-from mdrn_cli.restore import COARSE_GRAIN, FINE_SHARE, DenoiseOptions, Restorer
+from mdrn_cli.restore import DenoiseOptions, Restorer
 
 LIGHT = "mdrn-2b"
 
@@ -110,9 +110,9 @@ def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
 
 
 def test_what_is_transparent_neither_hides_grain_nor_adds_any(photo):
-    clean = photo[:256, :256]
+    clean = photo[:320, :320]
     noisy = with_grain(clean)
-    alpha = np.zeros((256, 256, 1), np.uint8)
+    alpha = np.zeros((320, 320, 1), np.uint8)
     alpha[:, 60:] = 255
     for under, whole in ((0, noisy), (noisy[:, :60], clean)):
         cut = whole.copy()
@@ -205,24 +205,46 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
     assert all("too little memory" in warning for warning in restored.warnings)
 
 
-@pytest.mark.parametrize("blur", [1.2, 2.0])
-def test_of_coarse_grain_little_is_removed_at_full_size(photo, blur):
-    """It would take detail and leave the grain."""
+@pytest.mark.parametrize("blur", [0.8, 1.2, 2.0])
+def test_smeared_noise_is_removed_at_smaller_sizes_first(photo, blur):
+    """At full size a network would take detail and leave the grain."""
     clean = photo[:256, :256]
     noisy = channels_of(with_grain(clean, blur))
-    sigma = find_noise(noisy).sigma
-    assert estimate_coarse_sigma(halved(noisy)) > COARSE_GRAIN * quiet_amplitude(looked_at(noisy))
     restored, facts = Restorer(DenoiseOptions(model=LIGHT))(Picture(noisy))
-    assert facts.sigma == pytest.approx(FINE_SHARE * sigma)
-    all_of_it, _ = Restorer(DenoiseOptions(model=LIGHT, sigma=sigma))(Picture(noisy))
-    before, after = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (all_of_it, restored))
+    found = find_noise(noisy).sigma
+    assert facts.sigma < 0.6 * found
+    assert facts.coarse_sigmas[0] > LEAST_COARSE
+    at_full_size, _ = Restorer(DenoiseOptions(model=LIGHT, sigma=found))(Picture(noisy))
+    before, after = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (at_full_size, restored))
     assert after > before + 0.5
 
 
-@pytest.mark.parametrize("blur", [0.0, 0.6])
-def test_of_fine_grain_all_is(photo, blur):
+@pytest.mark.parametrize("blur", [0.0, 0.5])
+def test_noise_that_is_hardly_smeared_is_removed_at_full_size(photo, blur):
     noisy = channels_of(with_grain(photo[:256, :256], blur))
     assert Restorer(DenoiseOptions(model=LIGHT))(Picture(noisy))[1].sigma == find_noise(noisy).sigma
+
+
+def test_the_smallest_size_is_done_before_the_next(photo):
+    noisy = channels_of(with_grain(photo, 3.0))
+    before = noisy.copy()
+    asked = []
+
+    def darker(image, sigma):
+        asked.append((image.shape, sigma))
+        return image - image // 16
+
+    changed, levels = without_smeared_noise(noisy, darker)
+    assert [shape for shape, _ in asked] == [(3, 128, 128), (3, 256, 256)]
+    assert levels == tuple(sigma for _, sigma in reversed(asked))
+    assert (noisy == before).all()
+    assert changed.dtype == noisy.dtype
+    assert (changed != noisy).any()
+
+
+def test_noise_that_is_not_smeared_is_not_touched_at_smaller_sizes(photo):
+    for noisy in (channels_of(with_grain(photo[:256, :256], 0.0)), channels_of(photo), channels_of(photo[:100, :100])):
+        assert without_smeared_noise(noisy, pytest.fail) == (noisy, ())
 
 
 def test_the_quiet_amplitude_of_white_noise_is_about_its_level():
