@@ -44,7 +44,7 @@ UNEVEN = {
 }
 UNEVEN_LEVELS = (0.8, 0.9, 1.0, 1.1, 1.25)
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
-GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 1.2), (8, 2.0), (12, 3.0))
+GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 0.8), (8, 1.2), (8, 2.0), (12, 3.0))
 # Level, Gaussian that smears it in pixels, and quality of the JPEG, if one; and what the first is multiplied with.
 ALIKE, ALIKE_LEVELS = ((15, 0.0, None), (15, 0.0, 90), (10, 0.8, None)), (1.0, 1.6, 2.5)
 # Level, pixels by which noise of colors is smeared, and quality of the JPEG, if one.
@@ -254,15 +254,17 @@ def grain_table(dataset: Dataset) -> list[str]:
         "| noise | smeared by | noisy | at full size alone | `mdrn denoise` | coarse noise found |",
         "|---|---|---|---|---|---|",
     ]
+    denoisers = Denoisers()
     for level, blur in GRAINS:
         figures, found = [], 0
         for k, file in enumerate(dataset.files):
             clean = _middle(read_uint8(file, "color"))
             noisy = np.clip(np.rint(clean + smeared_noise(clean.shape, level, blur, k)), 0, 255).astype(np.uint8)
-            restored, facts = Restorer(DenoiseOptions())(picture_of(noisy, False))
-            alone, _ = Restorer(DenoiseOptions(max(facts.sigma, 1)))(picture_of(noisy, False))
-            pictures = (noisy, *(picture.channels.transpose(1, 2, 0) for picture in (alone, restored)))
-            figures.append([psnr(picture, clean) for picture in pictures])
+            picture = picture_of(noisy, False)
+            restored, facts = Restorer(DenoiseOptions(), denoisers)(picture)
+            alone, _ = Restorer(DenoiseOptions(max(estimate_sigma(picture.channels), 1)), denoisers)(picture)
+            pictures = (one.channels.transpose(1, 2, 0) for one in (picture, alone, restored))
+            figures.append([psnr(one, clean) for one in pictures])
             found += any(facts.coarse_sigmas)
         means = " | ".join(f"{mean:.2f}" for mean in np.mean(figures, axis=0))
         rows.append(f"| {level} | {f'{blur:g} pixels' if blur else '-'} | {means} | {found} of {len(figures)} |")
@@ -284,7 +286,7 @@ def alike_table(dataset: Dataset) -> list[str]:
             noise = smeared_noise((*clean.shape[:2], 1), level, blur, k)
             noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
             picture = picture_of(jpeg_round_trip(noisy, quality, 2) if quality else noisy, False)
-            restored, facts = Restorer(DenoiseOptions(), denoisers)(picture)
+            restored, _ = Restorer(DenoiseOptions(), denoisers)(picture)
             others = [
                 Restorer(DenoiseOptions(level * factor, color="color"), denoisers)(picture)[0]
                 for factor in ALIKE_LEVELS
@@ -293,7 +295,7 @@ def alike_table(dataset: Dataset) -> list[str]:
                 psnr(one.channels.transpose(1, 2, 0), clean) for one in (picture, restored, *others)
             )
             figures.append((plain, max(by_color), ours))
-            estimates.append(facts.sigma)
+            estimates.append(estimate_sigma(picture.channels))
         low, high = np.quantile(estimates, (0.05, 0.95))
         plain, best, ours = np.mean(figures, axis=0)
         how = f"{f'{blur:g} pixels' if blur else '-'} | {f'JPEG, quality {quality}, 4:2:0' if quality else 'PNG'}"
@@ -323,7 +325,7 @@ def sensor_table(dataset: Dataset) -> list[str]:
             ]
             ours, *others = (psnr(one.channels.transpose(1, 2, 0), clean) for one, _ in restored)
             figures.append((psnr(stored, clean), ours, max(others)))
-            estimates.append(restored[0][1].sigma)
+            estimates.append(estimate_sigma(stored.transpose(2, 0, 1)))
         low, high = np.quantile(estimates, (0.05, 0.95))
         plain, ours, best = np.mean(figures, axis=0)
         how = f"{f'smeared by {smoothed:g} pixels' if smoothed else 'as they are'} | " + (
@@ -399,7 +401,7 @@ def print_grain(data: Path) -> None:
         "Noise of coarse grain",
         "with Gaussian noise, smeared by a Gaussian, in 8 bits; the\n"
         "level is estimated. At full size alone, and with what is found at half the size and at a quarter removed\n"
-        "there.",
+        "there, before or after.",
         grain_table,
     )
 
