@@ -115,8 +115,8 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     smeared = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (2.5, 2.5, 0))
     smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
     coarse = []
-    for pixels in (stored(clean), smeared):
-        _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(pixels, has_alpha=False))
+    for pixels, levels in ((stored(clean), None), (smeared, (8.0,))):
+        _, facts = Restorer(DenoiseOptions(model=LIGHT, coarse=levels))(picture_of(pixels, has_alpha=False))
         coarse.append(facts.coarse_sigmas)
     assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
     assert any(coarse[1])
