@@ -49,11 +49,7 @@ def own_kernels(monkeypatch):
     monkeypatch.delenv("TRITON_CACHE_DIR")
 
 
-@pytest.mark.parametrize(
-    ("color", "size"),
-    # To count what the interpreter runs takes as long again, and in color it is the same.
-    [("gray", (6, 12)), pytest.param("color", (7, 11), marks=pytest.mark.no_cover)],
-)
+@pytest.mark.parametrize(("color", "size"), [("gray", (6, 12)), ("color", (7, 11))])
 def test_results_and_gradients_are_those_of_the_plain_network(monkeypatch, color, size):
     monkeypatch.setattr(gpufunctions, "PROGRAMS", 2)  # each of which then goes over several tiles
     monkeypatch.setattr(gpufunctions, "LAUNCH", dict.fromkeys(gpufunctions.LAUNCH, (64, 4, 1)))

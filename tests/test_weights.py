@@ -17,8 +17,6 @@ from mdrn_cli.noise import add_noise
 from mdrn_cli.passes import denoise_pixels
 from mdrn_cli.weights import BUNDLED
 
-# All that they run is counted in tests of its own; counting takes its time.
-pytestmark = pytest.mark.no_cover
 RECORDS = load_manifest()
 EVERY_RECORD = pytest.mark.parametrize("record", RECORDS, ids=lambda r: r.name)
 
