@@ -39,4 +39,4 @@ def alike_features(
     """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
     noise of colors; both about luminance. float32 (300,)."""
     sizes = (blocks or looked_at(image, seen), looked_at(halved(image), wholly_seen(seen)))
-    return np.concatenate([about_luminance(*noise_features(blocks))[0] for blocks in sizes])
+    return np.concatenate([about_luminance(*noise_features(size))[0] for size in sizes])

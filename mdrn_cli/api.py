@@ -54,7 +54,7 @@ def denoise(
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
-            none; "auto" estimates them where `sigma` is estimated.
+            none; "auto" estimates them where `sigma` is estimated, and removes smeared noise there first.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         white: what is white, in the values of the image, as 4095 where 12 bits are used of 16; None for the largest
             value of its data type, of floats 1.

@@ -23,12 +23,15 @@ QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]], np.float32)
 OPPONENT /= np.linalg.norm(OPPONENT, axis=1, keepdims=True)
 _ROWS = 64
-_MIDDLE, _QUIET = 2, 0.1
-"""A band, and a share of the blocks."""
+"""In a product of matrices: so few that one thread does it."""
+_MIDDLE = 2
+"""The band of middle frequencies."""
+_QUIETER = 0.1
+"""Share of the blocks that are no louder than those by which the amplitude of all is told."""
 _REFERENCE = Path(__file__).parent / "reference"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Blocks:
     """Blocks of an image, and what is told of each by itself: once, for all that is then told of some of them.
 
@@ -73,6 +76,15 @@ class Blocks:
         even = self.even
         return self if len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
 
+    def told_from(self) -> tuple[NDArray[np.float32], float]:
+        """`energy` of those without a row or column of one color that are not clipped either, for there noise is less
+        than it was; where few are left, of those as well. And the share of clipped ones among the former."""
+        uneven = ~self.even
+        kept = uneven if uneven.sum() >= ENOUGH_BLOCKS else np.ones(len(self), bool)
+        whole = kept & ~self.clipped
+        clipped = 1 - float(whole.sum() / kept.sum())
+        return self.energy[whole if whole.sum() >= ENOUGH_BLOCKS else kept], clipped
+
 
 def looked_at(
     image: NDArray[Any],
@@ -91,22 +103,18 @@ def noise_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
         reference; the share of blocks with even lines, and of clipped ones among the others; the reference, scaled. And
         the reference itself: a logarithm of a level on the 0-255 scale.
     """
-    even_share = float(blocks.even.mean())
-    blocks = blocks.without_even()
-    whole = ~blocks.clipped
-    # In clipped blocks noise is less than it was.
-    energy = blocks.energy[whole] if whole.sum() >= ENOUGH_BLOCKS else blocks.energy
+    energy, clipped = blocks.told_from()
     logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
-    return np.concatenate([spread, [even_share, 1 - whole.mean(), reference / 3]]).astype(np.float32), reference
+    return np.concatenate([spread, [blocks.even.mean(), clipped, reference / 3]]).astype(np.float32), reference
 
 
 def quiet_amplitude(blocks: Blocks) -> float:
     """Of luminance at middle frequencies in the quieter blocks: of white noise its level, 0-255 scale, and the less of
     other noise the more it is smeared."""
-    energy = blocks.without_even().energy[:, 0, _MIDDLE]
-    return math.sqrt(float(np.quantile(energy, _QUIET))) + LEAST_AMPLITUDE
+    energy, _ = blocks.told_from()
+    return math.sqrt(float(np.quantile(energy[:, 0, _MIDDLE], _QUIETER))) + LEAST_AMPLITUDE
 
 
 def _even(blocks: NDArray[np.float32]) -> NDArray[np.bool_]:

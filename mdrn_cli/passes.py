@@ -20,6 +20,7 @@ from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.monochrome import Tone, toned
+from mdrn_cli.noise import Noise
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.stretch import Function
@@ -43,6 +44,9 @@ fetching these pages again is nothing beside the time its tiles take."""
 MOST_AHEAD = 8
 """Tiles that are made ready on the processor, a thread for each, while a GPU is at others: mending what was clipped
 takes a core ten times as long as a GPU takes for the network."""
+
+Window = Callable[[slice, slice], NDArray[np.float32]]
+"""(rows, columns) -> that part of an image, (C, h, w)."""
 
 OnTile = Callable[[int, int], None]
 """Called with (tiles done, tiles in all), first with 0 done."""
@@ -92,7 +96,8 @@ class AtSmallerSizes(NamedTuple):
 
     Attributes:
         channels: the whole picture, with what that changed.
-        passes: at half the size and at a quarter; None where nothing was done, fewer where nothing could be.
+        passes: at half the size and at a quarter; None where nothing was done, fewer where nothing could be, or noise
+            is not smeared that far.
         left: what could not be done.
     """
 
@@ -109,7 +114,7 @@ class Passes:
         picture: in memory meanwhile.
         tone: of a picture that a network for gray restores.
         white: intensity that the networks are to see as 1.
-        independent: whether the picture's noise is so from pixel to pixel.
+        noise: that was found in the picture; None where its level is given, which is taken to be of white noise.
         tile: side of a tile in pixels; 0 takes the image whole; None chooses by memory.
         memory: bytes that the process may use, for choosing the tile.
         ensemble: average over eight orientations.
@@ -125,14 +130,14 @@ class Passes:
         picture: Picture,
         tone: Tone | None,
         white: float,
-        independent: bool,
+        noise: Noise | None,
         tile: int | None,
         memory: int,
         ensemble: bool,
         on_tile: OnTile | None,
     ) -> None:
         self.denoisers, self.picture, self.tone, self.white = denoisers, picture, tone, white
-        self.independent = independent
+        self.noise = noise
         self.tile, self.memory, self.ensemble, self.on_tile = tile, memory, ensemble, on_tile
         self.tiles = 0
         self.last: Pass | None = None
@@ -156,9 +161,8 @@ class Passes:
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         function = toned(whitened(denoiser, self.white), self.tone)
-        clipped = noisy is self.picture.channels and self.picture.depth != "float32"
-        mend = partial(unclipped, sigma=sigma, white=self.independent) if clipped else None
         _, height, width = noisy.shape
+        window = self._window(noisy, sigma)
         before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
         self.tiles += total
 
@@ -166,7 +170,7 @@ class Passes:
             _tell(self.on_tile, before + done, self.tiles)
 
         ahead = 0 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
-        for top, rows in _denoised_rows(noisy, function, tile, self.ensemble, on_tile, mend, ahead):
+        for top, rows in _denoised_rows(window, height, width, function, tile, self.ensemble, on_tile, ahead):
             result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
@@ -174,6 +178,25 @@ class Passes:
         about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
         self.last = Pass(sigma, *about, tile, total)
         return result
+
+    def _window(self, noisy: NDArray[Any], sigma: float) -> Window:
+        """What gives parts of channels as floats in which noise has the mean 0 (clipping.py): at full size, for at
+        smaller ones hardly anything lies at an end. Where noise has been removed there first, the picture as it was
+        tells what was cut off."""
+        picture = self.picture.channels
+        if noisy.shape != picture.shape or self.picture.depth == "float32":
+            return partial(_part, noisy)
+        if noisy is picture:
+            white = self.noise is None or self.noise.white
+            return lambda rows, columns: unclipped(_part(picture, rows, columns), sigma, white)
+        assert self.noise
+        first = self.noise.sigma
+
+        def moved(rows: slice, columns: slice) -> NDArray[np.float32]:
+            before = _part(picture, rows, columns)
+            return _part(noisy, rows, columns) + (unclipped(before, first, white=False) - before)
+
+        return moved
 
     def _tile(self, engine: Engine, beside: int) -> int:
         """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
@@ -184,8 +207,11 @@ class Passes:
         return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
 
     def without_smeared_noise(self, channels: NDArray[Any]) -> AtSmallerSizes:
-        """See `without_smeared_noise` of coarse.py."""
-        return self._at_smaller_sizes(lambda denoise: without_smeared_noise(channels, denoise, self.picture.seen))
+        """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
+        it is there beside the pass at full size."""
+        return self._at_smaller_sizes(
+            lambda denoise: without_smeared_noise(channels, denoise, self.picture.seen), channels.nbytes
+        )
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""
@@ -198,11 +224,12 @@ class Passes:
         )
         return done._replace(left=done.left + small)
 
-    def _at_smaller_sizes(self, remove: Callable[[Denoise], tuple[NDArray[Any], tuple[float, ...]]]) -> AtSmallerSizes:
-        """What `remove` does, given what denoises an image made smaller."""
+    def _at_smaller_sizes(
+        self, remove: Callable[[Denoise], tuple[NDArray[Any], tuple[float, ...]]], beside: int = 0
+    ) -> AtSmallerSizes:
+        """What `remove` does, given what denoises an image made smaller, with so many bytes beside the pictures."""
         done: list[tuple[int, Pass | None]] = []
         left: list[str] = []
-        beside = 0
 
         def denoise(smaller: NDArray[Any], sigma: float) -> NDArray[Any]:
             nonlocal beside
@@ -217,6 +244,8 @@ class Passes:
             return restored
 
         channels, found = remove(denoise)
+        if channels.nbytes >= LARGE_PICTURE:
+            release_freed_memory()
         largest_first = iter(sorted(done, key=itemgetter(0), reverse=True))
         return AtSmallerSizes(
             channels, tuple(next(largest_first)[1] if sigma else None for sigma in found), tuple(left)
@@ -255,23 +284,28 @@ def denoise_pixels(
         MdrnError: the network gave values that are not finite.
     """
     result = np.empty_like(noisy)
-    for top, rows in _denoised_rows(noisy, function, tile, ensemble, on_tile):
+    _, height, width = noisy.shape
+    for top, rows in _denoised_rows(partial(_part, noisy), height, width, function, tile, ensemble, on_tile):
         result[:, top : top + rows.shape[1]] = rows
     return result
 
 
+def _part(channels: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.float32]:
+    return to_unit(channels[:, rows, columns])
+
+
 def _denoised_rows(
-    channels: NDArray[Any],
+    window: Window,
+    height: int,
+    width: int,
     function: Function,
     tile: int,
     ensemble: bool,
     on_tile: OnTile | None,
-    mend: Function | None = None,
     ahead: int = 0,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """`denoise_pixels` of channels of any data type, rows given as they are finished; `mend` is done to tiles first,
-    `ahead` of them while others are denoised."""
-    _, height, width = channels.shape
+    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; rows given
+    as they are finished."""
     function = halving(function, OVERLAP)
     if ensemble:
         function = self_ensemble(function)
@@ -283,10 +317,6 @@ def _denoised_rows(
         nonlocal done
         done += 1
         _tell(on_tile, done, total)
-
-    def window(rows: slice, columns: slice) -> NDArray[np.float32]:
-        pixels = to_unit(channels[:, rows, columns])
-        return mend(pixels) if mend else pixels
 
     for top, restored in tiled_rows(window, height, width, function, tile or whole, OVERLAP, count, ahead):
         if not np.isfinite(restored).all():

@@ -41,7 +41,7 @@ class DenoiseOptions:
     Args:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
         coarse: noise levels of what has been denoised, at half the size and at a quarter, 0-255 scale, 0 for none;
-            None estimates them, too, where sigma is estimated (color only).
+            None estimates them, too, where sigma is estimated (color only), and removes smeared noise there first.
         model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
@@ -96,7 +96,8 @@ class Facts:
         width, height: of the picture in pixels.
         mode: Pillow's name of its pixel layout.
         bit_depth: bits a channel of the file.
-        sigma: noise level assumed, 0-255 scale.
+        sigma: noise level assumed at full size, 0-255 scale: where noise was removed at smaller sizes first, of what
+            was left.
         sigma_source: "option" or "estimate".
         network: what was done at full size; None where no noise was found.
         coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
@@ -171,14 +172,13 @@ class Restorer:
         white = white_of(picture)
         found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
         tone = self._tone(picture, found)
-        sizes = self.options.tile, self.options.memory
-        independent = found is None or found.white
-        run = Passes(self._denoisers, picture, tone, white, independent, *sizes, self.options.ensemble, on_tile)
+        sizes = options.tile, options.memory
+        run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
         small = AtSmallerSizes(picture.channels, (), ())
         if found and self._may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels)
             if small.channels is not picture.channels:
-                found = find_noise(small.channels, picture.seen, shared=False)
+                found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
         sigma = options.sigma if found is None else min(max(found.sigma, NOISELESS), HIGHEST_SIGMA)
         assert sigma is not None
         if found and found.sigma > HIGHEST_SIGMA:
@@ -187,9 +187,10 @@ class Restorer:
         if found is None or found.sigma >= NOISELESS:
             channels = run(channels, picture.depth, sigma, 0 if channels is picture.channels else channels.nbytes)
             network = run.last
-        if not any(small.passes) and not small.left:
-            small = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
-            channels = small.channels
+        if not any(small.passes):
+            later = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
+            channels = later.channels
+            small = later if any(later.passes) or later.left else later._replace(left=small.left)
         for warning in small.left:
             picture = picture.warned(warning)
         if channels is picture.channels:

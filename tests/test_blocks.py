@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from mdrn_cli.blocks import SIDE, Blocks, energies_of, looked_at, noise_features
+from mdrn_cli.blocks import SIDE, Blocks, energies_of, looked_at, noise_features, quiet_amplitude
 from mdrn_cli.pixels import MOST_BLOCKS, blocks_of
 
 
@@ -52,6 +52,19 @@ def test_energy_is_that_of_the_discrete_cosine_transform():
     energy = energies_of(wave[None, None].astype(np.float32))[0, 0].reshape(SIDE, SIDE)
     assert energy[3, 5] == pytest.approx((wave**2).sum(), rel=1e-5)
     assert energy.sum() == pytest.approx(energy[3, 5], rel=1e-5)
+
+
+def test_clipped_blocks_do_not_count_where_others_are_enough():
+    noise = np.random.default_rng(0).normal(0, 10, (900, 1, SIDE, SIDE))
+    light, dark = (np.clip(np.rint(level + noise), 0, 255).astype(np.float32) for level in (128, 0))
+    half_dark = Blocks.of(np.concatenate([light, dark]))
+    assert quiet_amplitude(half_dark) == quiet_amplitude(Blocks.of(light))
+    energy, clipped = half_dark.told_from()
+    assert len(energy) == 900
+    assert 0.4 < clipped < 0.55
+    energy, clipped = Blocks.of(dark).told_from()
+    assert clipped == 1
+    assert len(energy) > 800, "all but those with an even line"
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (70, 50), (160, 160), (200, 260), (321, 481), (512, 768), (3000, 150)])

@@ -115,14 +115,26 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     smeared = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (2.5, 2.5, 0))
     smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
     coarse = []
-    for pixels, levels in ((stored(clean), None), (smeared, (8.0,))):
-        _, facts = Restorer(DenoiseOptions(model=LIGHT, coarse=levels))(picture_of(pixels, has_alpha=False))
+    for pixels in (stored(clean), smeared):
+        _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(pixels, has_alpha=False))
         coarse.append(facts.coarse_sigmas)
     assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
     assert any(coarse[1])
     Restorer(DenoiseOptions(12.0, ensemble=True, model=LIGHT))(picture_of(smeared, has_alpha=False))
     assert len(told) == 3, "once for all eight orientations"
     assert told[-1] == (12, True)
+
+
+@pytest.mark.parametrize("tile", [0, 192])
+def test_black_stays_black_where_smeared_noise_is_removed_at_half_the_size_first(photo, tile):
+    clean = photo[:256, :256].astype(float)
+    clean[:, 150:] = 0
+    noise = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0.8, 0.8, 0))
+    noisy = np.clip(np.rint(clean + 12 * noise / noise.std()), 0, 255).astype(np.uint8)
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT, tile=tile))(picture_of(noisy, has_alpha=False))
+    assert any(facts.coarse_sigmas)
+    assert noisy[:, 160:].mean() > 4
+    assert restored.channels[:, :, 160:].mean() < 1.5
 
 
 def test_floats_hold_noise_beyond_the_ends_and_are_taken_as_they_are():

@@ -13,7 +13,7 @@ from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import LEAST_COARSE, add_noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit, halved
+from mdrn_cli.pixels import from_unit, halved, to_unit
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 LIGHT = "mdrn-2b"
@@ -103,7 +103,7 @@ def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
     noisy = picture_of(with_grain(clean), False)
     restored, facts = Restorer(DenoiseOptions(model=LIGHT))(noisy)
     assert facts.coarse_sigmas[0] > 4
-    given, told = Restorer(DenoiseOptions(facts.sigma, model=LIGHT))(noisy)
+    given, told = Restorer(DenoiseOptions(find_noise(noisy.channels).sigma, model=LIGHT))(noisy)
     assert told.coarse_sigmas == ()
     finely, coarsely = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (given, restored))
     assert coarsely > finely + 1
@@ -205,6 +205,22 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
     assert all("too little memory" in warning for warning in restored.warnings)
 
 
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("room", [0.3, 0.7, 1.2, 1.5, 1.7])
+def test_memory_that_allows_some_sizes_never_costs_the_picture(photo, monkeypatch, depth, room):
+    """Bytes beside the pictures, in pictures: for none of the sizes first, for a quarter of it, for all."""
+    noisy = Picture(from_unit(to_unit(channels_of(with_grain(photo[:256, :256]))), depth))
+    whole = noisy.channels.nbytes
+
+    def tile_memory(_engine, limit, pictures):
+        return limit - max(pictures - (OVERLAPPING + room) * whole, 0) * 1e9
+
+    monkeypatch.setattr("mdrn_cli.engine.Engine.tile_memory", tile_memory)
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(noisy)
+    assert facts.network
+    assert any(facts.coarse) or any("too little memory" in warning for warning in restored.warnings)
+
+
 @pytest.mark.parametrize("blur", [0.8, 1.2, 2.0])
 def test_smeared_noise_is_removed_at_smaller_sizes_first(photo, blur):
     """At full size a network would take detail and leave the grain."""
@@ -225,20 +241,24 @@ def test_noise_that_is_hardly_smeared_is_removed_at_full_size(photo, blur):
     assert Restorer(DenoiseOptions(model=LIGHT))(Picture(noisy))[1].sigma == find_noise(noisy).sigma
 
 
-def test_the_smallest_size_is_done_before_the_next(photo):
-    noisy = channels_of(with_grain(photo, 3.0))
+@pytest.mark.parametrize("depth", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("seen", [None, 300])
+def test_the_smallest_size_is_done_before_the_next(photo, depth, seen):
+    """Of any depth, of odd sides, and where only a part is seen."""
+    noisy = from_unit(to_unit(channels_of(with_grain(photo, 3.0)[:511, :509])), depth)
+    mask = None if seen is None else np.broadcast_to(np.arange(509) < seen, (511, 509))
     before = noisy.copy()
     asked = []
 
     def darker(image, sigma):
         asked.append((image.shape, sigma))
-        return image - image // 16
+        return from_unit(to_unit(image) * np.float32(0.95), str(image.dtype))
 
-    changed, levels = without_smeared_noise(noisy, darker)
-    assert [shape for shape, _ in asked] == [(3, 128, 128), (3, 256, 256)]
+    changed, levels = without_smeared_noise(noisy, darker, mask)
+    assert [shape for shape, _ in asked] == [(3, 128, 128), (3, 256, 255)]
     assert levels == tuple(sigma for _, sigma in reversed(asked))
     assert (noisy == before).all()
-    assert changed.dtype == noisy.dtype
+    assert (changed.dtype, changed.shape) == (noisy.dtype, noisy.shape)
     assert (changed != noisy).any()
 
 
