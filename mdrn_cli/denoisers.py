@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
-from mdrn_cli.manifest import FAMILIES, Record, choose
+from mdrn_cli.manifest import FAMILIES, WHITE, Record, choose
 from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 
@@ -93,15 +93,21 @@ class Denoisers:
             if model not in ("auto", *FAMILIES):
                 named(self._records, model)
 
-    def find(self, color: str, sigma: float) -> Denoiser:
-        """The network for a color mode and a noise level.
+    def are_for(self, noise: str, color: str) -> bool:
+        """Whether among those to choose from there is a network trained on such noise; False where one was asked for
+        by its name or path."""
+        families = FAMILIES if self.model == "auto" else (self.model,)
+        return any((r.noise, r.color) == (noise, color) and r.family in families for r in self._records)
+
+    def find(self, color: str, sigma: float, noise: str = WHITE) -> Denoiser:
+        """The network for a color mode and a noise level, trained on such noise where it was not asked for by name.
 
         Raises:
             WeightsError: no checkpoint serves the request, or it is corrupt.
             UsageError: the checkpoint asked for is for another color mode.
             DeviceError: no such device.
         """
-        record = None if self._path else choose(self._records, self.model, color, sigma)
+        record = None if self._path else choose(self._records, self.model, color, sigma, noise=noise)
         name = record.name if record else self.model
         if name not in self._loaded:  # a file is checked once a run, not once a picture
             path = locate(record) if record else self._path

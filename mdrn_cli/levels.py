@@ -22,13 +22,15 @@ def check_white(white: float) -> None:
         raise UsageError(f"white must be above 0, not {white:g}", "such as 4095")
 
 
-def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA) -> None:
+def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA, name: str = "sigma") -> None:
     """Refuse a noise level that cannot be meant.
 
     Raises:
         UsageError: not in [1, highest]; a value below 1 gets a hint on the scale.
     """
     if 0 < sigma < 1:
-        raise UsageError(f"sigma {sigma:g} is below 1", f"sigma is on the 0-255 scale: did you mean {sigma * 255:.3g}?")
+        raise UsageError(
+            f"{name} {sigma:g} is below 1", f"{name} is on the 0-255 scale: did you mean {sigma * 255:.3g}?"
+        )
     if not LOWEST_SIGMA <= sigma <= highest:
-        raise UsageError(f"sigma must be from {LOWEST_SIGMA} to {highest:g}, not {sigma:g}")
+        raise UsageError(f"{name} must be from {LOWEST_SIGMA} to {highest:g}, not {sigma:g}")

@@ -21,6 +21,9 @@ FAMILY_LOSS = {"mdrn": 0.0, "mdrn-2b": 0.3}
 FAMILIES = tuple(FAMILY_LOSS)
 FAMILY_BLOCKS = {"mdrn": 8, "mdrn-2b": 2}
 DISTILLATIONS = (None, "hads", "hmds")
+WHITE, CAMERA = "white", "camera"
+NOISES = (WHITE, CAMERA)
+"""That networks are trained on: white noise (DESIGN section 3), and noise as files have it."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
@@ -41,6 +44,7 @@ class Record:
         color: "gray" or "color".
         sigma: noise level it was trained at, 0-255 scale.
         distilled: None, "hads" or "hmds".
+        noise: "white" or "camera", that it was trained on; "white" in manifests that do not say.
         config: keywords of MDRNConfig.
         parameters: count of trained numbers.
         training: provenance (data, iterations, pixels, hardware, seed, command, ...).
@@ -58,6 +62,7 @@ class Record:
     color: str
     sigma: float
     distilled: str | None
+    noise: str
     config: dict[str, Any]
     parameters: int
     training: dict[str, Any]
@@ -127,6 +132,7 @@ def parse_record(item: Any) -> Record:
     if not isinstance(item, dict):
         raise WeightsError("a manifest record is not an object")
     label = f"manifest record {str(item.get('name'))[:80]!r}"
+    item = {"noise": WHITE, **item}
     missing, unknown = _FIELDS.keys() - item.keys(), item.keys() - _FIELDS.keys()
     if missing or unknown:
         raise WeightsError(f"{label}: missing or unknown fields: {', '.join(sorted(missing | unknown))[:200]}")
@@ -164,6 +170,7 @@ _FIELDS: dict[str, Any] = {
     "color": lambda value: value in ("gray", "color"),
     "sigma": lambda value: _number(value) and 0 < value <= 255,
     "distilled": lambda value: value in DISTILLATIONS,
+    "noise": lambda value: value in NOISES,
     "config": lambda value: isinstance(value, dict),
     "parameters": _count,
     "training": lambda value: isinstance(value, dict),
@@ -173,7 +180,9 @@ _FIELDS: dict[str, Any] = {
 }
 
 
-def choose(records: Sequence[Record], model: str, color: str, sigma: float, exact: bool = False) -> Record:
+def choose(
+    records: Sequence[Record], model: str, color: str, sigma: float, exact: bool = False, noise: str = WHITE
+) -> Record:
     """The checkpoint that serves a request.
 
     Args:
@@ -182,6 +191,7 @@ def choose(records: Sequence[Record], model: str, color: str, sigma: float, exac
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
         exact: only one trained at that very level will do.
+        noise: that it was trained on, where no name is asked for.
 
     Returns:
         The one expected to do best: a larger network before a smaller one, one trained at the level or a little
@@ -200,7 +210,8 @@ def choose(records: Sequence[Record], model: str, color: str, sigma: float, exac
                 )
             return record
     families = FAMILIES if model == "auto" else (model,)
-    fitting = [r for r in records if r.color == color and r.family in families and (r.sigma == sigma or not exact)]
+    fitting = [r for r in records if (r.color, r.noise) == (color, noise) and r.family in families]
+    fitting = [r for r in fitting if r.sigma == sigma or not exact]
     if not fitting:
         wanted = f"checkpoint of {model}" if model != "auto" else "checkpoint"
         there_are = ", ".join(record.name for record in records) or "none"

@@ -19,6 +19,7 @@ from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
 from mdrn_cli.levels import HIGHEST_SIGMA
+from mdrn_cli.manifest import WHITE
 from mdrn_cli.monochrome import Tone, toned
 from mdrn_cli.noise import Noise
 from mdrn_cli.picture import Picture
@@ -142,7 +143,9 @@ class Passes:
         self.tiles = 0
         self.last: Pass | None = None
 
-    def __call__(self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0) -> NDArray[Any]:
+    def __call__(
+        self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0, kind: str = WHITE
+    ) -> NDArray[Any]:
         """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats.
 
         Args:
@@ -150,13 +153,14 @@ class Passes:
             depth: data type of the result.
             sigma: noise level, 0-255 scale.
             beside: bytes in memory beside the pictures.
+            kind: of noise, that the network was trained on.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
-        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white)
+        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white, kind)
         tile = self._tile(denoiser.engine, beside)
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)

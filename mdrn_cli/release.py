@@ -17,9 +17,11 @@ from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import exists, is_file, is_folder, refuse_existing, sha256_of
 from mdrn_cli.manifest import (
+    CAMERA,
     DISTILLATIONS,
     FAMILY_BLOCKS,
     NAME_PATTERN,
+    WHITE,
     Record,
     load_manifest,
     manifest_path,
@@ -72,11 +74,17 @@ def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
     Raises:
         UsageError: the network is of no family, or nothing is called by such a noise level.
     """
-    parts = [_family(checkpoint), distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
+    camera = CAMERA if _noise(checkpoint) == CAMERA else None
+    parts = [_family(checkpoint), camera, distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
     name = "-".join(part for part in parts if part)
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"a checkpoint cannot be named {name!r}", "bundled networks are of whole noise levels")
     return name
+
+
+def _noise(checkpoint: Checkpoint) -> str:
+    """What it was trained on, white noise where its run says nothing."""
+    return str(checkpoint.record.get("noise", WHITE))
 
 
 def _family(checkpoint: Checkpoint) -> str:
@@ -323,6 +331,7 @@ def _record(
             "color": trained.config.color,
             "sigma": trained.sigma,
             "distilled": distilled,
+            "noise": _noise(trained),
             "config": trained.config.to_dict(),
             "parameters": sum(tensor.numel() for tensor in trained.state.values()),
             "training": training,

@@ -16,7 +16,7 @@ from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.hardware import check_precision
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
-from mdrn_cli.manifest import FAMILIES
+from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.passes import OVERLAP, AtSmallerSizes, OnTile, Pass, Passes
@@ -74,7 +74,7 @@ class DenoiseOptions:
         if self.sigma is not None:
             check_sigma(self.sigma)
         for level in filter(None, self.coarse or ()):
-            check_sigma(level)
+            check_sigma(level, name="coarse sigma")
         if self.coarse and len(self.coarse) > SCALES:
             raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
         check_precision(self.precision)
@@ -185,7 +185,8 @@ class Restorer:
             picture = picture.warned(f"noise of {found.sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         channels, network = small.channels, None
         if found is None or found.sigma >= NOISELESS:
-            channels = run(channels, picture.depth, sigma, 0 if channels is picture.channels else channels.nbytes)
+            beside = 0 if channels is picture.channels else channels.nbytes
+            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
             network = run.last
         if not any(small.passes):
             later = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
@@ -229,6 +230,12 @@ class Restorer:
         if tone and sigma is not None and tone.explains(sigma):
             return tone
         return SHARED if is_alike(picture.channels, picture.seen) else None
+
+    def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
+        """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
+        color = "gray" if tone else picture.color
+        as_files_have_it = found is not None and not found.white and self._denoisers.are_for(CAMERA, color)
+        return CAMERA if as_files_have_it else WHITE
 
     def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
         """Whether noise that was found may have to be removed at half the size first."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from mdrn_cli.bench import PROTOCOL
 from mdrn_cli.datasets import published_tables
-from mdrn_cli.manifest import DISTILLATIONS, FAMILIES, Record
+from mdrn_cli.manifest import DISTILLATIONS, FAMILIES, WHITE, Record
 
 TITLES = {
     "table1_gray": "Table 1: gray images",
@@ -47,6 +47,7 @@ def _table(key: str, table: dict[str, Any], records: Sequence[Record]) -> str:
         [method, *(_number(sets.get(dataset, {}).get(sigma)) for dataset, sigma in columns)]
         for method, sets in table.items()
     ]
+    records = [record for record in records if record.noise == WHITE]
     for family in FAMILIES:
         for distilled in DISTILLATIONS:
             ours = {

@@ -172,6 +172,7 @@ def broken_files(folder):
         (["noisy.png", "--sigma", 50, "-o", "noisy.png"], 2, "exists already"),
         (["noisy.png", "--sigma", 50, "-o", "out.xyz"], 2, "format"),
         (["noisy.png", "--sigma", 0.2], 2, "sigma 0.2 is below 1"),
+        (["noisy.png", "--coarse-sigma", 0.2], 2, "coarse sigma 0.2 is below 1"),
         (["noisy.png", "--sigma", 500], 2, "from 1 to 100"),
         (["noisy.png", "--sigma", "lots"], 2, "--sigma"),
         (["noisy.png", "--sigma", 50, "--tile", 100], 2, "tile"),

@@ -43,6 +43,7 @@ RECORDS = load_manifest()
         {"licence": None},
         {"training": None},
         {"distilled": "both"},
+        {"noise": "pink"},
         {"config": []},
         {"metrics": {"Set12": "high"}},
         {"surprise": 1},
@@ -126,6 +127,19 @@ def test_a_larger_network_is_worth_what_was_measured():
     near, far = (parse_record(record_json(name=f"mdrn-gray-{s}", family="mdrn", sigma=s)) for s in (12, 4))
     assert choose([small, near], "auto", "gray", 25) is near, "behind by 0.13 as stretched, less than 0.3"
     assert choose([small, far], "auto", "gray", 25) is small, "behind by 0.32"
+
+
+def test_networks_for_other_noise_are_chosen_where_that_is_asked_for():
+    white = parse_record(record_json())
+    camera = parse_record(record_json(name="mdrn-2b-camera-gray-15", sigma=15, noise="camera"))
+    assert (white.noise, camera.noise) == ("white", "camera"), "as manifests have it that do not say"
+    for sigma in (10, 15, 50):
+        assert choose([white, camera], "auto", "gray", sigma) is white
+        assert choose([white, camera], "auto", "gray", sigma, noise="camera") is camera
+    assert choose([white, camera], "mdrn-2b-camera-gray-15", "gray", 20) is camera
+    assert choose([white, camera], "mdrn-2b-gray-50", "gray", 20, noise="camera") is white, "a name is obeyed"
+    with pytest.raises(WeightsError):
+        choose([white], "auto", "gray", 15, noise="camera")
 
 
 def test_only_the_very_level_will_do_where_exactness_is_asked():

@@ -234,6 +234,13 @@ def test_the_record_says_where_the_weights_come_from(room, pictures):
     assert record.training["distillation"] == kept
 
 
+def test_what_noise_a_network_is_for_is_in_its_name_and_record(room, pictures):
+    record, _ = release.pack(trained(room, sigma=15.0, noise="camera"), [str(pictures)], str(pictures))
+    assert (record.name, record.noise) == ("mdrn-2b-camera-gray-15", "camera")
+    record, _ = release.pack(trained(room), [str(pictures)], str(pictures))
+    assert (record.name, record.noise) == ("mdrn-2b-gray-50", "white")
+
+
 def test_a_checkpoint_of_nobody_knows_where_is_recorded_all_the_same(room, pictures):
     record, _ = release.pack(trained(room, init="runs/w0/last.safetensors"), [str(pictures)], str(pictures))
     assert (record.training["init"], record.training["command"]) == ("w0/last.safetensors", None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from conftest import record_json
 
 from mdrn_cli.manifest import load_manifest, parse_record
-from mdrn_cli.results import results_markdown
+from mdrn_cli.results import HEAD, results_markdown
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
 
@@ -25,3 +25,11 @@ def test_our_rows_stand_beside_the_papers_in_the_right_cells():
     assert "| **mdrn-2b** | - | **27.12** | - | **26.01** | - | - |" in table3
     assert "| **mdrn-2b hads** | **32.90** | - | - | - | - | - |" in table3
     assert "**" not in text.split("## Table 2")[1].split("## Table 3")[0]
+
+
+def test_networks_for_other_noise_are_not_among_the_papers():
+    """Though they are measured on white noise, too, as all are."""
+    camera = parse_record(record_json(name="mdrn-2b-camera-gray-50", noise="camera", metrics={"Set12": 26.5}))
+    tables, every = results_markdown([camera]).split("## Every checkpoint")
+    assert "**" not in tables.replace(HEAD, "")
+    assert "mdrn-2b-camera-gray-50 | 1 | Set12 26.50" in every

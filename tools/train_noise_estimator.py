@@ -279,13 +279,7 @@ def camera_crop(
         level = max(float(noise.std()), LEVELS[0])
         noise /= level
     else:
-        shared = max(common, 0.0)
-        noise = np.sqrt(shared) * rng.normal(size=(*part.shape[:2], 1)) + np.sqrt(1 - shared) * noise
-        if common < 0 and part.shape[2] == 3:
-            noise -= common / LEAST_COMMON * noise.mean(axis=2, keepdims=True)
-        noise = gaussian_filter(noise, (blur, blur, 0), mode="wrap")
-        noise *= np.sqrt(part.mean(axis=2, keepdims=True) + 8) if in_light else 1
-        noise /= noise.std()
+        noise = smeared(noise, part, common, blur, in_light, rng)
     quality, subsampling = int(rng.integers(50, 99)), int(rng.choice((0, 1, 2)))
 
     def stored(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -301,6 +295,21 @@ def camera_crop(
     known = (math.log(level), math.log(change), common, blur, in_light, *jpeg, *edit.features(), *taken)
     kind = np.array(known, np.float32)
     return Crop(seen, noisy, clean, kind, change)
+
+
+def smeared(
+    noise: NDArray[Any], part: NDArray[np.float32], common: float, blur: float, in_light: bool, rng: np.random.Generator
+) -> NDArray[Any]:
+    """White noise, (h, w, C), made common to the channels in a share, or less so below 0, smeared by a Gaussian of so
+    many pixels, and stronger in the light of a part of a photograph; of root mean square 1."""
+    shared = max(common, 0.0)
+    noise = np.sqrt(shared) * rng.normal(size=(*part.shape[:2], 1)) + np.sqrt(1 - shared) * noise
+    if common < 0 and part.shape[2] == 3:
+        noise -= common / LEAST_COMMON * noise.mean(axis=2, keepdims=True)
+    noise = gaussian_filter(noise, (blur, blur, 0), mode="wrap")
+    noise *= np.sqrt(part.mean(axis=2, keepdims=True) + 8) if in_light else 1
+    normal: NDArray[Any] = noise / noise.std()
+    return normal
 
 
 def best_ratio(crop: Crop) -> tuple[float, float]:

@@ -1,0 +1,66 @@
+"""Networks for noise as files have it: which pictures they restore."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import record_json
+from scipy.ndimage import gaussian_filter
+
+from mdrn_cli.denoisers import Denoisers
+from mdrn_cli.files import sha256_of
+from mdrn_cli.image import picture_of
+from mdrn_cli.restore import DenoiseOptions, Restorer
+
+SIGMA = 12
+
+
+@pytest.fixture
+def manifest(tmp_path, monkeypatch, tiny_weights):
+    """Of a network for color and one for gray."""
+    monkeypatch.setenv("MDRN_HOME", str(tmp_path / "home"))
+    records = []
+    for color in ("gray", "color"):
+        path = tiny_weights(color, 15.0)
+        about = {"name": f"lab-{color}", "file": path.name, "sha256": sha256_of(path), "urls": [str(path)]}
+        about |= {"bytes": path.stat().st_size, "color": color, "sigma": 15, "noise": "camera"}
+        records.append(record_json(**about))
+    path = tmp_path / "lab.json"
+    path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": records}))
+    return str(path)
+
+
+def noisy(photo, blur, tone=False):
+    noise = np.random.default_rng(0).normal(size=photo.shape)
+    if tone:
+        photo, noise = photo[:, :, :1], noise[:, :, :1]
+    noise = gaussian_filter(noise, (blur, blur, 0)) if blur else noise
+    return picture_of(np.clip(np.rint(photo + SIGMA * noise / noise.std()), 0, 255).astype(np.uint8), has_alpha=False)
+
+
+def network_for(picture, manifest, **options):
+    options = {"model": "mdrn-2b", **options}
+    denoisers = Denoisers(options["model"], manifests=[manifest])
+    return Restorer(DenoiseOptions(**options), denoisers)(picture)[1].network.model
+
+
+@pytest.mark.parametrize("blur", [0.6, 0.8])
+def test_noise_that_is_not_white_is_left_to_a_network_for_it(photo, manifest, blur):
+    assert network_for(noisy(photo, blur), manifest) == "lab-color"
+    assert network_for(noisy(photo, blur, tone=True), manifest) == "lab-gray"
+
+
+def test_white_noise_is_not(photo, manifest):
+    assert network_for(noisy(photo, 0), manifest).startswith("mdrn-2b-color-")
+    assert network_for(noisy(photo, 0, tone=True), manifest).startswith("mdrn-2b-gray-")
+
+
+def test_a_level_that_is_given_is_of_white_noise_and_a_name_is_obeyed(photo, manifest):
+    picture = noisy(photo, 0.8)
+    assert network_for(picture, manifest, sigma=10.0).startswith("mdrn-2b-color-")
+    assert network_for(picture, manifest, model="mdrn-2b-color-15") == "mdrn-2b-color-15"
+    assert network_for(picture, manifest, model="lab-color", sigma=10.0) == "lab-color"
+
+
+def test_a_family_without_such_networks_does_what_it_can(photo, manifest):
+    assert network_for(noisy(photo[:128, :128], 0.8), manifest, model="mdrn").startswith("mdrn-color-")

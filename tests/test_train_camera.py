@@ -1,0 +1,70 @@
+"""tools/train_camera.py: what the network for noise as files have it learns from, and that a run ends in one."""
+
+import importlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.release import checkpoint_name
+from mdrn_cli.trainconfig import TrainConfig
+
+
+@pytest.fixture(scope="module")
+def tool():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
+        return importlib.import_module("train_camera")
+
+
+def pair(tool, sigma=15.0, moved=0):
+    rng = np.random.default_rng(0)
+    clean = rng.integers(60, 200, (64, 64, 3), np.uint8)
+    noisy = clean + rng.integers(0, 30, clean.shape, np.uint8)
+    return tool.Pair(noisy, np.full_like(noisy, tool.MIDDLE + moved), clean, sigma)
+
+
+def test_pairs_are_of_noise_that_is_not_white(tool, photo, tmp_path):
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    Image.fromarray(photo[:100]).save(tmp_path / "low.png")
+    pairs = tool.pairs_of(tmp_path / "a.png", (0, 0))
+    assert len(pairs) >= 4
+    changes = [(one.noisy.astype(float) - one.clean).std() for one in pairs]
+    assert max(changes) > 4
+    for one in pairs:
+        assert one.noisy.shape == one.clean.shape == one.moved.shape == (tool.SIDE, tool.SIDE, 3)
+        assert one.sigma >= 1
+    assert tool.pairs_of(tmp_path / "low.png", (0, 0)) == []
+
+
+@pytest.mark.parametrize("sigma", [7.5, 15.0, 30.0])
+def test_the_loss_is_of_the_picture_stretched_to_the_networks_level(tool, sigma):
+    one = pair(tool, sigma)
+    sampler = PatchSampler(tool.held([one]), 64, torch.device("cpu"))
+    patches = sampler.sample(1, torch.Generator().manual_seed(0))
+    loss = tool.step_loss(lambda noisy: (noisy,), patches, None, 0.0, sigma=15.0)
+    rmse = np.sqrt(np.square((one.noisy.astype(float) - one.clean) / 255).mean())
+    assert float(loss) == pytest.approx(np.sqrt(rmse * 15 / sigma), rel=0.02)
+
+
+def test_the_network_sees_pixels_where_clipping_has_not_moved_them(tool):
+    seen = []
+    for moved in (0, 8):
+        sampler = PatchSampler(tool.held([pair(tool, 15.0, moved)]), 64, torch.device("cpu"))
+        patches = sampler.sample(1, torch.Generator().manual_seed(0))
+        tool.step_loss(lambda noisy: (seen.append(noisy) or noisy,), patches, None, 0.0, sigma=15.0)
+    assert (seen[1] - seen[0]).numpy() * 255 == pytest.approx(8 * tool.MOVED_STEP, rel=0.02)
+
+
+def test_a_run_ends_in_a_network_for_such_noise(tool, tmp_path):
+    config = TrainConfig(
+        data=str(tmp_path), color="color", blocks=2, features=64, sigma=15.0, iterations=2, batch_size=1
+    )
+    tool.train(config, tool.held([pair(tool)]), tmp_path / "run", resume=False)
+    checkpoint = load_checkpoint(tmp_path / "run" / "last.safetensors")
+    assert checkpoint_name(checkpoint, None) == "mdrn-2b-camera-color-15"
+    assert checkpoint.record["iteration"] == 2

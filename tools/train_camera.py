@@ -1,0 +1,199 @@
+"""Trains a network for noise as files have it: through JPEG, of a camera's sensor, smeared, of colors, resized or
+sharpened with the picture. What `mdrn denoise` takes for noise that is not white; an hour on two cores.
+
+python tools/train_camera.py ../shared/data/train run --init mdrn_cli/weights/mdrn-2b-color-15.safetensors
+mdrn weights pack run --val ../shared/data/val --set Kodak24 --set CBSD68
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from noise_levels import jpeg_round_trip
+from numpy.typing import NDArray
+from sensor import Camera
+from torch import Tensor
+from train_noise_estimator import LEAST_COMMON, Edit, of_each, smeared
+
+from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
+from mdrn_cli.clipping import unclipped
+from mdrn_cli.engine import layout
+from mdrn_cli.fit import fit
+from mdrn_cli.image import read_uint8
+from mdrn_cli.levels import LOWEST_SIGMA
+from mdrn_cli.manifest import CAMERA
+from mdrn_cli.model import MDRN
+from mdrn_cli.noise import find_noise
+from mdrn_cli.patches import PatchSampler
+from mdrn_cli.photographs import PhotoFolder
+from mdrn_cli.pixels import to_unit
+from mdrn_cli.restore import NOISELESS
+from mdrn_cli.runlog import Progress
+from mdrn_cli.steps import DrawNoise, Network
+from mdrn_cli.trainconfig import TrainConfig
+from mdrn_cli.training import initial_model, prepare_folder
+from mdrn_cli.weights import LAST_FILE
+
+SIDE = 208
+DRAWN = ((7, (2.0, 45.0)), (3, (0.1, 2.0)))
+"""Pairs of each photograph, and the levels of their noise: next to none, too, for some is found there all the same."""
+WHITE_SHARE, SENSOR_SHARE = 0.15, 0.45
+"""Of the pairs: white noise through JPEG, and noise of a sensor; of the others it is smeared."""
+JPEG_SHARE = 0.6
+QUALITIES = (55, 98)
+MOVED_STEP, MIDDLE = 0.75, 128
+"""How far a pixel was moved beyond an end, on the 0-255 scale, is held in steps about the middle of 8 bits."""
+LEVEL_STEPS = 40
+"""By which a level, over the least, is held as a logarithm."""
+CHANNELS = 10
+"""Noisy, clean, moved, and the level."""
+
+
+class Pair(NamedTuple):
+    """A part of a photograph; uint8 (h, w, 3) but for the level.
+
+    Attributes:
+        noisy: as a file has it.
+        moved: what `unclipped` of clipping.py adds to it.
+        clean: without noise, and as it was before JPEG.
+        sigma: that is told of its noise.
+    """
+
+    noisy: NDArray[np.uint8]
+    moved: NDArray[np.uint8]
+    clean: NDArray[np.uint8]
+    sigma: float
+
+
+def draw(
+    photo: NDArray[np.uint8], levels: tuple[float, float], rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A noisy part of a photograph and the same without noise, uint8 (h, w, 3), of sides of at most SIDE."""
+    level = float(np.exp(rng.uniform(*np.log(levels))))
+    edit = Edit.draw(rng)
+    if edit.scale * min(photo.shape[:2]) < 1.02 * SIDE:
+        edit = Edit()
+    side = min(int(SIDE / edit.scale) + 1, *photo.shape[:2])
+    top, left = (int(rng.integers(0, length - side + 1)) for length in photo.shape[:2])
+    part = photo[top : top + side, left : left + side].astype(np.float32)
+    what, noise = rng.random(), rng.normal(size=part.shape)
+    through_jpeg = rng.random() < JPEG_SHARE or what < WHITE_SHARE
+    if WHITE_SHARE <= what < WHITE_SHARE + SENSOR_SHARE:
+        part, noise = Camera.draw(rng).picture(part, level, rng)
+        level = 1.0
+    elif what >= WHITE_SHARE:
+        common = rng.uniform(LEAST_COMMON, 0.8) if rng.random() < 0.5 else 0.0
+        blur = rng.uniform(0.35, 1.4) if rng.random() < 0.65 else rng.uniform(1.4, 3.2)
+        noise = smeared(noise, part, common, blur, rng.random() < 0.4, rng)
+    quality, subsampling = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1)), int(rng.choice((0, 1, 2)))
+    noisy, clean = (edit(np.clip(np.rint(image), 0, 255).astype(np.uint8)) for image in (part + level * noise, part))
+    noisy = jpeg_round_trip(noisy, quality, subsampling) if through_jpeg else noisy
+    return noisy[:SIDE, :SIDE], clean[:SIDE, :SIDE]
+
+
+def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
+    """Pairs of a photograph of which `mdrn denoise` would find that their noise is not white, each color its own."""
+    rng = np.random.default_rng(seed)
+    photo = read_uint8(file, "color")
+    if min(photo.shape[:2]) < SIDE:
+        return []
+    pairs = []
+    for noisy, clean in (draw(photo, levels, rng) for count, levels in DRAWN for _ in range(count)):
+        channels = np.ascontiguousarray(noisy.transpose(2, 0, 1))
+        found = find_noise(channels)
+        if found.sigma >= NOISELESS and not found.white and not found.tone:
+            before = to_unit(channels)
+            moved = (unclipped(before.copy(), found.sigma, white=False) - before).transpose(1, 2, 0) * 255
+            held = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
+            pairs.append(Pair(noisy, held, clean, max(found.sigma, LOWEST_SIGMA)))
+    return pairs
+
+
+def held(pairs: Sequence[Pair]) -> PhotoFolder:
+    """Pairs as the sampler of patches takes photographs, of CHANNELS."""
+    shapes = [pair.noisy.shape[:2] for pair in pairs]
+    pixels = np.empty((sum(height * width for height, width in shapes), CHANNELS), np.uint8)
+    start = 0
+    for pair in pairs:
+        place = pixels[start : start + pair.noisy[:, :, 0].size]
+        for k, part in enumerate((pair.noisy, pair.clean, pair.moved)):
+            place[:, 3 * k : 3 * k + 3] = part.reshape(-1, 3)
+        place[:, 9] = round(LEVEL_STEPS * math.log(pair.sigma / LOWEST_SIGMA))
+        start += len(place)
+    return PhotoFolder(pixels, shapes, [], [])
+
+
+def step_loss(
+    network: Network, patches: Tensor, _draw_noise: DrawNoise, _done: float | Tensor, *, sigma: float
+) -> Tensor:
+    """Mean square root of how far patches of `held` are from the clean ones, stretched as at a level that is not the
+    network's. (The root, that patches which come out badly do not outweigh all others.)"""
+    noisy, clean, moved = patches[:, :3], patches[:, 3:6], (patches[:, 6:9] * 255 - MIDDLE) * (MOVED_STEP / 255)
+    level = LOWEST_SIGMA * torch.exp(patches[:, 9:, :1, :1] * 255 / LEVEL_STEPS)
+    gain = sigma / level
+    restored = network(((noisy + moved - 0.5) * gain + 0.5).contiguous(memory_format=layout(patches.device)))[0]
+    difference = restored.float() - ((clean - 0.5) * gain + 0.5)
+    return difference.square().mean(dim=(1, 2, 3)).add(1e-8).pow(0.25).mean()
+
+
+def say(progress: Progress) -> None:
+    """A line on where the run stands."""
+    left = f"{progress.remaining:.0f} s left"
+    print(f"{progress.iteration}: loss {progress.loss:.4f}, {progress.rate:.2f} steps a second, {left}", flush=True)
+
+
+def train(config: TrainConfig, pairs: PhotoFolder, output: Path, resume: bool) -> None:
+    """The run, which leaves `last.safetensors` in its folder."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    start = initial_model(replace(config, init=None) if resume else config)
+    model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
+    sampler = PatchSampler(pairs, config.patch_size, device)
+    prepare = partial(prepare_folder, config, output, resume, device, 1)
+    loss = partial(step_loss, sigma=config.sigma)
+    fit(config, model, loss, sampler, None, output, resume, say, prepare=prepare)
+    last = load_checkpoint(output / LAST_FILE)
+    about = {"noise": CAMERA, "loss": "root of rmse"}
+    save_checkpoint(output / LAST_FILE, replace(last, record=last.record | about), torch.float32)
+
+
+def main() -> None:
+    """Draw the pairs, the same for the same photographs, and train."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("train", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--init", required=True, help="checkpoint to start from: color, of as many blocks")
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--sigma", type=float, default=15.0, help="level that others are stretched to")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--patch-size", type=int, default=64)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+    config = TrainConfig(
+        data=str(arguments.train),
+        init=arguments.init,
+        color="color",
+        blocks=arguments.blocks,
+        sigma=arguments.sigma,
+        time_budget=arguments.seconds,
+        batch_size=arguments.batch_size,
+        patch_size=arguments.patch_size,
+        learning_rate=arguments.learning_rate,
+        muon_learning_rate=10 * arguments.learning_rate,
+        warmup=0.03,
+        ema=0.998,
+    ).located()
+    train(config, held(of_each(arguments.train, pairs_of, 2)), arguments.output, arguments.resume)
+
+
+if __name__ == "__main__":
+    main()
