@@ -9,9 +9,9 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# Two workers more than the two cores they are written for: a quarter of the time tests wait for processes they started.
+# One worker more than the two cores they are written for: a quarter of the time tests wait for processes they started.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n 4 --dist loadfile --cov --cov-report term
+	$(BIN)/python -m pytest -n 3 --dist loadfile --cov --cov-report term
 
 # What commands in processes of their own run is counted, too, which takes half as long again.
 coverage: $(VENV)/.installed-test

@@ -86,7 +86,7 @@ class Identity:
 def _identity(monkeypatch):
     """Every picture is restored, level 50 given, by a network that changes nothing."""
 
-    def find(self, color, sigma):  # noqa: ARG001
+    def find(self, color, sigma, noise):  # noqa: ARG001
         return Denoiser(Identity(color), sigma, sigma, "identity", None)
 
     monkeypatch.setattr(Denoisers, "find", find)
