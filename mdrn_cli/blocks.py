@@ -79,11 +79,9 @@ class Blocks:
     def told_from(self) -> tuple[NDArray[np.float32], float]:
         """`energy` of those without a row or column of one color that are not clipped either, for there noise is less
         than it was; where few are left, of those as well. And the share of clipped ones among the former."""
-        uneven = ~self.even
-        kept = uneven if uneven.sum() >= ENOUGH_BLOCKS else np.ones(len(self), bool)
-        whole = kept & ~self.clipped
-        clipped = 1 - float(whole.sum() / kept.sum())
-        return self.energy[whole if whole.sum() >= ENOUGH_BLOCKS else kept], clipped
+        kept = self.without_even()
+        whole = ~kept.clipped
+        return kept.energy[whole] if whole.sum() >= ENOUGH_BLOCKS else kept.energy, 1 - float(whole.mean())
 
 
 def looked_at(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
-from mdrn_cli.manifest import FAMILIES, WHITE, Record, choose
+from mdrn_cli.manifest import FAMILIES, WHITE, Record, choose, serving
 from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 
@@ -96,8 +96,7 @@ class Denoisers:
     def are_for(self, noise: str, color: str) -> bool:
         """Whether among those to choose from there is a network trained on such noise; False where one was asked for
         by its name or path."""
-        families = FAMILIES if self.model == "auto" else (self.model,)
-        return any((r.noise, r.color) == (noise, color) and r.family in families for r in self._records)
+        return bool(serving(self._records, self.model, color, noise))
 
     def find(self, color: str, sigma: float, noise: str = WHITE) -> Denoiser:
         """The network for a color mode and a noise level, trained on such noise where it was not asked for by name.

@@ -180,6 +180,12 @@ _FIELDS: dict[str, Any] = {
 }
 
 
+def serving(records: Sequence[Record], model: str, color: str, noise: str = WHITE) -> list[Record]:
+    """Those of a family, "auto" being any, for a color mode and a kind of noise; none for the name of a checkpoint."""
+    families = FAMILIES if model == "auto" else (model,)
+    return [r for r in records if (r.color, r.noise) == (color, noise) and r.family in families]
+
+
 def choose(
     records: Sequence[Record], model: str, color: str, sigma: float, exact: bool = False, noise: str = WHITE
 ) -> Record:
@@ -209,9 +215,7 @@ def choose(
                     "leave --model out to have one chosen",
                 )
             return record
-    families = FAMILIES if model == "auto" else (model,)
-    fitting = [r for r in records if (r.color, r.noise) == (color, noise) and r.family in families]
-    fitting = [r for r in fitting if r.sigma == sigma or not exact]
+    fitting = [r for r in serving(records, model, color, noise) if r.sigma == sigma or not exact]
     if not fitting:
         wanted = f"checkpoint of {model}" if model != "auto" else "checkpoint"
         there_are = ", ".join(record.name for record in records) or "none"

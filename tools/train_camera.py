@@ -112,8 +112,8 @@ def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
         if found.sigma >= NOISELESS and not found.white and not found.tone:
             before = to_unit(channels)
             moved = (unclipped(before.copy(), found.sigma, white=False) - before).transpose(1, 2, 0) * 255
-            held = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
-            pairs.append(Pair(noisy, held, clean, max(found.sigma, LOWEST_SIGMA)))
+            steps = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
+            pairs.append(Pair(noisy, steps, clean, max(found.sigma, LOWEST_SIGMA)))
     return pairs
 
 
