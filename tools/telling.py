@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from noisy_crops import of_each
 from numpy.typing import NDArray
-from train_noise_estimator import Network, columns, fit, mean_of, of_each
+from train_noise_estimator import Network, columns, fit, mean_of
 
 from mdrn_cli.blocks import answer
 

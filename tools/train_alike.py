@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from noise_levels import jpeg_round_trip
+from noisy_crops import camera_crop, jpeg_round_trip, planes, white_crop
 from numpy.typing import NDArray
 from telling import learned, report
-from train_noise_estimator import camera_crop, planes, white_crop
 
 from mdrn_cli.alike import SMALLEST, SURE, alike_features
 from mdrn_cli.image import read_uint8

@@ -17,11 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from noise_levels import jpeg_round_trip
+from noisy_crops import LEAST_COMMON, Edit, jpeg_round_trip, of_each, smeared
 from numpy.typing import NDArray
 from sensor import Camera
 from torch import Tensor
-from train_noise_estimator import LEAST_COMMON, Edit, of_each, smeared
 
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.clipping import unclipped
@@ -45,9 +44,9 @@ from mdrn_cli.weights import LAST_FILE
 SIDE = 208
 DRAWN = ((7, (2.0, 45.0)), (3, (0.1, 2.0)))
 """Pairs of each photograph, and the levels of their noise: next to none, too, for some is found there all the same."""
-WHITE_SHARE, SENSOR_SHARE = 0.15, 0.45
+WHITE_SHARE, SENSOR_SHARE = 0.2, 0.45
 """Of the pairs: white noise through JPEG, and noise of a sensor; of the others it is smeared."""
-JPEG_SHARE = 0.6
+JPEG_SHARE = 0.7
 QUALITIES = (55, 98)
 MOVED_STEP, MIDDLE = 0.75, 128
 """How far a pixel was moved beyond an end, on the 0-255 scale, is held in steps about the middle of 8 bits."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 from graphics import graphic
+from noisy_crops import SIDES, Crop, camera_crop, framed, white_crop
 from numpy.typing import NDArray
 from PIL import Image
 from telling import learned, report
-from train_noise_estimator import SIDES, Crop, camera_crop, framed, white_crop
 
 from mdrn_cli.blocks import looked_at
 from mdrn_cli.drawn import SURE, drawn_features
