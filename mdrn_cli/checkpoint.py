@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mdrn_cli.errors import WeightsError
 from mdrn_cli.files import write_atomically
+from mdrn_cli.manifest import WHITE
 from mdrn_cli.model import MDRN, MSAB, MDRNConfig
 
 METADATA_KEY = "mdrn"
@@ -38,6 +39,11 @@ class Checkpoint:
     sigma: float
     state: dict[str, Tensor]
     record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def noise(self) -> str:
+        """Of what kind the noise is that it was trained on (see manifest.py): white where its run says nothing."""
+        return str(self.record.get("noise", WHITE))
 
     def build(self) -> MDRN:
         """The network with these weights, on the CPU, in evaluation mode."""

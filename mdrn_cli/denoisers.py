@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
-from mdrn_cli.manifest import FAMILIES, WHITE, Record, choose, serving
+from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, serving
 from mdrn_cli.stretch import stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 
@@ -36,6 +36,7 @@ class Denoiser:
         name: of the checkpoint, or its path.
         sha256: of its file.
         distilled: "hads" or "hmds", where its record or its run says so.
+        noise: that it was trained on, WHITE or CAMERA of manifest.py; of the latter at all levels, stretched to one.
     """
 
     engine: Engine
@@ -44,6 +45,7 @@ class Denoiser:
     name: str
     sha256: str
     distilled: str | None = None
+    noise: str = WHITE
 
     @property
     def label(self) -> str:
@@ -52,7 +54,7 @@ class Denoiser:
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
-        return stretched(self.engine, self.trained, self.sigma)(image)
+        return stretched(self.engine, self.trained, self.sigma, wholly=self.noise == CAMERA)(image)
 
 
 def labelled(name: str, trained: float, sigma: float) -> str:
@@ -117,7 +119,9 @@ class Denoisers:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
         about = checkpoint.record.get("distillation")
         written = about.get("mode") if isinstance(about, dict) else None
-        return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, record.distilled if record else written)
+        distilled = record.distilled if record else written
+        trained_on = record.noise if record else checkpoint.noise
+        return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, distilled, trained_on)
 
     def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
         began = time.perf_counter()

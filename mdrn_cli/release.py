@@ -21,7 +21,6 @@ from mdrn_cli.manifest import (
     DISTILLATIONS,
     FAMILY_BLOCKS,
     NAME_PATTERN,
-    WHITE,
     Record,
     load_manifest,
     manifest_path,
@@ -74,17 +73,12 @@ def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
     Raises:
         UsageError: the network is of no family, or nothing is called by such a noise level.
     """
-    camera = CAMERA if _noise(checkpoint) == CAMERA else None
+    camera = CAMERA if checkpoint.noise == CAMERA else None
     parts = [_family(checkpoint), camera, distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
     name = "-".join(part for part in parts if part)
     if not NAME_PATTERN.fullmatch(name):
         raise UsageError(f"a checkpoint cannot be named {name!r}", "bundled networks are of whole noise levels")
     return name
-
-
-def _noise(checkpoint: Checkpoint) -> str:
-    """What it was trained on, white noise where its run says nothing."""
-    return str(checkpoint.record.get("noise", WHITE))
 
 
 def _family(checkpoint: Checkpoint) -> str:
@@ -331,7 +325,7 @@ def _record(
             "color": trained.config.color,
             "sigma": trained.sigma,
             "distilled": distilled,
-            "noise": _noise(trained),
+            "noise": trained.noise,
             "config": trained.config.to_dict(),
             "parameters": sum(tensor.numel() for tensor in trained.state.values()),
             "training": training,

@@ -20,7 +20,7 @@ MOST_EXPANSION, MOST_EXPANSION_LOW = 1 / 0.7, 1 / 0.95
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-def stretched(function: Function, trained: float, sigma: float) -> Function:
+def stretched(function: Function, trained: float, sigma: float, wholly: bool = False) -> Function:
     """A denoiser trained at one noise level, for another: intensities are stretched about a pivot until their noise
     is what it knows, denoised, and stretched back. Where that would expand them too far, they are expanded less and
     the result is blended with the input.
@@ -29,13 +29,15 @@ def stretched(function: Function, trained: float, sigma: float) -> Function:
         function: on float32 (C, H, W) in [0, 1].
         trained: noise level it was trained at.
         sigma: noise level it is to serve, on the same scale.
+        wholly: expand as far as it takes, for a network that was trained on pictures stretched so.
 
     Returns:
         A callable on the same arrays; `function` itself when the two are equal.
     """
     if trained == sigma:
         return function
-    served = max(sigma, trained / (MOST_EXPANSION_LOW if trained <= LOW else MOST_EXPANSION))
+    most = MOST_EXPANSION_LOW if trained <= LOW else MOST_EXPANSION
+    served = sigma if wholly else max(sigma, trained / most)
     factor = np.float32(trained / served)
     offset = np.float32(PIVOT) * (1 - factor)
     share = np.float32(sigma / served)

@@ -41,6 +41,14 @@ def test_far_below_the_expansion_is_bounded_and_the_input_kept_in_part(trained, 
     assert np.abs(weaker - NOISY).max() < np.abs(result - NOISY).max() / 5, "less noise, less change"
 
 
+@pytest.mark.parametrize("sigma", [1.2, 5.0])
+def test_a_network_that_was_trained_so_is_given_the_picture_expanded_wholly(sigma):
+    seen = []
+    result = stretched(lambda x: seen.append(x) or x - np.float32(0.1), 15.0, sigma, wholly=True)(NOISY)
+    np.testing.assert_allclose(seen[0], (NOISY - 0.5) * (15 / sigma) + 0.5, rtol=1e-5)
+    np.testing.assert_allclose(result, NOISY - 0.1 * sigma / 15, atol=1e-5)
+
+
 def test_expanding_costs_more_than_compressing():
     assert stretch_loss(25, 25) == 0
     assert stretch_loss(25, 50) < stretch_loss(25, 100) < stretch_loss(25, 12.5)
