@@ -12,6 +12,7 @@ from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.hardware import PRECISIONS
 from mdrn_cli.levels import HIGHEST_TRAINED, check_sigma
 from mdrn_cli.losses import LOSSES
+from mdrn_cli.manifest import NOISES, WHITE
 from mdrn_cli.model import MDRNConfig
 from mdrn_cli.optim import OPTIMIZERS
 
@@ -104,6 +105,7 @@ _RULES = {
     **dict.fromkeys(("learning_rate", "muon_learning_rate"), _POSITIVE),
     **dict.fromkeys(("validate_every", "save_every", "cache_memory"), _INTERVAL),
     "loss": _one_of(LOSSES),
+    "noise": _one_of(NOISES),
     "optimizer": _one_of(OPTIMIZERS),
     "schedule": _one_of(SCHEDULES),
     "precision": _one_of(PRECISIONS),
@@ -144,6 +146,7 @@ class TrainConfig:
         validate_every, save_every: seconds.
         cache_memory: bytes of decoded photographs to hold in memory, more are mapped from disk; None for half of it.
         max_skipped: consecutive non-finite steps after which the run is given up.
+        noise: "white", or "camera" of runs by tools/train_camera.py.
         distillation: how the network learns from a teacher, or None.
 
     Raises:
@@ -178,6 +181,7 @@ class TrainConfig:
     save_every: float = 60.0
     cache_memory: float | None = None
     max_skipped: int = 50
+    noise: str = WHITE
     distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
@@ -216,8 +220,11 @@ class TrainConfig:
         return replace(self, **ours)
 
     def flat(self) -> dict[str, Any]:
-        """Every value by the name its option has, those of distillation included, as configuration files have them."""
+        """Every value by the name its option has, those of distillation included, as configuration files have them; and
+        what noise it is, where no option gives that."""
         values = asdict(self)
+        if self.noise == WHITE:
+            values.pop("noise")
         return values | (values.pop("distillation") or {})
 
     @property
@@ -247,5 +254,5 @@ def _absolute(path: str | None) -> Any:
     return path and str(Path(path).absolute())
 
 
-CONFIG_KEYS = tuple(f.name for f in fields(TrainConfig) if f.name != "distillation")
+CONFIG_KEYS = tuple(f.name for f in fields(TrainConfig) if f.name not in ("noise", "distillation"))
 DISTILLATION_KEYS = tuple(f.name for f in fields(Distillation))

@@ -31,6 +31,7 @@ from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
+from mdrn_cli.manifest import WHITE
 from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
@@ -96,6 +97,8 @@ def run_train(
     """
     if config.distillation:
         raise UsageError("this run learns from a teacher", "go on with it by `mdrn distill --resume`")
+    if config.noise != WHITE:
+        raise UsageError("this run learns from other noise than white", "go on with it by tools/train_camera.py")
     return run_with(lambda _device: plain_loss(config.sigma, config.loss), config, output, resume, report, reading)
 
 

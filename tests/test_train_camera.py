@@ -9,9 +9,12 @@ import torch
 from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.errors import UsageError
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.release import checkpoint_name
+from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import TrainConfig
+from mdrn_cli.training import run_train
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,33 @@ def test_the_network_sees_pixels_where_clipping_has_not_moved_them(tool):
 
 def test_a_run_ends_in_a_network_for_such_noise(tool, tmp_path):
     config = TrainConfig(
-        data=str(tmp_path), color="color", blocks=2, features=64, sigma=15.0, iterations=2, batch_size=1
+        data=str(tmp_path), color="color", blocks=2, features=64, sigma=15.0, iterations=2, batch_size=1, noise="camera"
     )
     tool.train(config, tool.held([pair(tool)]), tmp_path / "run", resume=False)
     checkpoint = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert checkpoint_name(checkpoint, None) == "mdrn-2b-camera-color-15"
     assert checkpoint.record["iteration"] == 2
+    with pytest.raises(UsageError, match="other noise than white"):
+        run_train(TrainConfig.from_dict(saved_config(tmp_path / "run")), tmp_path / "run", True, print)
+
+
+def test_an_earlier_run_is_not_replaced(tool, tmp_path, monkeypatch, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("")
+    monkeypatch.setattr(
+        "sys.argv", ["train_camera.py", str(tmp_path), str(tmp_path / "run"), "--init", "a.safetensors"]
+    )
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "is not empty" in capsys.readouterr().err
+
+
+def test_photographs_that_are_too_small_are_told_of(tool, tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    monkeypatch.setattr(
+        "sys.argv", ["train_camera.py", str(tmp_path), str(tmp_path / "run"), "--init", "a.safetensors"]
+    )
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "no photograph of 208x208 pixels" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from sensor import Camera
 from torch import Tensor
 
-from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.engine import layout
+from mdrn_cli.engine import layout, limit_threads
 from mdrn_cli.fit import fit
+from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import LOWEST_SIGMA
 from mdrn_cli.manifest import CAMERA
@@ -35,11 +35,11 @@ from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder
 from mdrn_cli.pixels import to_unit
 from mdrn_cli.restore import NOISELESS
+from mdrn_cli.runfolder import alone_in, is_empty, saved_config
 from mdrn_cli.runlog import Progress
 from mdrn_cli.steps import DrawNoise, Network
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import initial_model, prepare_folder
-from mdrn_cli.weights import LAST_FILE
 
 SIDE = 208
 DRAWN = ((7, (2.0, 45.0)), (3, (0.1, 2.0)))
@@ -110,7 +110,7 @@ def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
         found = find_noise(channels)
         if found.sigma >= NOISELESS and not found.white and not found.tone:
             before = to_unit(channels)
-            moved = (unclipped(before.copy(), found.sigma, white=False) - before).transpose(1, 2, 0) * 255
+            moved = (unclipped(before, found.sigma, white=False) - before).transpose(1, 2, 0) * 255
             steps = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
             pairs.append(Pair(noisy, steps, clean, max(found.sigma, LOWEST_SIGMA)))
     return pairs
@@ -151,16 +151,17 @@ def say(progress: Progress) -> None:
 
 def train(config: TrainConfig, pairs: PhotoFolder, output: Path, resume: bool) -> None:
     """The run, which leaves `last.safetensors` in its folder."""
+    limit_threads()
+    keep_freed_memory()
+    torch.backends.cudnn.allow_tf32 = False  # see run_with of training.py
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     start = initial_model(replace(config, init=None) if resume else config)
     model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
     sampler = PatchSampler(pairs, config.patch_size, device)
     prepare = partial(prepare_folder, config, output, resume, device, 1)
     loss = partial(step_loss, sigma=config.sigma)
-    fit(config, model, loss, sampler, None, output, resume, say, prepare=prepare)
-    last = load_checkpoint(output / LAST_FILE)
-    about = {"noise": CAMERA, "loss": "root of rmse"}
-    save_checkpoint(output / LAST_FILE, replace(last, record=last.record | about), torch.float32)
+    with alone_in(output):
+        fit(config, model, loss, sampler, None, output, resume, say, prepare=prepare)
 
 
 def main() -> None:
@@ -168,16 +169,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("train", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--init", required=True, help="checkpoint to start from: color, of as many blocks")
+    parser.add_argument("--init", help="checkpoint to start from: color, of as many blocks; none when resuming")
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--sigma", type=float, default=15.0, help="level that others are stretched to")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--patch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--resume", action="store_true", help="go on with a run, as it was begun")
     arguments = parser.parse_args()
-    config = TrainConfig(
+    if bool(arguments.init) == arguments.resume:
+        parser.error("give either --init or --resume")
+    if is_empty(arguments.output) == arguments.resume:
+        parser.error(f"{arguments.output} {'has no run to resume' if arguments.resume else 'is not empty'}")
+    config = TrainConfig.from_dict(saved_config(arguments.output)) if arguments.resume else configured(arguments)
+    if config.noise != CAMERA:
+        parser.error(f"the run in {arguments.output} is of `mdrn train`")
+    pairs = of_each(arguments.train, pairs_of, 2)
+    if not pairs:
+        parser.error(f"in {arguments.train} is no photograph of {SIDE}x{SIDE} pixels in which such noise is found")
+    train(config, held(pairs), arguments.output, arguments.resume)
+
+
+def configured(arguments: argparse.Namespace) -> TrainConfig:
+    """A run that begins."""
+    return TrainConfig(
         data=str(arguments.train),
         init=arguments.init,
         color="color",
@@ -190,8 +206,8 @@ def main() -> None:
         muon_learning_rate=10 * arguments.learning_rate,
         warmup=0.03,
         ema=0.998,
+        noise=CAMERA,
     ).located()
-    train(config, held(of_each(arguments.train, pairs_of, 2)), arguments.output, arguments.resume)
 
 
 if __name__ == "__main__":
