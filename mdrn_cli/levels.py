@@ -29,8 +29,7 @@ def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA, name: str = "sigma
         UsageError: not in [1, highest]; a value below 1 gets a hint on the scale.
     """
     if 0 < sigma < 1:
-        raise UsageError(
-            f"{name} {sigma:g} is below 1", f"{name} is on the 0-255 scale: did you mean {sigma * 255:.3g}?"
-        )
+        meant = f": did you mean {sigma * 255:.3g}?" if LOWEST_SIGMA <= sigma * 255 <= highest else ""
+        raise UsageError(f"{name} {sigma:g} is below 1", f"{name} is on the 0-255 scale{meant}")
     if not LOWEST_SIGMA <= sigma <= highest:
         raise UsageError(f"{name} must be from {LOWEST_SIGMA} to {highest:g}, not {sigma:g}")

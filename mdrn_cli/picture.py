@@ -90,14 +90,20 @@ class Picture:
             return changed
         return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
 
+    @property
+    def most_seen(self) -> float:
+        """The largest intensity, in the file's own values, where anything can be seen."""
+        where = True if self.seen is None else self.seen
+        return float(self.channels.max(initial=0, where=where))
+
     def whitened(self, white: float) -> Picture:
-        """The same picture with its intensities multiplied, so that what was `white`, in the file's own values, is the
-        largest value of its data type, of floats 1. Integers are rounded.
+        """The same picture with its intensities multiplied where anything can be seen, so that what was `white`, in the
+        file's own values, is the largest value of its data type, of floats 1. Integers are rounded.
 
         Raises:
             InputError: integers go beyond that, or cannot reach it.
         """
-        if self.depth != "float32" and (top := int(self.channels.max(initial=0))) > white:
+        if self.depth != "float32" and (top := int(self.most_seen)) > white:
             raise InputError(f"intensities reach {top}, beyond a white of {white:g}", "give a larger --white")
         if self.depth != "float32" and white > self._largest:
             raise InputError(
@@ -116,6 +122,8 @@ class Picture:
     def _multiplied(self, factor: float) -> Picture:
         multiply = np.float32(factor)
         channels = by_rows(lambda rows: from_unit(to_unit(rows) * multiply, str(rows.dtype)), self.channels)
+        if (seen := self.seen) is not None:
+            np.copyto(channels, self.channels, where=~seen)
         return replace(self, channels=channels)
 
     def warned(self, warning: str) -> Picture:

@@ -30,6 +30,10 @@ DEFAULT_MEMORY = 2 * 2**30
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
 
+LEAST_CAMERA = 1.2
+"""Estimated level from which on networks for noise as files have it are taken: below it some pictures have none, of
+which these would take detail. Chosen on validation photographs."""
+
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
 
@@ -175,7 +179,8 @@ class Restorer:
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
         small = AtSmallerSizes(picture.channels, (), ())
-        if found and self._may_be_smeared(picture, found, tone):
+        kind = self._kind(picture, found, tone)
+        if found and kind == WHITE and self._may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels)
             if small.channels is not picture.channels:
                 found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
@@ -186,10 +191,10 @@ class Restorer:
         channels, network = small.channels, None
         if found is None or found.sigma >= NOISELESS:
             beside = 0 if channels is picture.channels else channels.nbytes
-            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
+            channels = run(channels, picture.depth, sigma, beside, kind)
             network = run.last
         if not any(small.passes):
-            later = run.without_coarse_noise(channels, self._coarse_levels(picture, tone))
+            later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))
             channels = later.channels
             small = later if any(later.passes) or later.left else later._replace(left=small.left)
         for warning in small.left:
@@ -200,7 +205,9 @@ class Restorer:
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
             if picture.seen is not None:
-                np.copyto(restored.channels, as_depth(whole.channels, picture.depth), where=~picture.seen)
+                np.copyto(
+                    restored.channels, as_depth(whole.channels, str(restored.channels.dtype)), where=~picture.seen
+                )
         _, height, width = picture.channels.shape
         facts = Facts(
             width=width,
@@ -233,20 +240,21 @@ class Restorer:
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
         """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
+        as_files_have_it = found is not None and not found.white and found.sigma >= LEAST_CAMERA
         color = "gray" if tone else picture.color
-        as_files_have_it = found is not None and not found.white and self._denoisers.are_for(CAMERA, color)
-        return CAMERA if as_files_have_it else WHITE
+        return CAMERA if as_files_have_it and self._denoisers.are_for(CAMERA, color) else WHITE
 
     def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
         """Whether noise that was found may have to be removed at half the size first."""
         sought = self.options.coarse is None and picture.color == "color" and not tone
         return sought and not noise.white and noise.sigma >= NOISELESS
 
-    def _coarse_levels(self, picture: Picture, tone: Tone | None) -> Sequence[float | None]:
-        """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them."""
+    def _coarse_levels(self, picture: Picture, found: Noise | None, tone: Tone | None) -> Sequence[float | None]:
+        """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them: where it is to be found
+        and the picture is a photograph, of any of which some noise is told."""
         if self.options.coarse is not None:
             return self.options.coarse
-        sought = self.options.sigma is None and picture.color == "color" and not tone
+        sought = found is not None and found.sigma > 0 and picture.color == "color" and not tone
         return (None,) * SCALES if sought else ()
 
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:

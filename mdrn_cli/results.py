@@ -65,6 +65,8 @@ def _checkpoints(records: Sequence[Record]) -> str:
     for record in records:
         training = record.training
         measured = ", ".join(f"{name} {value:.2f}" for name, value in record.metrics.items())
+        if record.noise != WHITE:
+            measured += " (white noise, which it is not for)"
         length = f"{training.get('steps', '-')} steps, {float(training.get('elapsed') or 0) / 60:.0f} min"
         rows.append([record.name, f"{record.parameters:,}", measured, length, str(training.get("hardware", "-"))])
     return _markdown(["checkpoint", "parameters", "measured", "last training run", "hardware"], rows)

@@ -34,7 +34,7 @@ def whitened(picture: Picture, white: float | None) -> Picture:
 
 
 def _told_of_unused_bits(picture: Picture) -> Picture:
-    if picture.depth == "uint16" and 0 < (top := int(picture.channels.max(initial=0))) < NARROW:
+    if picture.depth == "uint16" and 0 < (top := int(picture.most_seen)) < NARROW:
         return picture.warned(f"intensities reach {top} of 65535 only: if that is white, give --white {top}")
     return picture
 

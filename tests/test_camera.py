@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.files import sha256_of
 from mdrn_cli.image import picture_of
+from mdrn_cli.passes import Passes
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIGMA = 12
@@ -49,6 +50,33 @@ def network_for(picture, manifest, **options):
 def test_noise_that_is_not_white_is_left_to_a_network_for_it(photo, manifest, blur):
     assert network_for(noisy(photo, blur), manifest) == "lab-color"
     assert network_for(noisy(photo, blur, tone=True), manifest) == "lab-gray"
+
+
+@pytest.mark.parametrize("level", [5.0, 30.0])
+def test_it_is_stretched_to_its_own_level_however_far_that_is(manifest, level):
+    """So it has been trained."""
+    denoiser = Denoisers("mdrn-2b", manifests=[manifest]).find("color", level, "camera")
+    noisy = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    expected = (denoiser.engine((noisy - 0.5) * np.float32(15 / level) + 0.5) - 0.5) * (level / 15) + 0.5
+    np.testing.assert_allclose(denoiser(noisy), expected, atol=1e-4)
+
+
+def test_it_removes_smeared_noise_at_full_size(photo, manifest, monkeypatch):
+    """It has seen it; the other networks have it removed at smaller sizes first."""
+    first = []
+    without = Passes.without_smeared_noise
+    monkeypatch.setattr(Passes, "without_smeared_noise", lambda *given: first.append(1) or without(*given))
+    picture = noisy(photo, 1.2)
+    assert network_for(picture, manifest) == "lab-color"
+    assert not first
+    Restorer(DenoiseOptions(model="mdrn-2b"))(picture)
+    assert first
+
+
+def test_next_to_no_noise_is_not_for_it(photo, manifest, monkeypatch):
+    picture = noisy(photo, 0.8)
+    monkeypatch.setattr("mdrn_cli.restore.LEAST_CAMERA", 50.0)
+    assert network_for(picture, manifest).startswith("mdrn-2b-color-")
 
 
 def test_white_noise_is_not(photo, manifest):

@@ -12,7 +12,8 @@ from mdrn_cli import estimate_sigma
 from mdrn_cli.blocks import Blocks, looked_at
 from mdrn_cli.drawn import drawn_features, is_drawn
 from mdrn_cli.image import picture_of
-from mdrn_cli.noise import add_noise
+from mdrn_cli.noise import add_noise, estimate_coarse_sigma
+from mdrn_cli.pixels import halved
 from mdrn_cli.restore import NO_NOISE, NOISELESS, DenoiseOptions, Restorer
 
 
@@ -71,6 +72,16 @@ def test_it_is_kept_bit_for_bit(drawn, how, gray):
     restored, _ = Restorer(DenoiseOptions())(picture)
     assert restored.channels is picture.channels
     assert restored.warnings == (NO_NOISE,)
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_noise_is_not_sought_in_it_at_smaller_sizes_either(side):
+    """Of a mosaic, half as large, 110 is told."""
+    mosaic = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    picture = picture_of(mosaic.repeat(side, 0).repeat(side, 1), False)
+    assert estimate_coarse_sigma(halved(picture.channels)) > 10
+    restored, _ = Restorer(DenoiseOptions(model="mdrn-2b"))(picture)
+    assert restored.channels is picture.channels
 
 
 @pytest.mark.parametrize("gray", [False, True])

@@ -24,6 +24,7 @@ from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.configfile import format_config, read_config, tomllib
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError
 from mdrn_cli.fit import fit
+from mdrn_cli.levels import check_sigma
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.optim import FUSED_ON
 from mdrn_cli.patches import PatchSampler
@@ -434,6 +435,9 @@ def test_a_level_below_1_is_taken_for_one_on_another_scale(photo_folder):
     with pytest.raises(UsageError) as caught:
         tiny_config(photo_folder, sigma=0.2)
     assert "did you mean 51?" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        check_sigma(0.9)  # 230 would be refused as well
+    assert caught.value.hint == "sigma is on the 0-255 scale"
 
 
 def test_whole_numbers_are_numbers(photo_folder):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mdrn_cli.image import picture_of
+from mdrn_cli.pixels import as_depth
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.unseen import REACH, with_unseen_filled
 
@@ -69,3 +70,15 @@ def test_a_cut_out_is_restored_up_to_its_edge_and_colors_under_transparency_are_
     ]
     assert 10 * np.log10(errors[1] / errors[0]) < 0.8
     assert (restored.channels[:, alpha == 0] == under).all()
+
+
+def test_colors_under_it_stay_where_gray_is_asked_for_and_noise_removed_at_half_the_size_alone():
+    ramp = np.add.outer(np.arange(192), np.zeros(192)).astype(np.uint8)
+    pixels = np.stack([ramp, ramp, ramp, np.full_like(ramp, 255)], axis=2)
+    pixels[:64, :64] = [10, 200, 30, 0]
+    options = DenoiseOptions(color="gray", coarse=(5.0,), model="mdrn-2b")
+    restored, facts = Restorer(options)(picture_of(pixels, has_alpha=True))
+    assert facts.network is None
+    assert facts.coarse_sigmas == (5.0,)
+    gray = np.rint(np.dot([0.299, 0.587, 0.114], [10, 200, 30]))
+    assert (as_depth(restored.channels, "uint8")[0, :64, :64] == gray).all()

@@ -51,6 +51,26 @@ def test_nothing_is_changed_where_there_is_no_noise():
     assert restored.warnings == (NO_NOISE,)
 
 
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_colors_under_full_transparency_do_not_count_and_stay(noisy, dtype):
+    """Those of a mask may be of the largest value that there is."""
+    pixels = np.concatenate([noisy * 4095, np.full((96, 96, 1), 65535)], axis=2)
+    pixels[:, :20] = [65535, 60000, 12345, 0]
+    pixels = np.rint(pixels).astype(np.uint16)
+    if dtype == np.float32:
+        pixels = pixels.astype(np.float32)
+    told = []
+    for white in (None, 4095):
+        picture = picture_of(pixels, has_alpha=True)
+        if white or dtype == np.uint16:
+            told.append(Restorer(DenoiseOptions(SIGMA if white else None, model="mdrn-2b", white=white))(picture)[0])
+            assert np.array_equal(told[-1].channels[:, :, :20], picture.channels[:, :, :20])
+    seen = told[-1].channels[:, :, 24:].transpose(1, 2, 0) / 4095
+    assert rms(seen, noisy[:, 24:]) > 15 / 255
+    if dtype == np.uint16:
+        assert "--white 4095" in told[0].warnings[0]
+
+
 def test_a_white_that_makes_no_sense_is_refused(noisy):
     for white in (0, -1, np.inf, np.nan):
         with pytest.raises(UsageError, match="white must be above 0"):

@@ -30,6 +30,8 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autoc
 @app.command("list")
 def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json = False) -> None:
     """List the checkpoints: what they are for, how they measured, where they lie, their licence and source."""
+    from mdrn_cli.manifest import WHITE
+
     statuses = _statuses(None, manifest)
     if as_json:
         echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
@@ -38,6 +40,8 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
         record = status.record
         source = next(iter(record.urls), "this package" if status.state == "bundled" else "no known source")
         measured = ", ".join(f"{name} {value:.2f} dB" for name, value in record.metrics.items())
+        if record.noise != WHITE:
+            measured = f"for noise as files have it; of white noise, which it is not for: {measured}"
         echo(
             f"{record.name}: {record.color}, sigma {record.sigma:g}, {record.parameters:,} parameters, "
             f"{format_bytes(record.bytes)}, {status.state}\n"
