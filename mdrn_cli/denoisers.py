@@ -17,7 +17,7 @@ from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, serving
-from mdrn_cli.stretch import stretched
+from mdrn_cli.stretch import Function, stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 
 if TYPE_CHECKING:
@@ -55,6 +55,20 @@ class Denoiser:
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
         return stretched(self.engine, self.trained, self.sigma, wholly=self.noise == CAMERA)(image)
+
+
+def mean_of(denoisers: Sequence[Denoiser]) -> Function:
+    """What gives the mean of what denoisers make of an image."""
+    if len(denoisers) == 1:
+        return denoisers[0]
+
+    def mean(image: NDArray[np.float32]) -> NDArray[np.float32]:
+        total = denoisers[0](image)
+        for other in denoisers[1:]:
+            total = total + other(image)
+        return total / np.float32(len(denoisers))
+
+    return mean
 
 
 def labelled(name: str, trained: float, sigma: float) -> str:

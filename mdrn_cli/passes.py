@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.coarse import Denoise, without_coarse_noise, without_smeared_noise
-from mdrn_cli.denoisers import Denoisers, labelled
+from mdrn_cli.denoisers import Denoisers, labelled, mean_of
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
@@ -64,6 +64,7 @@ class Pass:
         trained_sigma: noise level it was trained at.
         device, precision: what it ran on and in.
         tile, tiles: side of a tile in pixels (0: none), and how many there were.
+        beside: name of the network for white noise with whose result the mean was taken, or None.
     """
 
     sigma: float
@@ -74,11 +75,13 @@ class Pass:
     precision: str
     tile: int
     tiles: int
+    beside: str | None = None
 
     @property
     def label(self) -> str:
         """The network's name, and how it came to serve another level than its own."""
-        return labelled(self.model, self.trained_sigma, self.sigma)
+        label = labelled(self.model, self.trained_sigma, self.sigma)
+        return f"{label} and {self.beside}" if self.beside else label
 
 
 def has_room(picture: Picture, memory: int) -> bool:
@@ -153,18 +156,20 @@ class Passes:
             depth: data type of the result.
             sigma: noise level, 0-255 scale.
             beside: bytes in memory beside the pictures.
-            kind: of noise, that the network was trained on.
+            kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
+                one on white noise: it is better than either, and nowhere far behind.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
-        denoiser = self.denoisers.find("gray" if self.tone else self.picture.color, sigma / self.white, kind)
+        color, kinds = "gray" if self.tone else self.picture.color, (kind,) if kind == WHITE else (kind, WHITE)
+        denoiser, *others = found = [self.denoisers.find(color, sigma / self.white, one) for one in kinds]
         tile = self._tile(denoiser.engine, beside)
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
-        function = toned(whitened(denoiser, self.white), self.tone)
+        function = toned(whitened(mean_of(found), self.white), self.tone)
         _, height, width = noisy.shape
         window = self._window(noisy, sigma)
         before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
@@ -180,7 +185,7 @@ class Passes:
             release_freed_memory()
         engine = denoiser.engine
         about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
-        self.last = Pass(sigma, *about, tile, total)
+        self.last = Pass(sigma, *about, tile, total, others[0].name if others else None)
         return result
 
     def _window(self, noisy: NDArray[Any], sigma: float) -> Window:

@@ -30,9 +30,9 @@ DEFAULT_MEMORY = 2 * 2**30
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
 
-LEAST_CAMERA = 1.2
-"""Estimated level from which on networks for noise as files have it are taken: below it some pictures have none, of
-which these would take detail. Chosen on validation photographs."""
+LEAST_CAMERA = 3.0
+"""Estimated level from which on networks for noise as files have it are taken: of fine texture less is told, and of
+that they would take more than those for white noise. Chosen on validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -179,8 +179,7 @@ class Restorer:
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
         small = AtSmallerSizes(picture.channels, (), ())
-        kind = self._kind(picture, found, tone)
-        if found and kind == WHITE and self._may_be_smeared(picture, found, tone):
+        if found and self._may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels)
             if small.channels is not picture.channels:
                 found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
@@ -191,7 +190,7 @@ class Restorer:
         channels, network = small.channels, None
         if found is None or found.sigma >= NOISELESS:
             beside = 0 if channels is picture.channels else channels.nbytes
-            channels = run(channels, picture.depth, sigma, beside, kind)
+            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
             network = run.last
         if not any(small.passes):
             later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))

@@ -1,6 +1,8 @@
 """Networks for noise as files have it: which pictures they restore."""
 
+import importlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from scipy.ndimage import gaussian_filter
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.files import sha256_of
 from mdrn_cli.image import picture_of
+from mdrn_cli.metrics import psnr
 from mdrn_cli.passes import Passes
+from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIGMA = 12
@@ -61,18 +65,6 @@ def test_it_is_stretched_to_its_own_level_however_far_that_is(manifest, level):
     np.testing.assert_allclose(denoiser(noisy), expected, atol=1e-4)
 
 
-def test_it_removes_smeared_noise_at_full_size(photo, manifest, monkeypatch):
-    """It has seen it; the other networks have it removed at smaller sizes first."""
-    first = []
-    without = Passes.without_smeared_noise
-    monkeypatch.setattr(Passes, "without_smeared_noise", lambda *given: first.append(1) or without(*given))
-    picture = noisy(photo, 1.2)
-    assert network_for(picture, manifest) == "lab-color"
-    assert not first
-    Restorer(DenoiseOptions(model="mdrn-2b"))(picture)
-    assert first
-
-
 def test_next_to_no_noise_is_not_for_it(photo, manifest, monkeypatch):
     picture = noisy(photo, 0.8)
     monkeypatch.setattr("mdrn_cli.restore.LEAST_CAMERA", 50.0)
@@ -91,5 +83,33 @@ def test_a_level_that_is_given_is_of_white_noise_and_a_name_is_obeyed(photo, man
     assert network_for(picture, manifest, model="lab-color", sigma=10.0) == "lab-color"
 
 
-def test_a_family_without_such_networks_does_what_it_can(photo, manifest):
-    assert network_for(noisy(photo[:128, :128], 0.8), manifest, model="mdrn").startswith("mdrn-color-")
+def test_a_family_without_such_networks_does_what_it_can(photo):
+    facts = Restorer(DenoiseOptions(model="mdrn-2b"))(noisy(photo[:128, :128], 0.8))[1]
+    assert facts.network.model.startswith("mdrn-2b-color-")
+
+
+def test_the_bundled_one_leaves_less_of_a_cameras_noise_than_one_for_white_noise_alone(photo, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
+    camera = importlib.import_module("sensor").Camera(True, 0.7, (2.0, 1.0, 1.6), 0.1, 0.0)
+    scene, noise = camera.picture(photo[:192, :192].astype(np.float32), 12.0, np.random.default_rng(0))
+    clean, stored = (np.clip(np.rint(pixels), 0, 255).astype(np.uint8) for pixels in (scene, scene + noise))
+    reached = {}
+    for model in ("mdrn", "mdrn-color-15"):
+        restored, facts = Restorer(DenoiseOptions(model=model))(picture_of(stored, has_alpha=False))
+        reached[facts.network.label] = psnr(restored.channels.transpose(1, 2, 0), clean)
+    both, white = reached
+    assert both == "mdrn-camera-color-15 (trained at 15, stretched) and mdrn-color-15"
+    assert reached[both] > reached[white] + 0.5
+
+
+def test_the_mean_is_taken_of_it_and_a_network_for_white_noise(manifest):
+    denoisers = Denoisers("mdrn-2b", manifests=[manifest])
+    noisy = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    picture = Picture(noisy, depth="float32")
+    passes = Passes(denoisers, picture, None, 1.0, None, tile=0, memory=2**31, ensemble=False, on_tile=None)
+    both = passes(noisy, "float32", 15.0, kind="camera")
+    assert (passes.last.model, passes.last.beside) == ("lab-color", "mdrn-2b-color-15")
+    alone = [denoisers.find("color", 15.0, kind)(noisy) for kind in ("camera", "white")]
+    np.testing.assert_allclose(both, np.mean(alone, axis=0), atol=2e-2)
+    passes(noisy, "float32", 15.0)
+    assert passes.last.beside is None
