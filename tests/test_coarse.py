@@ -187,7 +187,7 @@ def test_no_network_is_named_or_loaded_where_none_is_needed():
     clean = picture_of(np.tile(areas.repeat(64, 0)[:, None], (1, 256, 1)), False)
     restored, facts = Restorer(DenoiseOptions(device="none", memory=1))(clean)
     assert restored.channels is clean.channels
-    assert (facts.network, facts.coarse, facts.passes) == (None, (None, None), ())
+    assert (facts.network, facts.coarse, facts.passes) == (None, (), ())
 
 
 def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(photo, monkeypatch):

@@ -45,17 +45,22 @@ def test_the_exported_model_is_the_network_at_any_size(color):
 @pytest.mark.parametrize("record", load_manifest(), ids=lambda r: r.name)
 def test_other_runtimes_agree_with_the_engine(record, photo, gray_photo):
     """On every bundled checkpoint, within 0.01 dB in float32; in bfloat16, where OpenVINO rounds the image too, from
-    sigma 25 on."""
-    clean = (photo if record.color == "color" else gray_photo)[80:176, 144:240]
-    noisy, checkpoint = add_noise(clean, record.sigma), load_checkpoint(BUNDLED / record.file)
-    found = {name: make(checkpoint)(noisy) for name, make in runtimes().items()}
-    assert {name.split()[0] for name in found} == {"ONNX", "OpenVINO"}
-    ours = {precision: Engine(checkpoint, "cpu", precision)(noisy) for precision in {n.split()[-1] for n in found}}
-    for name, denoised in found.items():
-        if name.endswith("bfloat16") and record.sigma < 25:
+    sigma 25 on, and over more pixels, for what rounding costs differs from place to place (0.002 to 0.012 dB)."""
+    checkpoint = load_checkpoint(BUNDLED / record.file)
+    names = set()
+    for name, make in runtimes().items():
+        runtime, precision = name.split()[0], name.split()[-1]
+        names.add(runtime)
+        if precision == "bfloat16" and record.sigma < 25:
             continue
-        quality = psnr(to_uint8(ours[name.split()[-1]]), clean)
-        assert psnr(to_uint8(denoised), clean) == pytest.approx(quality, abs=0.01), name
+        side = 160 if precision == "bfloat16" else 96
+        clean = (photo if record.color == "color" else gray_photo)[80 : 80 + side, 144 : 144 + side]
+        noisy = add_noise(clean, record.sigma)
+        ours, theirs = (
+            psnr(to_uint8(one(noisy)), clean) for one in (Engine(checkpoint, "cpu", precision), make(checkpoint))
+        )
+        assert theirs == pytest.approx(ours, abs=0.01), name
+    assert names == {"ONNX", "OpenVINO"}
 
 
 def test_a_model_that_differs_is_refused():

@@ -132,12 +132,8 @@ def _pass_to_json(done: Pass | None) -> dict[str, Any]:
     if not done:
         return dict.fromkeys(("model", "beside", "device", "precision", "tile"))
     return {
-        "model": {
-            "name": done.model,
-            "sha256": done.sha256,
-            "trained_sigma": done.trained_sigma,
-            "beside": done.beside,
-        },
+        "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
+        "beside": done.beside,
         "device": done.device,
         "precision": done.precision,
         "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
