@@ -242,9 +242,9 @@ def print_jpeg(data: Path) -> None:
         data,
         "White noise in a JPEG",
         "with white noise, stored as JPEG, restored by\n"
-        "`mdrn denoise` at the estimate, and at the best of five levels about the true one, chosen image by image.\n"
-        "JPEG takes noise from the colors and smears what it leaves; the level that restores best is then above the\n"
-        "noise that is left.",
+        "`mdrn denoise` at the estimate, and, given a level and so by the network for white noise alone, at the best\n"
+        "of five about the true one, chosen image by image. JPEG takes noise from the colors and\n"
+        "smears what it leaves; the level that restores best is then above the noise that is left.",
         jpeg_table,
     )
 
@@ -278,7 +278,8 @@ def print_sensor(data: Path) -> None:
         "Noise of a camera",
         "as a camera makes them of what its Bayer sensor sees\n"
         "(tools/sensor.py): noise that grows with the light, spread over neighbours and colors, in 8 bits. Restored\n"
-        "by `mdrn denoise` at the estimate, and at the best of three levels, chosen image by image.",
+        "by `mdrn denoise` at the estimate, and, given a level and so by the network for white noise alone, at the\n"
+        "best of three, chosen image by image.",
         sensor_table,
     )
 
