@@ -157,7 +157,7 @@ class Passes:
             sigma: noise level, 0-255 scale.
             beside: bytes in memory beside the pictures.
             kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
-                one on white noise: it is better than either, and nowhere far behind.
+                one on white noise, which is better than either (docs/training.md).
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
