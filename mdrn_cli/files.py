@@ -9,7 +9,8 @@ import secrets
 import stat
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mdrn_cli.errors import MdrnError, UsageError
@@ -104,6 +105,15 @@ def write_error(path: Path, error: OSError) -> MdrnError:
         f"cannot write {path} ({error.strerror or error})",
         _HINTS.get(error.errno or 0, "look at the folder, then run it again"),
     )
+
+
+@contextmanager
+def telling_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into what `write_error` tells."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def refuse_closed_stdout() -> None:

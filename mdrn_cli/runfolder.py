@@ -245,7 +245,8 @@ def saved_sources(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made, until this one ends, however it does.
+    """Keep other runs out of a folder until this one ends, however it does. It is made, and removed where nothing was
+    put into it.
 
     Raises:
         UsageError: there is one.
@@ -253,6 +254,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
+    made = not exists(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK_FILE, timeout=0)
     try:
@@ -266,6 +268,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        if made and is_empty(folder):
+            with suppress(OSError):
+                (folder / LOCK_FILE).unlink(missing_ok=True)
+                folder.rmdir()
         lock.release()
 
 

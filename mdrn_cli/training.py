@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -27,7 +27,7 @@ from mdrn_cli.engine import (
     wrong_device,
 )
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import remove_leftovers, write_atomically, write_error
+from mdrn_cli.files import remove_leftovers, telling_write_errors, write_atomically
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.losses import reconstruction_loss
@@ -136,24 +136,25 @@ def run_with(
             validator = Validator(islice(held_out, limit), config.sigma)
             if resume and chosen_by(output) not in (None, validator.digest):
                 reading.validated_otherwise()
-        # Last, for it takes longest.
-        photos, sampler = open_data(config, device, group, reading)
-        sources = {**(sources or {}), PHOTOGRAPHS: photos.digest(Path(config.data))}
-        if resume and saved_sources(output).get(PHOTOGRAPHS, sources[PHOTOGRAPHS]) != sources[PHOTOGRAPHS]:
-            reading.changed()
-        twin = None if device.type in TRUSTED else deepcopy(start)
-        model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
-        if twin and not computes_right(model, twin):
-            raise wrong_device(device)
-        step_loss = make_loss(device)
-        try:
-            with alone_in(output) if group.first else nullcontext():
+        with ExitStack() as held:
+            if group.first:
+                with telling_write_errors(output):
+                    held.enter_context(alone_in(output))
+            # Last, for it takes longest.
+            photos, sampler = open_data(config, device, group, reading)
+            sources = {**(sources or {}), PHOTOGRAPHS: photos.digest(Path(config.data))}
+            if resume and saved_sources(output).get(PHOTOGRAPHS, sources[PHOTOGRAPHS]) != sources[PHOTOGRAPHS]:
+                reading.changed()
+            twin = None if device.type in TRUSTED else deepcopy(start)
+            model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
+            if twin and not computes_right(model, twin):
+                raise wrong_device(device)
+            step_loss = make_loss(device)
+            with telling_write_errors(output):
                 prepare = partial(prepare_folder, config, output, resume, device, group.size)
                 counters = fit(
                     config, model, step_loss, sampler, validator, output, resume, report, group, sources, prepare
                 )
-        except OSError as error:
-            raise write_error(output, error) from error
     return counters, photos
 
 

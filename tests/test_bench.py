@@ -272,6 +272,8 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
     clash = run_mdrn(*arguments, "--overwrite")
     assert (clash.returncode, "2 results" in clash.stderr) == (2, True)
+    idle = run_mdrn(*arguments[:-2], "--overwrite")
+    assert (idle.returncode, "--overwrite goes with --save" in idle.stderr) == (2, True)
     within = run_mdrn(*arguments[:-1], tmp_path / "nest" / "out")
     assert (within.returncode, "next time" in within.stderr) == (2, True)
     assert not (tmp_path / "nest" / "out").exists()

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import found_again, run_distill
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import Reading, read_photographs
@@ -173,10 +173,20 @@ def test_a_folder_has_one_run_at_a_time(finished, photo_folder):
 
 
 def test_a_lock_alone_is_no_run(tmp_path):
+    (tmp_path / "run").mkdir()
     with pytest.raises(RuntimeError), alone_in(tmp_path / "run"):
         raise RuntimeError
     (tmp_path / "run" / LOCK_FILE).touch()
     assert is_empty(tmp_path / "run")
+
+
+def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path):
+    with pytest.raises(RuntimeError), alone_in(tmp_path / "run"):
+        raise RuntimeError
+    assert not (tmp_path / "run").exists()
+    with alone_in(tmp_path / "run"):
+        (tmp_path / "run" / "config.toml").touch()
+    assert not is_empty(tmp_path / "run")
 
 
 def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch):
@@ -198,6 +208,11 @@ def test_what_cannot_be_begun_is_told_before_photographs_are_decoded(photo_folde
     for changes in ({"val": str(tmp_path / "empty")}, {"init": str(large)}):
         with pytest.raises(Exception, match=r"no readable image|blocks"):
             run_train(tiny_config(photo_folder, **changes), tmp_path / "run", False, silent)
+    with alone_in(tmp_path / "taken"), pytest.raises(UsageError, match="another run is under way"):
+        run_train(tiny_config(photo_folder), tmp_path / "taken", False, silent)
+    (tmp_path / "file").touch()
+    with pytest.raises(MdrnError, match="cannot write"):
+        run_train(tiny_config(photo_folder), tmp_path / "file" / "run", False, silent)
 
 
 def test_sources_of_what_is_no_run_are_none(tmp_path, finished):

@@ -117,6 +117,8 @@ def bench(
         return
     if "megapixels" in options_given(ctx):
         raise UsageError("--megapixels goes with --speed", "mdrn bench --speed --megapixels 24")
+    if "overwrite" in options_given(ctx, environment=False) and not save:
+        raise UsageError("--overwrite goes with --save", "mdrn bench Set12 --save restored --overwrite")
     if dataset is None:
         raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
     if color not in (None, "gray", "color"):
@@ -243,13 +245,11 @@ def _measure(
 
 def _save(path: Path, restored: Any) -> None:
     from mdrn_cli.encoding import encode_picture
-    from mdrn_cli.files import write_atomically, write_error
+    from mdrn_cli.files import telling_write_errors, write_atomically
     from mdrn_cli.image import picture_of
 
-    try:
+    with telling_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise write_error(path, error) from error
     write_atomically(path, encode_picture(picture_of(restored, has_alpha=False), "PNG")[0])
 
 
