@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdrn_cli.bench import measure
-from mdrn_cli.cli.speed import figures, to_markdown
+from mdrn_cli.cli.speed import to_markdown
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.engine import available_precisions, pick_device
@@ -53,10 +53,11 @@ def measure_precision(data: Path) -> None:
 def page() -> str:
     """The page docs/speed.md."""
     parts = [
+        INTRODUCTION,
         to_markdown(*_speeds("speed")),
         RUNTIMES_REMARK.rstrip(),
         FLOAT32_INTRODUCTION,
-        figures(*_speeds("speed-float32")),
+        to_markdown(*_speeds("speed-float32")),
         FLOAT32_REMARK.rstrip(),
         GPU_REMARK.rstrip(),
         precision_table(_read("precision")),
@@ -90,6 +91,16 @@ and nothing with B = 2; that is not worth a second engine to install, to trust a
 Tiles are done one at a time on a CPU: batches of two and four of 256 pixels and more gain nothing (two cores, bfloat16,
 B = 2: 0.534, 0.530 and 0.521 megapixels a second of 512x512; B = 8: 0.167, 0.164 and 0.153). Of 128x128 pixels, which
 memory seldom asks for, four at a time gain a quarter.
+"""
+
+INTRODUCTION = """# Speed
+
+Made by `make speed`, which runs `mdrn bench --speed`; each case in a process of its own, color. A tile is the
+fastest of three calls after a first one; a fresh process the faster of two after a first one; a JPEG file is done
+once; the network alone on as many pixels is the faster of two calls on one of the file's tiles, times their number.
+"plain float32" is torch without anything of ours: channels first, nothing fused. Peers are networks of the
+published shape in plain float32 torch, and packages as their documentation uses them. ONNX Runtime and OpenVINO run
+our network's ONNX model (`pip install 'mdrn-cli[openvino]'`).
 """
 
 FLOAT32_INTRODUCTION = """

@@ -174,7 +174,8 @@ class Cache:
         return self.path(item)
 
     def remove(self, item: Item) -> int:
-        """Remove the item with whatever is kept beside it; returns the bytes freed.
+        """Remove the item with whatever is kept beside it, after another process that fetches it; returns the bytes
+        freed.
 
         Raises:
             FetchError: the cache cannot be written.
@@ -183,7 +184,8 @@ class Cache:
         freed = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
         try:
             if folder.is_dir():
-                shutil.rmtree(folder)
+                with self._locked(item):
+                    shutil.rmtree(folder)
         except OSError as error:
             raise FetchError(f"cannot remove {folder} ({error.strerror or error})") from error
         return freed
@@ -212,9 +214,9 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             yield folder
         finally:
-            lock.release()
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only when nothing came
+            lock.release()
 
     def _keep(self, item: Item, part: Path) -> None:
         try:

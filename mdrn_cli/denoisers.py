@@ -53,8 +53,14 @@ class Denoiser:
         return labelled(self.name, self.trained, self.sigma)
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped."""
-        return stretched(self.engine, self.trained, self.sigma, wholly=self.noise == CAMERA)(image)
+        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped. Of a gray one a network for color gives
+        the mean of three channels."""
+        function = stretched(self.engine, self.trained, self.sigma, wholly=self.noise == CAMERA)
+        channels = self.engine.config.channels
+        if len(image) == channels:
+            return function(image)
+        restored: NDArray[np.float32] = function(np.repeat(image, channels, axis=0)).mean(axis=0, keepdims=True)
+        return restored
 
 
 def mean_of(denoisers: Sequence[Denoiser]) -> Function:
@@ -112,16 +118,18 @@ class Denoisers:
     def are_for(self, noise: str, color: str) -> bool:
         """Whether among those to choose from there is a network trained on such noise; False where one was asked for
         by its name or path."""
-        return bool(serving(self._records, self.model, color, noise))
+        return bool(serving(self._records, self.model, self._learned(color, noise), noise))
 
     def find(self, color: str, sigma: float, noise: str = WHITE) -> Denoiser:
-        """The network for a color mode and a noise level, trained on such noise where it was not asked for by name.
+        """The network for a color mode and a noise level, trained on such noise where it was not asked for by name. Of
+        noise as files have it one for color serves gray, which it has learned, too, where there is none for gray alone.
 
         Raises:
             WeightsError: no checkpoint serves the request, or it is corrupt.
             UsageError: the checkpoint asked for is for another color mode.
             DeviceError: no such device.
         """
+        color = self._learned(color, noise)
         record = None if self._path else choose(self._records, self.model, color, sigma, noise=noise)
         name = record.name if record else self.model
         if name not in self._loaded:  # a file is checked once a run, not once a picture
@@ -136,6 +144,11 @@ class Denoisers:
         distilled = record.distilled if record else written
         trained_on = record.noise if record else checkpoint.noise
         return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, distilled, trained_on)
+
+    def _learned(self, color: str, noise: str) -> str:
+        """The color mode of the networks for a kind of noise in pictures of a color mode."""
+        own = noise != CAMERA or serving(self._records, self.model, color, noise)
+        return color if own else "color"
 
     def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
         began = time.perf_counter()

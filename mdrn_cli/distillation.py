@@ -151,10 +151,10 @@ def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, block
     if teacher is None and mode == "hmds":
         for family in (name for name, size in FAMILY_BLOCKS.items() if size == blocks):
             with suppress(WeightsError):
-                return find_weights(family, color, sigma)[0]
+                return find_weights(family, color, sigma)
         teacher = "auto"
     try:
-        return find_weights(teacher or "mdrn", color, sigma)[0]
+        return find_weights(teacher or "mdrn", color, sigma)
     except UsageError as error:
         raise UsageError(error.message, "leave --teacher out to have one chosen") from error
     except WeightsError as error:

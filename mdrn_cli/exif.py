@@ -52,22 +52,22 @@ def tag_values(directory: Image.Exif, but: frozenset[int]) -> dict[int, Any]:
     """The tags of a directory, but for some, such that Pillow writes them; directories within it as dictionaries."""
     values = {tag: _exact(directory[tag]) for tag in directory if tag not in but}
     for pointer in values.keys() & _SUBDIRECTORIES:
-        values[pointer] = _exact(directory.get_ifd(pointer))
+        values[pointer] = _exact(_within(directory, pointer))
         if ExifTags.IFD.Interop in values[pointer]:
-            interop = _exact(_interop(directory))
+            interop = _exact(_within(directory, ExifTags.IFD.Interop))
             # Where it is now is no place in what will be written.
             del values[pointer][ExifTags.IFD.Interop]
-            values[pointer] |= {ExifTags.IFD.Interop: interop} if interop else {}
+            if interop and fits_tiff(ExifTags.IFD.Interop, interop):
+                values[pointer][ExifTags.IFD.Interop] = interop
     return values
 
 
-def _interop(directory: Image.Exif) -> dict[int, Any]:
-    """The directory of interoperability; empty where it is broken."""
+def _within(directory: Image.Exif, pointer: int) -> dict[int, Any]:
+    """A directory that one points to; empty where it is broken."""
     try:
-        inner = directory.get_ifd(ExifTags.IFD.Interop)
+        return directory.get_ifd(pointer)
     except Exception:  # of many kinds, as Pillow raises them
         return {}
-    return inner if fits_tiff(ExifTags.IFD.Interop, _exact(inner)) else {}
 
 
 def exif_written(values: dict[int, Any], endian: str | None) -> bytes:
@@ -129,6 +129,13 @@ def fits_tiff(tag: int, value: Any) -> bool:
         return isinstance(value, int) and 1 <= value <= 8
     if tag == TRANSFER_FUNCTION:
         return isinstance(value, tuple) and len(value) in (1 << 8, 3 << 8, 1 << 16, 3 << 16)
+    if tag in (IPTC, PHOTOSHOP):  # Pillow has taken the first number of several for all
+        return isinstance(value, bytes)
+    return is_writable(tag, value)
+
+
+def is_writable(tag: int, value: Any) -> bool:
+    """Whether Pillow can write a tag with the value."""
     directory = ImageFileDirectory_v2()
     try:
         directory[tag] = value

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
@@ -23,6 +23,7 @@ from mdrn_cli.exif import (
     exif_written,
     fits_tiff,
     is_readable,
+    is_writable,
     prefixed,
     tag_values,
 )
@@ -32,6 +33,7 @@ _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288
     (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
 )
 _XMP, _ICC = 700, 34675
+_OF_BYTES = (_XMP, _ICC, IPTC, PHOTOSHOP)
 _BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 258, 262, 338, (282, 283), 296
 _UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
 _LEFT_OUT = {37724: "Photoshop document, with its layers,", 52545: "C2PA"}
@@ -180,26 +182,34 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
             it shows a preview of what lies deeper.
         Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
     """
-    directory = _tiff_directory(stream)
+    directory, entries = _tiff_directory(stream)
     if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
     reduced = directory.get(_SUBFILE_TYPE, 0)
     if isinstance(reduced, int) and reduced & 1 and _SUB_DIRECTORIES in directory:
         raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
-    values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, _XMP, _ICC, *_LEFT_OUT)))
+    values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, *_OF_BYTES, *_LEFT_OUT)))
     bits = directory.get(_BITS, 1)  # one number, or one for each channel
     whole = {bits} if isinstance(bits, int) else {*bits}
     if other := {count for count in whole if isinstance(count, int)} - _DEPTHS:
         raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
     if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not whole <= {8, 16}:
         values.pop(TRANSFER_FUNCTION, None)
+    values |= {tag: _raw(entries, tag) for tag in (IPTC, PHOTOSHOP) if tag in entries}
+    damaged = [tag for tag, value in values.items() if not is_writable(tag, value)]
+    for tag in damaged:
+        del values[tag]
     metadata = Metadata(
-        icc_profile=_bytes(directory.get(_ICC, b"")),
+        icc_profile=_raw(entries, _ICC),
         exif=exif_written(values, directory.endian) if values else b"",
-        xmp=_bytes(directory.get(_XMP, b"")),
+        xmp=_raw(entries, _XMP),
         dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, 2)),
         extra_is_alpha=directory.get(_EXTRA_SAMPLES) != _UNSPECIFIED,
-        dropped=tuple(name for tag, name in _LEFT_OUT.items() if tag in directory) + _aspect_of_tiff(directory),
+        dropped=(
+            *(name for tag, name in _LEFT_OUT.items() if tag in directory),
+            *_aspect_of_tiff(directory),
+            *(f"EXIF tag {tag}" for tag in damaged),
+        ),
     )
     return metadata, directory.get(_PHOTOMETRIC)
 
@@ -211,16 +221,27 @@ def _aspect_of_tiff(directory: Image.Exif) -> tuple[str, ...]:
     return ("shape of pixels, which are not square,",) if unequal else ()
 
 
-def _tiff_directory(stream: IO[bytes]) -> Image.Exif:
-    """The first directory of a TIFF or BigTIFF."""
+def _tiff_directory(stream: IO[bytes]) -> tuple[Image.Exif, ImageFileDirectory_v2]:
+    """The first directory of a TIFF or BigTIFF, with those within it and as it stands."""
     start = stream.read(16)
     directory = Image.Exif()
     directory.endian = "<" if start.startswith(b"II") else ">"
     directory.bigtiff = 43 in start[2:4]
-    first = ImageFileDirectory_v2(start if directory.bigtiff else start[:8]).next
+    entries = ImageFileDirectory_v2(start if directory.bigtiff else start[:8])
+    first = entries.next
     assert first is not None
     directory.load_from_fp(stream, first)
-    return directory
+    stream.seek(first)
+    entries.load(stream)
+    return directory, entries
+
+
+def _raw(entries: ImageFileDirectory_v2, tag: int) -> bytes:
+    """The bytes of a tag, of whatever type it is said to be: many programs write IPTC as numbers of 32 bits."""
+    if tag not in entries:
+        return b""
+    entries.tagtype[tag] = TiffTags.BYTE
+    return bytes(entries[tag])
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:
@@ -239,9 +260,10 @@ def _dpi(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
 
 
 def _bytes(value: Any) -> bytes:
-    if isinstance(value, tuple):
-        value = value[0] if len(value) == 1 else bytes(value)
-    return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+    """Of text; none of what is neither that nor bytes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    return value if isinstance(value, bytes) else b""
 
 
 def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[str]]:

@@ -53,6 +53,20 @@ OnTile = Callable[[int, int], None]
 """Called with (tiles done, tiles in all), first with 0 done."""
 
 
+class Beside(NamedTuple):
+    """The network for white noise with whose result the mean was taken.
+
+    Attributes:
+        model: name or path of the checkpoint.
+        sha256: of its file.
+        trained_sigma: noise level it was trained at.
+    """
+
+    model: str
+    sha256: str
+    trained_sigma: float
+
+
 @dataclass(frozen=True)
 class Pass:
     """What a network did to a picture, or to a smaller one made of it.
@@ -64,7 +78,7 @@ class Pass:
         trained_sigma: noise level it was trained at.
         device, precision: what it ran on and in.
         tile, tiles: side of a tile in pixels (0: none), and how many there were.
-        beside: name of the network for white noise with whose result the mean was taken, or None.
+        beside: the other network of two, or None.
     """
 
     sigma: float
@@ -75,13 +89,14 @@ class Pass:
     precision: str
     tile: int
     tiles: int
-    beside: str | None = None
+    beside: Beside | None = None
 
     @property
     def label(self) -> str:
-        """The network's name, and how it came to serve another level than its own."""
-        label = labelled(self.model, self.trained_sigma, self.sigma)
-        return f"{label} and {self.beside}" if self.beside else label
+        """The names of networks, and how they came to serve another level than their own."""
+        used = [(self.model, self.trained_sigma)]
+        used += [(self.beside.model, self.beside.trained_sigma)] if self.beside else []
+        return " and ".join(labelled(model, trained, self.sigma) for model, trained in used)
 
 
 def has_room(picture: Picture, memory: int) -> bool:
@@ -185,7 +200,8 @@ class Passes:
             release_freed_memory()
         engine = denoiser.engine
         about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
-        self.last = Pass(sigma, *about, tile, total, others[0].name if others else None)
+        second = next((Beside(other.name, other.sha256, other.trained) for other in others), None)
+        self.last = Pass(sigma, *about, tile, total, second)
         return result
 
     def _window(self, noisy: NDArray[Any], sigma: float) -> Window:
@@ -249,6 +265,8 @@ class Passes:
             except OutOfMemoryError as error:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
                 return smaller
+            if sigma > served:
+                left.append(f"noise of {sigma:.3g} in the picture made smaller is restored as of {served}")
             done.append((smaller.size, self.last))
             return restored
 

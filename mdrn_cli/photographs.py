@@ -152,15 +152,6 @@ def each_photograph(
         raise _nothing_readable(folder)
 
 
-def half_of_memory() -> float:
-    """Bytes: half of this machine's memory, or of what a container may use."""
-    names = getattr(os, "sysconf_names", {})
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
-    limit = Path("/sys/fs/cgroup/memory.max")
-    allowed = limit.read_text().strip() if limit.is_file() else ""
-    return min(total, float(allowed)) / 2 if allowed.isdecimal() else total / 2
-
-
 def _nothing_readable(folder: Path | str) -> InputError:
     return InputError(f"no readable image among the photographs of {folder}", "give a folder that holds photographs")
 

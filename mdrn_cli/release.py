@@ -15,7 +15,7 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import exists, is_file, is_folder, refuse_existing, sha256_of
+from mdrn_cli.files import exists, is_file, is_folder, refuse_existing, sha256_of, telling_write_errors
 from mdrn_cli.manifest import (
     CAMERA,
     DISTILLATIONS,
@@ -121,6 +121,7 @@ def pack(
     name: str | None = None,
     manifest: Path | None = None,
     overwrite: bool = False,
+    device: str = "auto",
 ) -> tuple[Record, dict[str, float]]:
     """Bundle a trained checkpoint: store it as float16, prove that this costs nothing, measure it, record it.
 
@@ -137,6 +138,7 @@ def pack(
         name: what it must be called; in the project's manifest that says what it is.
         manifest: one of your own, made or added to, the file put beside it; None for the project's.
         overwrite: replace a record and the file of its name.
+        device: to measure on, see `Engine`.
 
     Returns:
         The record, now in the manifest, and validation PSNR in dB as float32 and float16.
@@ -160,13 +162,14 @@ def pack(
     called, count = Counter(dataset.name for dataset in measured).most_common(1)[0]
     if count > 1:
         raise UsageError(f"{count} sets are called {called}, and figures go by name", "call the folders otherwise")
-    folder.mkdir(parents=manifest is not None, exist_ok=True)
+    with telling_write_errors(folder):
+        folder.mkdir(parents=manifest is not None, exist_ok=True)
     candidate = folder / f".{name}.candidate.safetensors"
     try:
         save_checkpoint(candidate, replace(trained, record={"name": name}), torch.float16)
         stored = load_checkpoint(candidate)
-        checks = _harmless(source, trained, stored, photographs, on_set)
-        results = [_measured(stored, dataset, on_set) for dataset in measured]
+        checks = _harmless(source, trained, stored, photographs, on_set, device)
+        results = [_measured(stored, dataset, on_set, device) for dataset in measured]
         training = training_of(trained, load_environment(source.parent), checks)
         spot_checks = _spot_checks(stored, measured, results)
         record = _record(name, candidate, trained, distilled, training, _metrics(results), spot_checks)
@@ -181,7 +184,12 @@ def pack(
 
 
 def _harmless(
-    source: Path, trained: Checkpoint, stored: Checkpoint, photographs: Dataset, on_set: Callable[[str], None] | None
+    source: Path,
+    trained: Checkpoint,
+    stored: Checkpoint,
+    photographs: Dataset,
+    on_set: Callable[[str], None] | None,
+    device: str,
 ) -> dict[str, float]:
     """PSNR in dB by the weights as trained and as stored; see `pack`.
 
@@ -190,7 +198,7 @@ def _harmless(
     """
     checks = {
         # Computed in float32, too: how bfloat16 rounds either is chance, and up to 0.003 dB at low levels.
-        label: _measured(checkpoint, photographs, on_set, "float32").mean("psnr")
+        label: _measured(checkpoint, photographs, on_set, device, "float32").mean("psnr")
         for label, checkpoint in (("float32", trained), ("float16", stored))
     }
     if abs(checks["float32"] - checks["float16"]) > HALF_TOLERANCE_DB:
@@ -225,12 +233,13 @@ def _file_of(name: str) -> str:
     return f"{name}.safetensors"
 
 
-def measure_again(record: Record, data: Path | None = None) -> Record:
+def measure_again(record: Record, data: Path | None = None, device: str = "auto") -> Record:
     """Measure a bundled checkpoint as the engine is now, on the sets that its record has.
 
     Args:
         record: of the project's own manifest.
         data: folder that holds the sets.
+        device: see `Engine`.
 
     Returns:
         The record with new figures, now in the manifest.
@@ -240,7 +249,7 @@ def measure_again(record: Record, data: Path | None = None) -> Record:
     """
     checkpoint = load_checkpoint(BUNDLED / record.file)
     opened = _open_sets(list(record.metrics), checkpoint, data)
-    results = [_measured(checkpoint, dataset, None) for dataset in opened]
+    results = [_measured(checkpoint, dataset, None, device) for dataset in opened]
     record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(checkpoint, opened, results))
     save_manifest(manifest_path(), [*_others(record.name, None), record])
     return record
@@ -297,11 +306,15 @@ def _spot_checks(
 
 
 def _measured(
-    checkpoint: Checkpoint, dataset: Dataset, on_set: Callable[[str], None] | None, precision: str = "auto"
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    on_set: Callable[[str], None] | None,
+    device: str,
+    precision: str = "auto",
 ) -> Result:
     if on_set:
         on_set(dataset.name)
-    engine = Engine(checkpoint, precision=precision)
+    engine = Engine(checkpoint, device, precision)
     return measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
 
 

@@ -31,6 +31,7 @@ from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.files import exists, is_file, is_folder, real_path, write_atomically
+from mdrn_cli.hardware import system_name
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"
@@ -122,7 +123,7 @@ def save_environment(folder: Path, device: torch.device, precision: str, process
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "system": platform.platform(),
+        "system": system_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": precision,
         "processes": processes,

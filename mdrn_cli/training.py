@@ -30,12 +30,13 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.files import remove_leftovers, telling_write_errors, write_atomically
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
+from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
-from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
+from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_photographs
 from mdrn_cli.places import Places
 from mdrn_cli.runfolder import (
     CONFIG_FILE,

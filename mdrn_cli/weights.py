@@ -124,7 +124,7 @@ def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     return path if is_path else None
 
 
-def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | None]:
+def find_weights(model: str, color: str, sigma: float) -> Path:
     """The weights file of a network trained at the very level of a request.
 
     Args:
@@ -132,17 +132,13 @@ def find_weights(model: str, color: str, sigma: float) -> tuple[Path, Record | N
         color: "gray" or "color".
         sigma: noise level, 0-255 scale.
 
-    Returns:
-        The file, and its manifest record (None for a path).
-
     Raises:
         WeightsError: nothing serves the request, or the file is missing or corrupt.
         UsageError: the named checkpoint is for something else.
     """
     if path := explicit_path(model):
-        return path, None
-    record = choose(all_records(), model, color, sigma, exact=True)
-    return locate(record), record
+        return path
+    return locate(choose(all_records(), model, color, sigma, exact=True))
 
 
 def import_files(source: Path, records: Sequence[Record], cache: Cache | None = None) -> list[Record]:

@@ -446,6 +446,9 @@ def bad_exif() -> dict[str, bytes]:
         "resolution-text": _directory((282, 2, 4, b"abc\0"), (283, 2, 4, b"abc\0")),
         "camera-text": _directory((0x8769, 2, 4, b"abc\0")),
         "camera-none": _directory(_long(0x8769, 0)),
+        "camera-minus": _directory((0x8769, 9, 1, struct.pack("<i", -5))),
+        "place-minus": _directory((0x8825, 9, 1, struct.pack("<i", -5))),
+        "iptc-number": _directory(_long(33723, 50_000_000), _long(34377, 1000)),
         # A directory of one tag, its interoperability, which would be in a directory that is not there.
         "interoperability-beyond": _directory(_long(0x8769, 26))
         + struct.pack("<HHHIII", 1, 0xA005, 4, 1, 2**32 - 1, 0),

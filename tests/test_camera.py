@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,29 @@ def test_noise_that_is_not_white_is_left_to_a_network_for_it(photo, manifest, bl
     assert network_for(noisy(photo, blur, tone=True), manifest) == "lab-gray"
 
 
+@pytest.mark.parametrize("tone", [(1.0, 1.0, 1.0), (1.0, 0.9, 0.7)])
+def test_one_for_color_serves_gray_and_one_tone_too(photo, tmp_path, manifest, tone):
+    records = json.loads(Path(manifest).read_text())
+    records["checkpoints"] = [one for one in records["checkpoints"] if one["color"] == "color"]
+    (tmp_path / "color.json").write_text(json.dumps(records))
+    picture = noisy(photo, 0.8, tone=True)
+    if min(tone) < 1:
+        channels = np.rint(picture.channels * np.array(tone)[:, None, None]).astype(np.uint8)
+        picture = replace(picture, channels=channels)
+    network = Restorer(DenoiseOptions(model="mdrn-2b"), Denoisers("mdrn-2b", manifests=[str(tmp_path / "color.json")]))(
+        picture
+    )[1].network
+    assert network.model == "lab-color"
+    assert "-gray-" in network.beside.model
+
+
+def test_of_a_gray_picture_one_for_color_gives_the_mean_of_channels(manifest):
+    denoiser = Denoisers("mdrn-2b", manifests=[manifest]).find("color", 15.0, "camera")
+    gray = np.random.default_rng(0).random((1, 32, 32), np.float32)
+    expected = denoiser.engine(np.repeat(gray, 3, axis=0)).mean(axis=0, keepdims=True)
+    np.testing.assert_allclose(denoiser(gray), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("level", [5.0, 30.0])
 def test_it_is_stretched_to_its_own_level_however_far_that_is(manifest, level):
     """So it has been trained."""
@@ -98,7 +122,7 @@ def test_the_bundled_one_leaves_less_of_a_cameras_noise_than_one_for_white_noise
         restored, facts = Restorer(DenoiseOptions(model=model))(picture_of(stored, has_alpha=False))
         reached[facts.network.label] = psnr(restored.channels.transpose(1, 2, 0), clean)
     both, white = reached
-    assert both == "mdrn-camera-color-15 (trained at 15, stretched) and mdrn-color-15"
+    assert both == "mdrn-camera-color-15 (trained at 15, stretched) and mdrn-color-15 (trained at 15, stretched)"
     assert reached[both] > reached[white] + 0.5
 
 
@@ -108,7 +132,7 @@ def test_the_mean_is_taken_of_it_and_a_network_for_white_noise(manifest):
     picture = Picture(noisy, depth="float32")
     passes = Passes(denoisers, picture, None, 1.0, None, tile=0, memory=2**31, ensemble=False, on_tile=None)
     both = passes(noisy, "float32", 15.0, kind="camera")
-    assert (passes.last.model, passes.last.beside) == ("lab-color", "mdrn-2b-color-15")
+    assert (passes.last.model, passes.last.beside.model) == ("lab-color", "mdrn-2b-color-15")
     alone = [denoisers.find("color", 15.0, kind)(noisy) for kind in ("camera", "white")]
     np.testing.assert_allclose(both, np.mean(alone, axis=0), atol=2e-2)
     passes(noisy, "float32", 15.0)

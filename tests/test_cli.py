@@ -57,7 +57,11 @@ def test_an_unknown_command_is_one_error_line():
 def test_debug_shows_the_traceback():
     plain = run_mdrn("denoise", "none.png", "--sigma", 50)
     assert "Traceback" not in plain.stderr
-    for arguments in (["--debug", "denoise", "none.png"], ["denoise", "none.png", "--debug"]):
+    for arguments in (
+        ["--debug", "denoise", "none.png"],
+        ["denoise", "none.png", "--debug"],
+        ["--debug", "denoise", "none.png", "--debug"],
+    ):
         debugged = run_mdrn(*arguments, "--sigma", 50)
         assert "Traceback" in debugged.stderr
         assert debugged.returncode == plain.returncode == 4

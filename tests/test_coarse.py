@@ -165,6 +165,14 @@ def test_a_level_that_is_given_and_not_served_is_told(photo):
     assert facts.coarse == ()
 
 
+def test_a_level_above_all_that_are_served_is_told(photo, monkeypatch):
+    levels = iter((130.0, 0.0))
+    monkeypatch.setattr("mdrn_cli.coarse.estimate_coarse_sigma", lambda *_: next(levels))
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(with_grain(photo[:256, :256]), False))
+    assert facts.coarse_sigmas[0] == 100
+    assert any("130" in warning and "as of 100" in warning for warning in restored.warnings)
+
+
 @pytest.mark.parametrize("levels", [(5.0, 5.0, 5.0), (0.5,), (float("nan"),), (101.0,)])
 def test_levels_that_make_no_sense_are_a_usage_error(levels):
     with pytest.raises(UsageError):

@@ -178,6 +178,8 @@ def broken_files(folder):
         (["noisy.png", "--sigma", 50, "--tile", 100], 2, "tile"),
         (["noisy.png", "--sigma", 50, "--tile", "large"], 2, "tile"),
         (["noisy.png", "--sigma", 50, "--max-memory", "much"], 2, "'much' is not a size"),
+        (["noisy.png", "--sigma", 50, "--max-memory", "9" * 400], 2, "is not a size"),
+        (["noisy.png", "--sigma", 50, "--tile", "9" * 5000], 2, "is neither auto nor"),
         (["noisy.png", "--sigma", 50, "--max-memory", "200M"], 6, "too little memory"),
         (["noisy.png", "--sigma", 50, "--color", "sepia"], 2, "sepia"),
         (["noisy.png", "--sigma", 50, "--device", "abacus"], 6, "abacus"),

@@ -146,9 +146,9 @@ def test_the_teacher_is_the_bundled_network_that_the_mode_asks_for(monkeypatch):
 
     def find(model, _color, sigma):
         if (model, sigma) in there_are:
-            return Path(f"{model}-{sigma:g}"), None
+            return Path(f"{model}-{sigma:g}")
         if model == "auto" and (names := [name for name, level in there_are if level == sigma]):
-            return Path(f"{names[0]}-{sigma:g}"), None
+            return Path(f"{names[0]}-{sigma:g}")
         raise WeightsError(f"no {model}")
 
     monkeypatch.setattr("mdrn_cli.distillation.find_weights", find)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -466,6 +467,17 @@ def test_small_files_are_bounded(site, tmp_path):
         fetch.read_small(str(tmp_path / "none"), 4)
     with pytest.raises(FetchError, match="404"):
         fetch.read_small(f"{site.base}/none", 4)
+
+
+def test_what_another_process_fetches_is_removed_after_it(site, cache):
+    item = item_at(f"{site.base}/a.bin")
+    cache.fetch(item)
+    with ThreadPoolExecutor() as pool, cache._locked(item):
+        removed = pool.submit(cache.remove, item)
+        time.sleep(0.2)
+        assert cache.path(item).exists()
+    assert removed.result() > len(CONTENT)
+    assert cache.find(item) is None
 
 
 def test_removing_says_what_it_freed(site, cache):

@@ -125,9 +125,9 @@ def test_eight_processes_at_once_on_one_cache_and_one_output_tree(tmp_path, phot
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
     summaries = [json.loads(done.stdout.splitlines()[-1]) for done in finished]
     assert all(summary["done"] + summary["skipped"] == len(expected) for summary in summaries)
-    twice = sum(summary["done"] for summary in summaries) - len(expected)
-    print(f"\n8 processes, {len(expected)} images: {twice} of them done more than once")
-    assert twice >= 0
+    done = sum(summary["done"] for summary in summaries)
+    print(f"\n8 processes, {len(expected)} images: {done} done in all")
+    assert len(expected) <= done < 8 * len(expected)
     cached = Path(os.environ["MDRN_HOME"]) / "files" / record.sha256
     assert sorted(path.name for path in cached.iterdir()) == ["about.json", weights.name]
     assert sha256_of(cached / weights.name) == item_of(record).sha256

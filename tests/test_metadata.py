@@ -7,12 +7,13 @@ import zlib
 import numpy as np
 import pytest
 import pyvips
-from corpus import png
+from corpus import bad_exif, png
 from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
+from mdrn_cli.exif import is_readable
 from mdrn_cli.image import read_picture
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.picture import Picture
@@ -156,6 +157,67 @@ def test_iptc_of_a_tiff_is_found_in_a_jpeg(tmp_path):
             assert exif_of(tmp_path / f"b{suffix}").items() >= tags.items()
         with Image.open(tmp_path / "b.jpg") as file:
             assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
+
+
+def tiff_with(path, tag, value, kind, count):
+    """A TIFF whose tag of bytes is said to be of another type."""
+    Image.fromarray(GRADIENT).save(path, tiffinfo={tag: value})
+    entry = struct.pack("<HH", tag, 1 if tag in (700, 34377) else 7)
+    content = path.read_bytes()
+    assert content.count(entry) == 1
+    at = content.index(entry)
+    path.write_bytes(content[:at] + struct.pack("<HHI", tag, kind, count) + content[at + 8 :])
+    return read_picture(path)
+
+
+def test_iptc_of_a_tiff_may_be_said_to_be_numbers(tmp_path):
+    """As many programs write it."""
+    alone = IPTC[len(b"Photoshop 3.0\0") + 12 :][:8]
+    picture = tiff_with(tmp_path / "a.tif", 33723, alone, 4, 2)
+    for suffix in (".tif", ".jpg"):
+        assert written(picture, tmp_path / f"b{suffix}") == ()
+        assert exif_of(tmp_path / f"b{suffix}")[33723] == alone
+    with Image.open(tmp_path / "b.jpg") as file:
+        assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
+
+
+def test_a_tiffs_profile_that_is_said_to_be_a_number_is_no_longer_than_it_is(tmp_path):
+    number = struct.pack("<I", 50_000_000)
+    for tag, name in ((34675, "icc_profile"), (700, "xmp")):
+        picture = tiff_with(tmp_path / "a.tif", tag, bytes(4), 4, 1)
+        content = (tmp_path / "a.tif").read_bytes()
+        at = content.index(struct.pack("<HHI", tag, 4, 1)) + 8
+        (tmp_path / "a.tif").write_bytes(content[:at] + number + content[at + 4 :])
+        picture = read_picture(tmp_path / "a.tif")
+        assert getattr(picture.metadata, name) == number
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value"),
+    [
+        (4, 1, struct.pack("<I", 1000)),
+        (9, 1, struct.pack("<i", -1)),
+        (11, 1, struct.pack("<f", 0.5)),
+        (3, 2, b"\0\1\0\2"),
+        (2, 4, b"abc\0"),
+    ],
+)
+def test_exif_whose_iptc_is_none_is_written_without(tmp_path, kind, count, value):
+    entries = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag in (33723, 34377))
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif)
+    for suffix in (".tif", ".jpg", ".png"):
+        written(read_picture(tmp_path / "a.jpg"), tmp_path / f"b{suffix}")
+        assert (tmp_path / f"b{suffix}").stat().st_size < 20_000
+    assert not {33723, 34377} & {*exif_of(tmp_path / "b.tif")}
+
+
+@pytest.mark.parametrize("name", bad_exif())
+def test_whatever_is_readable_of_exif_keeps_no_file_from_being_written(name):
+    exif = b"Exif\0\0" + bad_exif()[name]
+    picture = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(exif=exif if is_readable(exif) else b""))
+    for kind in ("TIFF", "JPEG", "PNG", "WEBP", "BMP"):
+        encode_picture(picture, kind)
 
 
 def test_what_a_tiff_has_of_the_picture_as_it_was_is_left_out(tmp_path):

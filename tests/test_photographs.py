@@ -1,5 +1,6 @@
 """Photographs are read once, into memory or into a map that is shared and reused."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -12,10 +13,11 @@ from PIL import Image
 from mdrn_cli import photographs
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import InputError, MdrnError
+from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.patches import PatchSampler
-from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, half_of_memory, read_photographs
+from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_photographs
 
 
 def pictures(photos: PhotoFolder) -> list[np.ndarray]:
@@ -180,8 +182,16 @@ def test_validation_photographs_come_one_at_a_time(photo_folder, tmp_path):
         list(each_photograph(tmp_path / "empty", "gray"))
 
 
-def test_the_default_is_a_part_of_the_memory():
-    assert 1e8 < half_of_memory() < 1e14
+def test_the_default_is_half_of_the_memory_that_a_container_may_use(monkeypatch, tmp_path):
+    limits = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    monkeypatch.setattr("mdrn_cli.hardware._MEMORY_LIMITS", limits)
+    whole = half_of_memory()
+    assert whole == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
+    for file in limits:
+        file.write_text("1000000\n")
+        assert half_of_memory() == 500_000
+        file.write_text("max\n" if file == limits[0] else f"{2**63 - 4096}\n")
+        assert half_of_memory() == whole
 
 
 def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path):

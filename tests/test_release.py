@@ -13,7 +13,7 @@ from PIL import Image
 
 from mdrn_cli import bench, datasets, provenance, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.errors import DeviceError, UsageError, WeightsError
 from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import load_manifest, save_manifest
 from mdrn_cli.model import MDRN, MDRNConfig
@@ -183,6 +183,15 @@ def test_the_machine_is_that_of_the_run(room, pictures, about, hardware, version
     assert (record.training["hardware"], record.training["torch"]) == (hardware, version)
 
 
+def test_it_is_measured_on_the_device_asked_for(room, pictures, monkeypatch):
+    monkeypatch.chdir(room)
+    with pytest.raises(DeviceError, match="tpu"):
+        release.pack(trained(room), [pictures.name], str(pictures), device="tpu")
+    record, _ = release.pack(trained(room), [pictures.name], str(pictures))
+    with pytest.raises(DeviceError, match="tpu"):
+        release.measure_again(record, device="tpu")
+
+
 def test_a_bundled_checkpoint_is_measured_again(room, pictures, monkeypatch):
     monkeypatch.chdir(room)
     record, _ = release.pack(trained(room), [pictures.name], str(pictures))
@@ -270,6 +279,8 @@ def test_a_manifest_of_ones_own_is_made_added_to_and_used(tmp_path, pictures):
     for name, code in (("lab-a", 0), ("lab-b", 0), ("mdrn-2b-gray-50", 2), ("Lab", 2)):
         done = run_mdrn(*arguments, "--name", name)
         assert done.returncode == code, done.stderr
+    nowhere = run_mdrn(*arguments[:3], "--manifest", lab / "lab.json", *arguments[5:], "--name", "lab-c")
+    assert (nowhere.returncode, "cannot write" in nowhere.stderr) == (1, True), nowhere.stderr
     verified = run_mdrn("weights", "verify", "--manifest", lab, "lab-a")
     assert verified.returncode == 0, verified.stderr
     assert verified.stdout.split("\t")[1] == "local"

@@ -153,7 +153,13 @@ def test_the_page_is_what_the_benchmark_makes_of_the_figures(monkeypatch, tmp_pa
 
 
 def test_speed_takes_no_images():
-    for arguments in (["Set12", "--speed"], ["--speed", "--csv"], [], ["Set12", "--megapixels", 2]):
+    for arguments in (
+        ["Set12", "--speed"],
+        ["--speed", "--csv"],
+        [],
+        ["Set12", "--megapixels", 2],
+        ["--speed", "--tile", 0],
+    ):
         done = run_mdrn("bench", *arguments)
         assert done.returncode == 2
         assert done.stderr.count("error:") == 1

@@ -128,6 +128,8 @@ def test_estimate_reads_standard_input(noisy):
 def test_a_picture_compared_with_itself_is_equal(noisy):
     refused = run_mdrn("compare", noisy, noisy, "-o", noisy, "--overwrite")
     assert (refused.returncode, "is one of the pictures" in refused.stderr) == (2, True)
+    idle = run_mdrn("compare", noisy, noisy, "--overwrite")
+    assert (idle.returncode, "goes with --output" in idle.stderr) == (2, True)
     done = run_mdrn("compare", noisy, noisy)
     assert (done.returncode, done.stdout) == (0, f"{noisy}: equal against {noisy}\n")
     (row,) = json.loads(run_mdrn("compare", noisy, noisy, "--json").stdout)["results"]

@@ -85,6 +85,7 @@ def test_an_earlier_run_is_not_replaced(tool, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         tool.main()
     assert "is not empty" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.toml").exists()
 
 
 def test_photographs_that_are_too_small_are_told_of(tool, tmp_path, monkeypatch, capsys):

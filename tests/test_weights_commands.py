@@ -49,7 +49,7 @@ def online(monkeypatch):
 
 def test_resolution_takes_a_path_then_the_verified_cache_then_the_bundle():
     record = load_manifest()[0]
-    assert find_weights("some/file.safetensors", "gray", 50)[0].as_posix() == "some/file.safetensors"
+    assert find_weights("some/file.safetensors", "gray", 50).as_posix() == "some/file.safetensors"
     assert locate(record) == BUNDLED / record.file
     cached = Cache().path(item_of(record))
     cached.parent.mkdir(parents=True)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from noisy_crops import LEAST_COMMON, Edit, jpeg_round_trip, of_each, smeared
 from numpy.typing import NDArray
+from PIL import Image
 from sensor import Camera
 from torch import Tensor
 
@@ -44,9 +45,11 @@ from mdrn_cli.training import initial_model, prepare_folder
 SIDE = 208
 DRAWN = ((7, (2.0, 45.0)), (3, (0.1, 2.0)))
 """Pairs of each photograph, and the levels of their noise: next to none, too, for some is found there all the same."""
-WHITE_SHARE, SENSOR_SHARE = 0.2, 0.45
+WHITE_SHARE, SENSOR_SHARE = 0.3, 0.4
 """Of the pairs: white noise through JPEG, and noise of a sensor; of the others it is smeared."""
 JPEG_SHARE = 0.7
+GRAY_SHARE = 0.2
+"""Of the pairs: gray photographs, the same in all three channels."""
 QUALITIES = (55, 98)
 MOVED_STEP, MIDDLE = 0.75, 128
 """How far a pixel was moved beyond an end, on the 0-255 scale, is held in steps about the middle of 8 bits."""
@@ -75,7 +78,8 @@ class Pair(NamedTuple):
 def draw(
     photo: NDArray[np.uint8], levels: tuple[float, float], rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A noisy part of a photograph and the same without noise, uint8 (h, w, 3), of sides of at most SIDE."""
+    """A noisy part of a photograph and the same without noise, uint8 (h, w, 3) or gray (h, w, 1), of sides of at most
+    SIDE."""
     level = float(np.exp(rng.uniform(*np.log(levels))))
     edit = Edit.draw(rng)
     if edit.scale * min(photo.shape[:2]) < 1.02 * SIDE:
@@ -94,6 +98,8 @@ def draw(
         noise = smeared(noise, part, common, blur, rng.random() < 0.4, rng)
     quality, subsampling = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1)), int(rng.choice((0, 1, 2)))
     noisy, clean = (edit(np.clip(np.rint(image), 0, 255).astype(np.uint8)) for image in (part + level * noise, part))
+    if rng.random() < GRAY_SHARE:
+        noisy, clean = (np.asarray(Image.fromarray(image).convert("L"))[:, :, None] for image in (noisy, clean))
     noisy = jpeg_round_trip(noisy, quality, subsampling) if through_jpeg else noisy
     return noisy[:SIDE, :SIDE], clean[:SIDE, :SIDE]
 
@@ -104,7 +110,7 @@ def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
     photo = read_uint8(file, "color")
     if min(photo.shape[:2]) < SIDE:
         return []
-    pairs = []
+    pairs: list[Pair] = []
     for noisy, clean in (draw(photo, levels, rng) for count, levels in DRAWN for _ in range(count)):
         channels = np.ascontiguousarray(noisy.transpose(2, 0, 1))
         found = find_noise(channels)
@@ -112,6 +118,7 @@ def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
             before = to_unit(channels)
             moved = (unclipped(before, found.sigma, white=False) - before).transpose(1, 2, 0) * 255
             steps = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
+            noisy, steps, clean = (np.broadcast_to(image, (*image.shape[:2], 3)) for image in (noisy, steps, clean))
             pairs.append(Pair(noisy, steps, clean, max(found.sigma, LOWEST_SIGMA)))
     return pairs
 
@@ -176,6 +183,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--patch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=2, help="of the pairs drawn; the same again when resuming")
     parser.add_argument("--resume", action="store_true", help="go on with a run, as it was begun")
     arguments = parser.parse_args()
     if bool(arguments.init) == arguments.resume:
@@ -185,7 +193,7 @@ def main() -> None:
     config = TrainConfig.from_dict(saved_config(arguments.output)) if arguments.resume else configured(arguments)
     if config.noise != CAMERA:
         parser.error(f"the run in {arguments.output} is of `mdrn train`")
-    pairs = of_each(arguments.train, pairs_of, 2)
+    pairs = of_each(arguments.train, pairs_of, arguments.seed)
     if not pairs:
         parser.error(f"in {arguments.train} is no photograph of {SIDE}x{SIDE} pixels in which such noise is found")
     train(config, held(pairs), arguments.output, arguments.resume)

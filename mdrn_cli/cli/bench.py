@@ -113,7 +113,7 @@ def bench(
     side = parse_tile(tile)
     if speed:
         _refuse_idle(ctx)
-        bench_speed(side or SPEED_TILE, megapixels, device, as_json, as_markdown)
+        bench_speed(SPEED_TILE if side is None else side, megapixels, device, as_json, as_markdown)
         return
     if "megapixels" in options_given(ctx):
         raise UsageError("--megapixels goes with --speed", "mdrn bench --speed --megapixels 24")
@@ -312,16 +312,21 @@ def _cells(results: Sequence[Result], decimals: int = 2) -> list[list[str]]:
     for result in results:
         row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
         if truth:
-            psnr, noisy = (f"{result.mean(name):.{decimals}f}" for name in ("psnr", "noisy_psnr"))
-            row += [psnr, f"{result.mean('ssim'):.4f}", noisy]
+            columns = {"psnr": decimals, "ssim": 4, "noisy_psnr": decimals}
         else:
-            row += [f"{result.mean(name):.{decimals}f}" for name in ("noise_before", "noise_after")]
+            columns = dict.fromkeys(("noise_before", "noise_after"), decimals)
+        row += [_number(result.mean(name), digits) for name, digits in columns.items()]
         row.append(f"{result.megapixels_per_second:.2f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
         gaps = (_gap(result, reference) for reference in references)
         row += ["-" if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]
         rows.append(row)
     return [header, *rows]
+
+
+def _number(value: float, digits: int) -> str:
+    """A dash where there is none, as SSIM of images that are too small."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def _references(results: Sequence[Result]) -> list[str]:

@@ -26,11 +26,10 @@ def run(app: typer.Typer) -> int:
     """Run an app; whatever it raises becomes one `error:` line, a `hint:` and an exit code. `--debug`,
     which may stand anywhere before a `--`, adds the traceback."""
     arguments = sys.argv[1:]
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    debug = "--debug" in options
-    if debug:
-        arguments.remove("--debug")
-    else:
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    debug = "--debug" in arguments[:end]
+    arguments[:end] = (argument for argument in arguments[:end] if argument != "--debug")
+    if not debug:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
     # A name that the locale cannot encode is no reason to fail; stderr writes such as escapes anyway.

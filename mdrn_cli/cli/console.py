@@ -30,6 +30,8 @@ stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
+_MOST_DIGITS = 30
+"""Of a number given as text: longer ones Python does not read, or no float holds."""
 
 
 def printable(text: str) -> str:
@@ -131,8 +133,8 @@ def parse_tile(text: str) -> int | None:
     """
     if text == "auto":
         return None
-    if not text.isdecimal():
-        raise UsageError(f"--tile {text!r} is neither auto nor a number of pixels such as 512")
+    if not text.isdecimal() or len(text) > _MOST_DIGITS:
+        raise UsageError(f"--tile {text[:40]!r} is neither auto nor a number of pixels such as 512")
     return int(text)
 
 
@@ -143,8 +145,8 @@ def parse_bytes(text: str) -> int:
         typer.BadParameter: anything else.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?)?", text, re.IGNORECASE)
-    if not match:
-        raise typer.BadParameter(f"{text!r} is not a size such as 800M or 2G")
+    if not match or len(text) > _MOST_DIGITS:
+        raise typer.BadParameter(f"{text[:40]!r} is not a size such as 800M or 2G")
     number, unit = match.groups()
     return int(float(number) * 1024 ** (" KMGT".index(unit.upper()) if unit else 0))
 

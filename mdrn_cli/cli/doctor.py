@@ -39,6 +39,7 @@ def _examine() -> tuple[dict[str, Any], MdrnError | None]:
     from mdrn_cli.cache import Cache
     from mdrn_cli.engine import compute_type, limit_threads, pick_device
     from mdrn_cli.fetch import is_offline
+    from mdrn_cli.hardware import system_name
 
     limit_threads()
     problem = None
@@ -50,7 +51,7 @@ def _examine() -> tuple[dict[str, Any], MdrnError | None]:
     about = {
         "mdrn": __version__,
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",  # platform() starts uname
+        "system": system_name(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "device": str(device),
         "cuda": cuda or "none",

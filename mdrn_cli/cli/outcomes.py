@@ -14,7 +14,7 @@ from mdrn_cli.cli.console import echo, print_error, print_note, print_warning, p
 if TYPE_CHECKING:
     from mdrn_cli.jobs import Job
     from mdrn_cli.outcome import Outcome
-    from mdrn_cli.passes import Pass
+    from mdrn_cli.passes import Beside, Pass
     from mdrn_cli.restore import Facts
 
 SCHEMA = "mdrn.denoise/1"
@@ -132,12 +132,16 @@ def _pass_to_json(done: Pass | None) -> dict[str, Any]:
     if not done:
         return dict.fromkeys(("model", "beside", "device", "precision", "tile"))
     return {
-        "model": {"name": done.model, "sha256": done.sha256, "trained_sigma": done.trained_sigma},
-        "beside": done.beside,
+        "model": _network_to_json(done),
+        "beside": done.beside and _network_to_json(done.beside),
         "device": done.device,
         "precision": done.precision,
         "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
     }
+
+
+def _network_to_json(used: Pass | Beside) -> dict[str, Any]:
+    return {"name": used.model, "sha256": used.sha256, "trained_sigma": used.trained_sigma}
 
 
 def _summary(outcomes: Sequence[Outcome], count: int) -> dict[str, Any]:

@@ -91,26 +91,10 @@ CASES = {
 
 
 def to_markdown(about: dict[str, Any], speeds: Sequence[Speed]) -> str:
-    """The beginning of the page docs/speed.md."""
-    return f"{INTRODUCTION}\n{figures(about, speeds)}"
-
-
-def figures(about: dict[str, Any], speeds: Sequence[Speed]) -> str:
     """What was measured on one machine, in Markdown: the machine, the table and what is compared in words."""
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
     lines = [f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *cells(speeds))]
     return "\n".join([machine, "", *lines, "", *_ratios(speeds)])
-
-
-INTRODUCTION = """# Speed
-
-Made by `make speed`, which runs `mdrn bench --speed`; each case in a process of its own, color. A tile is the
-fastest of three calls after a first one; a fresh process the faster of two after a first one; a JPEG file is done
-once; the network alone on as many pixels is the faster of two calls on one of the file's tiles, times their number.
-"plain float32" is torch without anything of ours: channels first, nothing fused. Peers are networks of the
-published shape in plain float32 torch, and packages as their documentation uses them. ONNX Runtime and OpenVINO run
-our network's ONNX model (`pip install 'mdrn-cli[openvino]'`).
-"""
 
 
 def _ratios(speeds: Sequence[Speed]) -> list[str]:

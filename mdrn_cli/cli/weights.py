@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning
-from mdrn_cli.cli.options import Data, DryRun, Json, Manifests, Offline, checkpoints, offered
+from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, offered
 from mdrn_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def pack(
         str | None, typer.Option(help="hads or hmds, for a distilled network whose run does not say.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint of that name.")] = False,
+    device: Device = "auto",
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
@@ -205,18 +206,18 @@ def pack(
     def on_set(name: str) -> None:
         print_note(f"measuring {name}")
 
-    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest, overwrite)
+    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest, overwrite, device)
     figures = ", ".join(f"{place} {value:.3f} dB" for place, value in {**checks, **record.metrics}.items())
     print_note(f"{record.name}: {figures}")
 
 
 @app.command()
-def measure(names: Names = None, data: Data = None) -> None:
+def measure(names: Names = None, data: Data = None, device: Device = "auto") -> None:
     """Measure bundled checkpoints again, as the engine is now, and record that in the manifest."""
     from mdrn_cli import release
 
     for record in _records(names, None):
-        again = release.measure_again(record, data)
+        again = release.measure_again(record, data, device)
         print_note(f"{record.name}: {record.metrics} before, {again.metrics} now")
 
 
