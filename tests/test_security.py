@@ -37,7 +37,7 @@ FORBIDDEN_CALLS = {
 # Of torch, NumPy and pandas: each can load pickles.
 LOADERS = {"load", "read_pickle", "loads"}
 # The latter are Pillow's, and of a GPU's memory.
-SAFE_LOADERS = {"json.loads", "tomllib.loads", "directory.load", "file.load", "tl.load"}
+SAFE_LOADERS = {"json.loads", "tomllib.loads", "directory.load", "entries.load", "file.load", "tl.load"}
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:
