@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import echo, printable
-from mdrn_cli.cli.options import Json, options_given
+from mdrn_cli.cli.options import Json
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ SCHEMA = "mdrn.compare/1"
 
 
 def compare(
-    ctx: typer.Context,
     first: Annotated[Path, typer.Argument(metavar="A", help="A picture; - for stdin.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same size.")],
     reference: Annotated[
@@ -48,7 +47,7 @@ def compare(
     given = [path for path in (first, second, reference) if path]
     if given.count(PIPE) > 1:
         raise UsageError("standard input can be given once")
-    if "overwrite" in options_given(ctx, environment=False) and not output:
+    if overwrite and not output:
         raise UsageError("--overwrite goes with --output", "mdrn compare A B -o compared.png --overwrite")
     if output:
         refuse_sheet(output, overwrite)
