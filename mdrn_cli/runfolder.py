@@ -6,7 +6,6 @@ last save.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -299,57 +298,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
         aligned = torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
         state.setdefault(int(index), {})[key] = aligned.detach()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-class MetricsFile:
-    """`metrics.csv`: one row at each report, rows past the resumed iteration dropped.
-
-    Args:
-        path: the file; created with its header when absent.
-        columns: names; the first is the iteration.
-        resumed_at: iteration the run goes on from.
-    """
-
-    def __init__(self, path: Path, columns: Sequence[str], resumed_at: int) -> None:
-        self.path, self.columns = path, list(columns)
-        kept = self._before(resumed_at) if path.is_file() and resumed_at else []
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns)
-        writer.writeheader()
-        writer.writerows(kept)
-        write_atomically(path, text.getvalue().encode())
-
-    def _before(self, resumed_at: int) -> list[dict[str, str]]:
-        """The rows of the part of the run that counts, of those that can be read: the state matters, and others may
-        have edited or damaged this file."""
-        kept = []
-        with self.path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
-            rows = csv.DictReader(file)
-            # Columns that the version did not have that began the run.
-            novel = {column: "" for column in self.columns if column not in (rows.fieldnames or ())}
-            for row in rows:
-                known = {column: (row | novel)[column] for column in self.columns}
-                if self._is_before(known, resumed_at):
-                    kept.append(known)
-        return kept
-
-    def _is_before(self, row: Mapping[str, str | None], resumed_at: int) -> bool:
-        """Whether a row is of the part of the run that counts, and whole, of numbers or nothing: a full disk may have
-        cut the last."""
-        first, *others = row.values()
-        if None in others:
-            return False
-        try:
-            for value in filter(None, others):
-                float(value)
-            return int(first or "") <= resumed_at
-        except ValueError:
-            return False
-
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Add one row, on disk at once."""
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(dict(row))
 
 
 def save_sample(folder: Path, iteration: int, pictures: Sequence[NDArray[np.uint8]]) -> None:

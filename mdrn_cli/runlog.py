@@ -6,7 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 from mdrn_cli.cache import FONTS, cache_root
 from mdrn_cli.files import write_atomically
-from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE, MetricsFile
+from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE
 
 
 @dataclass(frozen=True)
@@ -138,3 +138,54 @@ def _keep_fonts_in_cache() -> None:
     """Have matplotlib, unless it is told otherwise, write into the cache instead of the user's own folders."""
     if not os.environ.get("MPLCONFIGDIR"):
         os.environ["MPLCONFIGDIR"] = str((cache_root() / FONTS).absolute())
+
+
+class MetricsFile:
+    """`metrics.csv`: one row at each report, rows past the resumed iteration dropped.
+
+    Args:
+        path: the file; created with its header when absent.
+        columns: names; the first is the iteration.
+        resumed_at: iteration the run goes on from.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], resumed_at: int) -> None:
+        self.path, self.columns = path, list(columns)
+        kept = self._before(resumed_at) if path.is_file() and resumed_at else []
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_atomically(path, text.getvalue().encode())
+
+    def _before(self, resumed_at: int) -> list[dict[str, str]]:
+        """The rows of the part of the run that counts, of those that can be read: the state matters, and others may
+        have edited or damaged this file."""
+        kept = []
+        with self.path.open(newline="", encoding="utf-8", errors="replace") as file, suppress(csv.Error):
+            rows = csv.DictReader(file)
+            # Columns that the version did not have that began the run.
+            novel = {column: "" for column in self.columns if column not in (rows.fieldnames or ())}
+            for row in rows:
+                known = {column: (row | novel)[column] for column in self.columns}
+                if self._is_before(known, resumed_at):
+                    kept.append(known)
+        return kept
+
+    def _is_before(self, row: Mapping[str, str | None], resumed_at: int) -> bool:
+        """Whether a row is of the part of the run that counts, and whole, of numbers or nothing: a full disk may have
+        cut the last."""
+        first, *others = row.values()
+        if None in others:
+            return False
+        try:
+            for value in filter(None, others):
+                float(value)
+            return int(first or "") <= resumed_at
+        except ValueError:
+            return False
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        """Add one row, on disk at once."""
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(dict(row))

@@ -29,7 +29,8 @@ from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import parse_record, save_manifest
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED
 from mdrn_cli.restore import DenoiseOptions
-from mdrn_cli.runfolder import MetricsFile, saved_config
+from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runlog import MetricsFile
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import item_of
 
