@@ -130,6 +130,25 @@ def test_what_the_first_process_alone_cannot_write_is_told_and_ends_them_all(pho
     assert saved_config(run)["iterations"] == 100
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_after_an_error_no_interpreter_is_taken_down_under_threads_of_the_group(processes):
+    rank = processes - 1
+    place = {"RANK": rank, "WORLD_SIZE": processes, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": processes}
+    program = (
+        "import atexit, os, sys; from mdrn_cli.__main__ import main; atexit.register(os.write, 2, b'taken down')\n"
+        "sys.argv = ['mdrn', 'no-such-command']; sys.exit(main())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "MASTER_ADDR": "localhost", **{name: str(value) for name, value in place.items()}},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ("taken down" in ended.stderr) == (processes == 1)
+
+
 def test_a_batch_is_divided_or_refused():
     shares = [range(12)[Group(rank, 3).share(12)] for rank in range(3)]
     assert [list(share) for share in shares] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
