@@ -19,7 +19,7 @@ coverage: $(VENV)/.installed-test
 
 # Faults and load at full size, some minutes; -s shows the figures (docs/reliability.md).
 stress: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -s --full-size tests/test_faults.py tests/test_load.py tests/test_weights.py
+	$(BIN)/python -m pytest -s --full-size tests/test_faults.py tests/test_load.py tests/test_weights.py tests/test_onnxexport.py
 
 # After a checkpoint was replaced: what the bundled checkpoints make of two small pictures.
 golden: $(VENV)/.installed-test
