@@ -19,9 +19,10 @@ from mdrn_cli.fusedgpu import has_kernels, with_kernels
 from mdrn_cli.hardware import check_precision, threads_asked_for
 from mdrn_cli.model import MDRN
 
-# Measured as peak resident memory over tiles of 256 to 1024 pixels: features of full size that live at once at most,
-# and bytes of the process without any.
-_LIVE_FEATURES = 22
+# Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
+# size that live at once at most (eight of the fused network, but glibc seldom fits one into the room of another), and
+# bytes of the process without any.
+_LIVE_FEATURES, _LIVE_FUSED = 22, 18
 _LIBRARIES = 300e6
 TRUSTED = ("cpu", "cuda")
 """Kinds of devices whose results have been measured; on others they are held against the CPU's each time."""
@@ -153,7 +154,8 @@ class Engine:
     @property
     def bytes_per_pixel(self) -> int:
         """Memory the network takes for each pixel of a tile."""
-        return _LIVE_FEATURES * self.config.features * self.dtype.itemsize
+        live = _LIVE_FUSED if fusible(self.device) else _LIVE_FEATURES
+        return live * self.config.features * self.dtype.itemsize
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Denoise one image or tile; not clipped. What reduced precision cannot hold is computed again in float32.

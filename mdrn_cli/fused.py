@@ -1,5 +1,6 @@
 """The network's groups on oneDNN's fused convolutions: ReLU and residual sum happen while the result is in registers,
-so that on a CPU, where memory is what one waits for, a block passes over its features less often."""
+so that on a CPU, where memory is what one waits for, a block passes over its features less often; and sums that nothing
+else needs are taken in place, for less of it to be in use."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class FusedMSAG(nn.Module):
         self.weights = [_dense(weight) for weight in group.fuse.weight.chunk(group.fuse.in_channels // features, dim=1)]
         assert group.fuse.bias is not None
         self.bias = group.fuse.bias
-        self.blocks = nn.Sequential(*(FusedMSAB(block) for block in group.blocks))  # type: ignore[arg-type]
+        self.blocks = [FusedMSAB(block) for block in group.blocks]  # type: ignore[arg-type]
 
     def forward(self, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
         """As `MSAG.forward`."""
@@ -58,26 +59,29 @@ class FusedMSAG(nn.Module):
             x = _convolve(inputs[0], self.weights[0], self.bias)
             inputs = inputs[1:]
         for others, weight in zip(inputs, self.weights, strict=False):
-            x = _convolve_and_add(others, weight, None, x)
-        return x + self.blocks(x)  # type: ignore[no-any-return]
+            x = _convolve_and_add(others, weight, None, x, in_place=True)
+        first, *rest = self.blocks
+        y = first(x)  # leaves x as it is, for the long skip
+        for block in rest:
+            y = block(y, in_place=True)
+        return x.add_(y)
 
 
-class FusedMSAB(nn.Module):
+class FusedMSAB:
     """`MSAB` for inference; takes over the weights of one."""
 
     def __init__(self, block: MSAB) -> None:
-        super().__init__()
         assert block.conv_in.bias is not None
         halves = zip(block.conv_in.weight.chunk(2), block.conv_in.bias.chunk(2), strict=True)
         self.near_in, self.far_in = ((_dense(weight), bias.clone()) for weight, bias in halves)
         self.near, self.far = ((conv.weight, conv.bias) for conv in (block.conv_d1, block.conv_d2))
         self.out = _dense(block.conv_out.weight[:, block.shuffle]), block.conv_out.bias
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+    def __call__(self, x: Tensor, in_place: bool = False) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), maybe where `x` was."""
         near = _convolve(_convolve(x, *self.near_in, "relu"), *self.near, "relu", dilation=1)  # (N, C/2, H, W)
         far = _convolve(_convolve(x, *self.far_in, "relu"), *self.far, "relu", dilation=2)  # (N, C/2, H, W)
-        return _convolve_and_add(torch.cat([near, far], dim=1), *self.out, x)
+        return _convolve_and_add(torch.cat([near, far], dim=1), *self.out, x, in_place)
 
 
 def _dense(weight: Tensor) -> Tensor:
@@ -108,9 +112,12 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str = 
 
 
 @_in_any_type
-def _convolve_and_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor) -> Tensor:
-    """A 1x1 convolution of `x`, added to `other`."""
-    done: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
-        x, other, weight, bias, [0, 0], [1, 1], [1, 1], 1, "add", 1.0, None, [], None
-    )
+def _convolve_and_add(x: Tensor, weight: Tensor, bias: Tensor | None, other: Tensor, in_place: bool = False) -> Tensor:
+    """A 1x1 convolution of `x`, added to `other`, which may be overwritten if `in_place`."""
+    how: tuple[Any, ...] = ([0, 0], [1, 1], [1, 1], 1, "add", 1.0, None, [], None)
+    done: Tensor
+    if in_place:
+        done = torch.ops.mkldnn._convolution_pointwise_.binary(other, x, weight, bias, *how)
+    else:
+        done = torch.ops.mkldnn._convolution_pointwise.binary(x, other, weight, bias, *how)
     return done

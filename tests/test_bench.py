@@ -307,7 +307,7 @@ class Room:
         return limit - 300e6 - pictures
 
 
-@pytest.mark.parametrize("bytes_per_pixel", [5632, 2816])  # float32, bfloat16
+@pytest.mark.parametrize("bytes_per_pixel", [4608, 2304])  # float32, bfloat16
 def test_images_are_taken_whole_where_memory_allows(monkeypatch, bytes_per_pixel):
     def side(memory, height, width):
         monkeypatch.setattr(pipeline, "half_of_memory", lambda: memory)

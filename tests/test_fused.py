@@ -36,6 +36,22 @@ def test_in_bfloat16_it_rounds_no_more_often_than_the_plain_network():
     assert np.square(fused - exact).mean() <= 1.1 * np.square(rounded - exact).mean()
 
 
+@needs_onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_in_place_leave_alone_what_is_needed_later(dtype):
+    checkpoint = tiny_checkpoint(blocks=3)
+    plain = checkpoint.build().to(dtype, memory_format=torch.channels_last)
+    fused = fuse(checkpoint.build().to(dtype, memory_format=torch.channels_last))
+    sides = 16, 16, 8
+    features = [torch.randn(1, 8, side, side).to(dtype, memory_format=torch.channels_last) for side in sides]
+    inputs, coarse = features[:2], (features[2], plain.restore["0_2"])
+    before = [one.clone() for one in features]
+    with torch.inference_mode():
+        expected, given = (network.groups["0_2"](inputs, coarse) for network in (plain, fused))
+    torch.testing.assert_close(given.float(), expected.float(), atol=0.05 if dtype == torch.bfloat16 else 1e-5, rtol=0)
+    assert all(map(torch.equal, features, before))
+
+
 def test_where_onednn_lacks_the_plain_network_runs(monkeypatch):
     image = np.random.default_rng(0).random((1, 24, 32), np.float32)
     fused = Engine(tiny_checkpoint(), "cpu", "float32")(image)
