@@ -17,9 +17,9 @@ from PIL import Image
 from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import is_file
 from mdrn_cli.image import picture_of, plain_mode
 from mdrn_cli.levels import check_white
+from mdrn_cli.paths import is_file
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path

@@ -12,13 +12,14 @@ from typing import ParamSpec, TypeVar
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
 from mdrn_cli.errors import DeviceError, InputError, MdrnError, OutOfMemoryError, UsageError
-from mdrn_cli.files import exists, refuse_existing, remove_leftovers, write_atomically, write_error
+from mdrn_cli.files import remove_leftovers, write_atomically, write_error
 from mdrn_cli.formats import kind_of
 from mdrn_cli.image import read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import OnTile, has_room
+from mdrn_cli.paths import exists, refuse_existing
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mdrn_cli.errors import FetchError
 from mdrn_cli.fetch import Expected, OnBytes, download
-from mdrn_cli.files import sha256_of
+from mdrn_cli.paths import sha256_of
 
 TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"

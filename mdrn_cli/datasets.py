@@ -15,9 +15,9 @@ from urllib.parse import quote
 from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError, InputError, UsageError, hint_of
 from mdrn_cli.fetch import OnBytes, is_offline
-from mdrn_cli.files import exists, is_folder, sha256_of
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import is_gray
+from mdrn_cli.paths import exists, is_folder, sha256_of
 
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = REFERENCE / "published.json"

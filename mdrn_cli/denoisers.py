@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, serving
+from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.stretch import Function, stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named
 

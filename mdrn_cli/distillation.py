@@ -12,10 +12,10 @@ from torch import Tensor
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.engine import layout
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.files import is_file, sha256_of
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, choose
 from mdrn_cli.model import MDRN
+from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.runfolder import TEACHER, Counters, saved_sources
 from mdrn_cli.runlog import Report

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from mdrn_cli.errors import FetchError
-from mdrn_cli.files import is_file, sha256_of
+from mdrn_cli.paths import is_file, sha256_of
 
 if TYPE_CHECKING:
     import requests

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdrn_cli.errors import InputError
-from mdrn_cli.files import is_folder, is_link
+from mdrn_cli.paths import is_folder, is_link
 
 FORMATS = {
     ".png": "PNG",

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.files import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.formats import FORMATS, find_images, hint_without_images
+from mdrn_cli.paths import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
 

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from mdrn_cli.cache import cache_root
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.files import real_path, write_atomically
+from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.model import COLOR_CHANNELS
+from mdrn_cli.paths import real_path
 from mdrn_cli.places import Places
 
 READERS = 8

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Hashable
 from pathlib import Path
 
-from mdrn_cli.files import exists, real_path
+from mdrn_cli.paths import exists, real_path
 
 Place = tuple[Hashable, str]
 

@@ -15,7 +15,7 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import exists, is_file, is_folder, refuse_existing, sha256_of, telling_write_errors
+from mdrn_cli.files import telling_write_errors
 from mdrn_cli.manifest import (
     CAMERA,
     DISTILLATIONS,
@@ -27,6 +27,7 @@ from mdrn_cli.manifest import (
     parse_record,
     save_manifest,
 )
+from mdrn_cli.paths import exists, is_file, is_folder, refuse_existing, sha256_of
 from mdrn_cli.places import Places
 from mdrn_cli.provenance import how_distilled, training_of
 from mdrn_cli.runfolder import load_environment

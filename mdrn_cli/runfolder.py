@@ -29,8 +29,9 @@ from torch import Tensor, nn
 from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
-from mdrn_cli.files import exists, is_file, is_folder, real_path, write_atomically
+from mdrn_cli.files import write_atomically
 from mdrn_cli.hardware import system_name
+from mdrn_cli.paths import exists, is_file, is_folder, real_path
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"

@@ -189,18 +189,12 @@ def _runs(weight: Pixels) -> Iterator[tuple[slice, bool]]:
         yield slice(start, stop), bool(whole[start])
 
 
-def run_tiled(
-    image: Pixels,
-    function: Callable[[Pixels], Pixels],
-    tile: int,
-    overlap: int,
-    on_tile: Callable[[], None] | None = None,
-) -> Pixels:
+def run_tiled(image: Pixels, function: Callable[[Pixels], Pixels], tile: int, overlap: int) -> Pixels:
     """`tiled_rows` of an array in memory, put together.
 
     Args:
         image: float32 (C, H, W).
-        function, tile, overlap, on_tile: see `tiled_rows`.
+        function, tile, overlap: see `tiled_rows`.
 
     Returns:
         float32 (C, H, W).
@@ -210,7 +204,7 @@ def run_tiled(
     """
     _, height, width = image.shape
     result = np.empty_like(image)
-    for top, rows in tiled_rows(lambda y, x: image[:, y, x], height, width, function, tile, overlap, on_tile):
+    for top, rows in tiled_rows(lambda y, x: image[:, y, x], height, width, function, tile, overlap):
         result[:, top : top + rows.shape[1]] = rows
     return result
 

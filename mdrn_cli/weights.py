@@ -12,8 +12,8 @@ from pathlib import Path
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
 from mdrn_cli.fetch import OnBytes, is_offline, is_remote, local_path, read_small
-from mdrn_cli.files import exists, is_file
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
+from mdrn_cli.paths import exists, is_file
 
 BUNDLED = Path(__file__).parent / "weights"
 LARGEST_MANIFEST = 1 << 22

@@ -22,8 +22,8 @@ from PIL import Image
 from mdrn_cli.cache import Item
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.datasets import BenchmarkSet
-from mdrn_cli.files import sha256_of
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
 

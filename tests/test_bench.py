@@ -25,10 +25,10 @@ from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
-from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
+from mdrn_cli.paths import sha256_of
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from conftest import record_json
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.files import sha256_of
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.passes import Passes
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 

@@ -9,7 +9,7 @@ import mdrn_cli
 
 PACKAGE = Path(mdrn_cli.__file__).parent
 LEAVES = {
-    "files",
+    "paths",
     "pixels",
     "configfile",
     "exif",
@@ -40,6 +40,7 @@ PARTS = {
     "image",
     "encoding",
     "pipes",
+    "files",
     "places",
     "jobs",
     "noise",

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from mdrn_cli.checkpoint import save_checkpoint
-from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import parse_record, save_manifest
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.weights import item_of
 
 MIB = 1 << 20

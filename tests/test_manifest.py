@@ -7,8 +7,8 @@ from conftest import record_json
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import choose, load_manifest, parse_record, save_manifest
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.weights import BUNDLED
 
 RECORDS = load_manifest()

@@ -14,9 +14,9 @@ from PIL import Image
 from mdrn_cli import bench, datasets, provenance, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.errors import DeviceError, UsageError, WeightsError
-from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import load_manifest, save_manifest
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.paths import sha256_of
 
 RUN = {
     "iteration": 7,

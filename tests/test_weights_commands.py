@@ -17,8 +17,8 @@ from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.files import sha256_of
 from mdrn_cli.manifest import Record, load_manifest, parse_record
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.weights import BUNDLED, all_records, find_weights, import_files, item_of, locate, status
 
 

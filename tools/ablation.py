@@ -30,7 +30,8 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.distillation import find_teacher, run_distill
 from mdrn_cli.engine import Engine
-from mdrn_cli.files import sha256_of, write_atomically
+from mdrn_cli.files import write_atomically
+from mdrn_cli.paths import sha256_of
 from mdrn_cli.runfolder import METRICS_FILE, STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train

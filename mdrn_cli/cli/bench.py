@@ -41,8 +41,8 @@ from mdrn_cli.cli.options import (
 )
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.files import exists
 from mdrn_cli.interrupts import INTERRUPTIONS
+from mdrn_cli.paths import exists
 from mdrn_cli.places import Places
 
 if TYPE_CHECKING:

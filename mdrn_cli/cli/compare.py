@@ -100,7 +100,7 @@ def refuse_sheet(path: Path, overwrite: bool) -> None:
     Raises:
         UsageError: its name is not of a PNG, it exists already, or has no folder.
     """
-    from mdrn_cli.files import refuse_existing, require_folder
+    from mdrn_cli.paths import refuse_existing, require_folder
     from mdrn_cli.pipes import PIPE
 
     if path == PIPE:

@@ -92,9 +92,9 @@ def _to_json(
 
 def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
     """The images of the inputs, each once, and folders among them with what is wrong with each."""
-    from mdrn_cli.files import is_folder
     from mdrn_cli.formats import find_images, hint_without_images
     from mdrn_cli.jobs import once, spelled_out
+    from mdrn_cli.paths import is_folder
 
     files: list[Path] = []
     failures: list[tuple[Path, InputError]] = []

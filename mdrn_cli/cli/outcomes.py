@@ -47,7 +47,7 @@ def plan_line(job: Job) -> str:
 
 def warn_of_others(paths: Sequence[Path]) -> None:
     """Warnings that a search of folders has passed over pictures and links to folders, if it has."""
-    from mdrn_cli.files import is_folder
+    from mdrn_cli.paths import is_folder
 
     links = sorted({str(path) for path in paths if is_folder(path)})
     if links:
@@ -165,7 +165,8 @@ def write_report(path: Path, outcomes: Sequence[Outcome], summary: dict[str, Any
     Raises:
         MdrnError: it cannot be written.
     """
-    from mdrn_cli.files import is_folder, write_atomically
+    from mdrn_cli.files import write_atomically
+    from mdrn_cli.paths import is_folder
 
     about = {"results": [to_json(outcome) for outcome in outcomes], "summary": summary}
     if not is_folder(path.parent):

@@ -24,8 +24,8 @@ from mdrn_cli.cli.console import (
 )
 from mdrn_cli.cli.options import Device, Precision, options_given
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.files import is_file, is_folder
 from mdrn_cli.parallel import launched
+from mdrn_cli.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from mdrn_cli.photographs import PhotoFolder, Reading

@@ -119,8 +119,9 @@ def export(
 ) -> None:
     """Write a checkpoint as an ONNX model of any height and width, checked against the network."""
     from mdrn_cli.checkpoint import load_checkpoint
-    from mdrn_cli.files import is_folder, refuse_existing, require_folder, write_atomically
+    from mdrn_cli.files import write_atomically
     from mdrn_cli.onnxexport import check, to_onnx
+    from mdrn_cli.paths import is_folder, refuse_existing, require_folder
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if kind != "onnx":

@@ -1,0 +1,85 @@
+"""What stands at a path, told without an error whatever the path is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from mdrn_cli.errors import UsageError
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something of that name; never an error, as where the name is too long to be one."""
+    try:
+        path.stat()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; never an error."""
+    return exists(path) and path.is_dir()
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; never an error."""
+    return exists(path) and path.is_file()
+
+
+def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:
+    """Tell, before any work is done for it, that a file cannot have a name.
+
+    Raises:
+        UsageError: there is a file of that name, not to be replaced; or a folder, a device or an open file (such as
+            /dev/stdout, which may be a log that goes on), which never is.
+    """
+    if not exists(path):
+        return
+    if not path.is_file() or _is_open_file(path):
+        raise UsageError(f"{path} exists already and is not a file", "give another name")
+    if not overwrite:
+        raise UsageError(f"{path} exists already", hint)
+
+
+def _is_open_file(path: Path) -> bool:
+    """Whether a path is a descriptor of this process, whatever that is of."""
+    folder = real_path(path.parent)
+    return str(path) in ("/dev/stdin", "/dev/stdout", "/dev/stderr") or (
+        folder.parts[:2] == ("/", "proc") and folder.name == "fd"
+    )
+
+
+def require_folder(folder: Path) -> None:
+    """Tell, before any work is done for it, that a file has nowhere to go.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    if not is_folder(folder):
+        raise UsageError(f"no folder {folder} to write to", "create it first")
+
+
+def is_link(path: Path) -> bool:
+    """Whether a path is a link, to whatever; never an error."""
+    return os.path.islink(path)  # noqa: PTH114 (Path's own fails for names too long)
+
+
+def behind_link(path: Path) -> Path:
+    """The file that a link leads to, there or not, so that it is written and not the link; any other path as it is."""
+    return real_path(path) if is_link(path) else path
+
+
+def real_path(path: Path) -> Path:
+    """The path without links, as far as it is there; a link that leads back to itself stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
