@@ -668,7 +668,11 @@ def test_a_finished_run_is_extended_by_a_larger_budget(photo_folder, tmp_path):
     assert run_mdrn("train", *options(photo_folder, iterations=20), "-o", run).returncode == 0
     for wrong in (["--iterations", 10], ["--time-budget", "1h"], ["--sigma", 25]):
         assert run_mdrn("train", "--resume", "-o", run, *wrong).returncode == 2
-    assert run_mdrn("train", "--resume", "-o", run, "--iterations", 40).returncode == 0
+    finished = "it had been finished: a larger --iterations"
+    assert finished in run_mdrn("train", "--resume", "-o", run).stderr
+    longer = run_mdrn("train", "--resume", "-o", run, "--iterations", 40)
+    assert longer.returncode == 0
+    assert finished not in longer.stderr
     assert settings_of(run)["iterations"] == 40
     with (run / "metrics.csv").open() as file:
         rates = {int(row["iteration"]): float(row["learning_rate"]) for row in csv.DictReader(file)}

@@ -298,11 +298,20 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
     with _bar() as bar:
         reading = _reading(bar, config.patch_size)
         task = bar.add_task("training", total=1.0, state="")
-        counters, _ = runner(config, output, resume, _reporter(bar, task), reading)
+        show, moments = _reporter(bar, task), 0
+
+        def report(progress: TrainProgress) -> None:
+            nonlocal moments
+            moments += 1
+            show(progress)
+
+        counters, _ = runner(config, output, resume, report, reading)
     best = f", best validation PSNR {counters.best_psnr:.3f} dB" if counters.best_psnr is not None else ""
     skipped = f" ({counters.skipped} of them skipped)" if counters.skipped else ""
     done = f"{counters.iteration} iterations{skipped} in {format_duration(counters.elapsed)}{best}"
     print_note(f"{done}; checkpoints in {output}")
+    if resume and not moments:
+        print_note("it had been finished: a larger --iterations or --time-budget has it go on")
 
 
 def _bar() -> Progress:
