@@ -20,7 +20,7 @@ TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"
 ABOUT = "about.json"
 KERNELS, FONTS = "kernels", "matplotlib"
-"""Folders of the cache that libraries write into, triton and matplotlib."""
+"""Folders of the cache that libraries write into, triton and matplotlib; see `library_folder`."""
 PARALLEL = 4
 
 
@@ -61,6 +61,17 @@ def cache_root() -> Path:
     except ImportError:  # training runs without it
         return Path.home() / ".cache" / "mdrn"
     return Path(platformdirs.user_cache_dir("mdrn", appauthor=False))
+
+
+def library_folder(name: str) -> Path:
+    """A folder of the cache that a library writes into. One that is made here is marked, and so told apart from a
+    folder of that name which somebody else has there; where none can be made, it is not there."""
+    folder = (cache_root() / name).absolute()
+    with contextlib.suppress(OSError):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        (folder / TAG_NAME).write_text(TAG)
+    return folder
 
 
 def is_intact(path: Path, item: Item) -> bool:

@@ -258,13 +258,16 @@ def fetch_set(known: BenchmarkSet, missing: Sequence[Item], on_bytes: OnBytes | 
     Raises:
         FetchError: a file cannot be had.
     """
+    hint = f"put the images of {known.source} in a folder and give --data or set MDRN_DATA"
     if missing and is_offline():
         raise FetchError(
-            f"offline: {len(missing)} of {len(known.items)} files of {known.name} are not on this machine",
-            f"put the images of {known.source} in a folder and give --data or set MDRN_DATA",
+            f"offline: {len(missing)} of {len(known.items)} files of {known.name} are not on this machine", hint
         )
     store = Cache()
-    store.fetch_all(missing, on_bytes)
+    try:
+        store.fetch_all(missing, on_bytes)
+    except FetchError as error:
+        raise FetchError(error.message, error.hint or hint) from error
     return [store.path(item) for item in known.items]
 
 

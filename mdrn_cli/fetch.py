@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -26,7 +25,7 @@ RETRIES = 4
 PROGRESS = 1 << 20
 BACKOFF = 0.5
 LONGEST_WAIT = 30.0
-RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that have come since the last call; negative when some are dropped."""
@@ -131,9 +130,7 @@ def download(
         except OSError as error:
             part.unlink(missing_ok=True)
             raise FetchError(f"cannot write {part} ({error.strerror or error})", "free some space") from error
-    raise FetchError(
-        "; ".join(reasons) or "no source is known for it", "see `mdrn weights import` and MDRN_WEIGHTS_URL"
-    )
+    raise FetchError("; ".join(reasons) or "no source is known for it")
 
 
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
@@ -170,9 +167,26 @@ def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None
         if size != expected.bytes:
             raise _GiveUpError(f"has {size} bytes, not {expected.bytes}")
         on_bytes(-_size(part))
-        with part.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
+        try:
+            with part.open("wb") as copy:
+                for block in _blocks(source):
+                    copy.write(block)
+        except _GiveUpError:
+            part.unlink()
+            raise
     on_bytes(expected.bytes)
+
+
+def _blocks(source: BinaryIO) -> Iterator[bytes]:
+    """The content of a file, whose faults are those of a source."""
+    while True:
+        try:
+            block = source.read(BLOCK)
+        except OSError as error:
+            raise _GiveUpError(f"cannot be read ({error.strerror or error})") from error
+        if not block:
+            return
+        yield block
 
 
 def _download_with_retries(
@@ -205,7 +219,7 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as response:
+        with _answer(url, headers=headers) as response:
             have = _begin(response, have, size, part, on_bytes)
             _stream(response, part, have, size, on_bytes)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
@@ -214,6 +228,22 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
         raise _GiveUpError(str(error)) from error
     if _size(part) < size:
         raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
+
+
+def _answer(url: str, **options: Any) -> requests.Response:
+    """The head of an answer.
+
+    Raises:
+        requests.RequestException: there is none, also because certificates that the environment names are not there.
+    """
+    import requests
+
+    try:
+        return requests.get(url, stream=True, timeout=TIMEOUT, **options)
+    except requests.RequestException:
+        raise
+    except OSError as error:
+        raise requests.RequestException(str(error)) from error
 
 
 def _begin(response: requests.Response, have: int, size: int, part: Path, on_bytes: OnBytes) -> int:
@@ -281,7 +311,7 @@ def read_small(source: str, most: int) -> bytes:
         import requests
 
         try:
-            with requests.get(source, stream=True, timeout=TIMEOUT) as response:
+            with _answer(source) as response:
                 response.raise_for_status()
                 content = b""
                 for block in response.iter_content(BLOCK):

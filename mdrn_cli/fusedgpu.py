@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._triton import has_triton
 
-from mdrn_cli.cache import KERNELS, cache_root
+from mdrn_cli.cache import KERNELS, library_folder
 from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
 
 WIDTHS = (32, 64, 128)
@@ -55,7 +55,9 @@ def with_kernels(model: MDRN) -> MDRN:
 def _have_a_place() -> bool:
     """See to it that kernels, which take seconds to compile, are kept with all else that is, not in a folder of
     triton's; whether that is possible."""
-    folder = Path(os.environ.setdefault("TRITON_CACHE_DIR", str(cache_root() / KERNELS)))
+    told = os.environ.get("TRITON_CACHE_DIR")
+    folder = Path(told) if told is not None else library_folder(KERNELS)
+    os.environ["TRITON_CACHE_DIR"] = str(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.cache import ABOUT, FONTS, KERNELS, Cache
+from mdrn_cli.cache import ABOUT, FONTS, KERNELS, TAG, TAG_NAME, Cache
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.photographs import FOLDER
 
@@ -99,9 +99,16 @@ def _maps(root: Path) -> Iterator[Kept]:
 def _made_by_libraries(root: Path) -> Iterator[Kept]:
     for name in (KERNELS, FONTS):
         folder = root / name
-        if _entries(folder):
+        if len(_entries(folder)) > 1 and _is_ours(folder):
             files = tuple(Path(path, file) for path, _, names in os.walk(folder) for file in names)
             yield Kept("libraries", name, folder, files, _size(files), root / "locks" / f"{name}.lock")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether `library_folder` has made it."""
+    with suppress(OSError, ValueError):
+        return (folder / TAG_NAME).read_text() == TAG
+    return False
 
 
 def _source(path: Path) -> str:

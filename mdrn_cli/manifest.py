@@ -105,7 +105,7 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
         WeightsError: see `load_manifest`.
     """
     try:
-        data = json.loads(content.decode("utf-8"))
+        data = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{origin} is not a readable manifest ({error})") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checkpoints"), list):
@@ -115,6 +115,15 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
         if count > 1:
             raise WeightsError(f"{origin} has more than one record named {name}")
     return records
+
+
+def _refuse_constant(name: str) -> None:
+    """Of NaN and infinities, which JSON does not have.
+
+    Raises:
+        ValueError: always.
+    """
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def save_manifest(path: Path, records: Sequence[Record]) -> None:

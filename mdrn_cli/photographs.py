@@ -111,7 +111,8 @@ def read_photographs(
         raise _nothing_readable(folder)
     if held_out:
         places, found = Places(), len(files)
-        files = [file for file in files if not places.within(file, held_out)]
+        kept = {places.of(file) for file in find_images(held_out)}  # may be links, or what they lead to
+        files = [file for file in files if places.of(file) not in kept]
         if found > len(files):
             reading.held_out(found - len(files))
         if not files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import telling_write_errors
+from mdrn_cli.files import telling_write_errors, write_atomically
 from mdrn_cli.manifest import (
     CAMERA,
     DISTILLATIONS,
@@ -177,7 +178,7 @@ def pack(
         if manifest is not None:
             record = replace(record, urls=(str(folder / record.file),))
         others = _others(name, manifest)  # as they are now: measuring takes a while, and others may pack, too
-        candidate.replace(folder / record.file)
+        write_atomically(folder / record.file, candidate.read_bytes())  # of a link the file behind it
         save_manifest(manifest or manifest_path(), [*others, record])
     finally:
         candidate.unlink(missing_ok=True)
@@ -316,7 +317,12 @@ def _measured(
     if on_set:
         on_set(dataset.name)
     engine = Engine(checkpoint, device, precision)
-    return measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
+    result = measure(dataset, checkpoint.sigma, "", engine, tile=tile_by_memory(engine))
+    for image in result.images:
+        if not math.isfinite(image.psnr):
+            problem = f"{image.file} of {dataset.name} is restored exactly, which gives no figure"
+            raise UsageError(problem, "leave it out")
+    return result
 
 
 def _record(

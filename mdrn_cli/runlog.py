@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdrn_cli.cache import FONTS, cache_root
+from mdrn_cli.cache import FONTS, library_folder
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE
 
@@ -85,7 +85,7 @@ class RunLog:
         with suppress(ImportError):
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at or None)
+            self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at + 1 if resumed_at else None)
 
     def append(self, progress: Progress) -> None:
         """Add a row; what is not known at a moment is left empty."""
@@ -137,7 +137,7 @@ def draw_curves(metrics: Path, output: Path) -> None:
 def _keep_fonts_in_cache() -> None:
     """Have matplotlib, unless it is told otherwise, write into the cache instead of the user's own folders."""
     if not os.environ.get("MPLCONFIGDIR"):
-        os.environ["MPLCONFIGDIR"] = str((cache_root() / FONTS).absolute())
+        os.environ["MPLCONFIGDIR"] = str(library_folder(FONTS))
 
 
 class MetricsFile:

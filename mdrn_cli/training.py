@@ -133,7 +133,9 @@ def run_with(
         if config.val and group.first:
             held_out = each_photograph(Path(config.val), config.color, reading.unreadable)
             # A try-out (--smoke) has perhaps no others, and these may be thousands.
-            limit = OF_TRAINING if config.val == config.data else None
+            places = Places()
+            of_training = places.folder(Path(config.val)) == places.folder(Path(config.data))
+            limit = OF_TRAINING if of_training else None
             validator = Validator(islice(held_out, limit), config.sigma)
             if resume and chosen_by(output) not in (None, validator.digest):
                 reading.validated_otherwise()

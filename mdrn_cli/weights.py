@@ -79,7 +79,9 @@ def status(record: Record, cache: Cache | None = None) -> Status:
         with suppress(FetchError):  # an address that means nothing here
             if not is_remote(source) and is_intact(local_path(source), item):
                 return Status(record, "local", local_path(source))
-    damaged = next((path for _, path in copies if is_file(path)), None)
+    # The file of another manifest's record may be called as one of ours.
+    own = [path for state, path in copies if state == "cached" or record in load_manifest()]
+    damaged = next(filter(is_file, own), None)
     return Status(record, "corrupt" if damaged else "missing", damaged)
 
 
@@ -101,7 +103,10 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
         )
         reason = ", and the network is off" if is_offline() else ""
         raise WeightsError(problem + reason, f"bring {record.file} with `mdrn weights import FILE`")
-    return Cache().fetch(item, on_bytes)
+    try:
+        return Cache().fetch(item, on_bytes)
+    except FetchError as error:
+        raise FetchError(error.message, error.hint or "see `mdrn weights import` and MDRN_WEIGHTS_URL") from error
 
 
 def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:

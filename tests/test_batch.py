@@ -430,11 +430,16 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     assert [about["status"] for about in report["results"]] == ["planned"] * 2
     assert report["summary"]["planned"] == 2
     assert run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json").returncode == 0
-    report["summary"]["planned"] = 0
+    report["summary"]["dry_run"] = False
     (tmp_path / "r.json").write_text(json.dumps(report))
     real = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json")
     assert (real.returncode, "exists already" in real.stderr) == (2, True), "of a run that has done something"
     (tree / "a_mdrn.png").touch()
+    (tree / "b_mdrn.jpg").touch()
+    for _ in range(2):  # nothing being left to do
+        nothing = ["denoise", tree, "--sigma", 50, "--dry-run", "--skip-existing", "--report", tmp_path / "none.json"]
+        assert run_mdrn(*nothing).returncode == 0
+    (tree / "b_mdrn.jpg").unlink()
     listed = run_mdrn("denoise", tree, tree / "none.png", "--dry-run", "--json")
     assert listed.returncode == 3
     skipped, planned, failed, summary = map(json.loads, listed.stdout.splitlines())

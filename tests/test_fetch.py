@@ -72,7 +72,7 @@ def test_a_file_comes_once_with_its_licence_beside_it(site, cache):
 
 @pytest.mark.parametrize(
     "faults",
-    [[503], [500, 502], ["429:0"], ["drop:1000"], ["drop:100000", "drop:100000"], ["stall:5000"], ["drop:0", 503]],
+    [[503], [500, 522], ["429:0"], ["drop:1000"], ["drop:100000", "drop:100000"], ["stall:5000"], ["drop:0", 503]],
 )
 def test_passing_faults_are_retried(site, cache, faults):
     site.faults["/a.bin"] = list(faults)
@@ -262,6 +262,42 @@ def test_a_file_that_cannot_be_read_is_no_fault_of_the_cache(cache, tmp_path, mo
     with pytest.raises(FetchError, match=r"a\.bin: cannot be read \(Permission denied\)"):
         cache.fetch(item_at(str(first)))
     assert cache.fetch(item_at(str(first), str(second))).read_bytes() == CONTENT
+
+
+def test_a_file_that_ends_in_an_error_is_no_fault_of_the_cache_either(cache, tmp_path, monkeypatch):
+    first, second, seen = tmp_path / "a.bin", tmp_path / "b.bin", []
+    for path in (first, second):
+        path.write_bytes(CONTENT)
+
+    class Failing:
+        """A file on a disk that fails, after its first block."""
+
+        def __init__(self, file):
+            self.file, self.reads = file, 0
+
+        def read(self, size):
+            self.reads += 1
+            if self.file.name == str(first) and self.reads > 1:
+                raise OSError(errno.EIO, "Input/output error")
+            return self.file.read(size)
+
+    blocks = fetch._blocks
+    monkeypatch.setattr(fetch, "_blocks", lambda file: blocks(Failing(file)))
+    assert cache.fetch(item_at(str(first), str(second)), seen.append).read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_certificates_that_are_not_there_are_no_fault_of_the_cache(cache, tmp_path, monkeypatch, name):
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "none.pem"))
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    address = "https://localhost:1/a.bin"
+    with pytest.raises(FetchError, match=r"TLS CA certificate bundle.*none\.pem"):
+        cache.fetch(item_at(address))
+    with pytest.raises(FetchError, match=r"TLS CA certificate bundle.*none\.pem"):
+        fetch.read_small(address, 100)
+    assert cache.fetch(item_at(address, str(tmp_path / "a.bin"))).read_bytes() == CONTENT
 
 
 def test_offline_no_socket_is_opened(site, cache, monkeypatch, tmp_path):

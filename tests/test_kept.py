@@ -9,7 +9,7 @@ from conftest import run_mdrn
 from filelock import FileLock
 from typer.testing import CliRunner
 
-from mdrn_cli.cache import Cache, Item
+from mdrn_cli.cache import Cache, Item, library_folder
 from mdrn_cli.cli import app
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.kept import kept_in, remove
@@ -69,12 +69,24 @@ def test_kinds_are_removed_and_nothing_else(full):
 
 
 def test_what_libraries_make_is_listed_and_removed_too(full):
-    (full.root / "kernels" / "ABC").mkdir(parents=True)
+    assert library_folder("kernels") == full.root / "kernels"
+    assert "libraries: 0" in mdrn("list").stdout
+    (full.root / "kernels" / "ABC").mkdir()
     (full.root / "kernels" / "ABC" / "spread.cubin").write_bytes(bytes(3000))
-    assert "libraries: 1, 3000 bytes" in mdrn("list").stdout
+    assert "libraries: 1, 3" in mdrn("list").stdout
     assert mdrn("clear", "libraries").exit_code == 0
     assert "libraries" not in counts(full)
     assert not (full.root / "kernels").exists()
+
+
+def test_a_folder_called_as_one_of_a_library_is_its_owners(full):
+    own = full.root / "kernels" / "linux" / "main.c"
+    own.parent.mkdir(parents=True)
+    own.write_text("int x;")
+    library_folder("kernels")
+    assert "libraries" not in counts(full)
+    assert mdrn("clear", "--all").exit_code == 0
+    assert own.read_text() == "int x;"
 
 
 def test_what_is_not_mdrn_s_stays_and_no_link_is_followed(full, tmp_path):

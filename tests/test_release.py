@@ -1,6 +1,7 @@
 """`mdrn weights pack`: from a run to a bundled checkpoint and its record."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -208,6 +209,30 @@ def test_what_float16_would_harm_is_not_bundled(room, pictures, monkeypatch):
     assert "--model" in told.value.hint
     assert list((room / "weights").iterdir()) == []
     assert load_manifest(room / "manifest.json") == ()
+
+
+def test_a_picture_that_is_restored_exactly_leaves_nothing_to_hold_float16_against(room, pictures, monkeypatch):
+    measured = release.measure
+
+    def exactly(*arguments, **options):
+        first, *rest = (result := measured(*arguments, **options)).images
+        return replace(result, images=(replace(first, psnr=math.inf), *rest))
+
+    monkeypatch.setattr(release, "measure", exactly)
+    with pytest.raises(UsageError, match=r"\.png of .* is restored exactly"):
+        release.pack(trained(room), [str(pictures)], str(pictures))
+    assert load_manifest(room / "manifest.json") == ()
+
+
+def test_of_a_link_the_file_behind_it_is_replaced(room, pictures, tmp_path):
+    behind = tmp_path / "elsewhere.safetensors"
+    behind.write_bytes(b"old")
+    target = room / "weights" / "mdrn-2b-gray-50.safetensors"
+    target.parent.mkdir()
+    target.symlink_to(behind)
+    record, _ = release.pack(trained(room), [str(pictures)], str(pictures), overwrite=True)
+    assert target.is_symlink()
+    assert sha256_of(behind) == record.sha256
 
 
 def test_a_network_of_no_family_is_refused(room, pictures):

@@ -156,6 +156,20 @@ def test_photographs_to_validate_on_are_not_trained_on(photo_folder, tmp_path):
     assert "2 photographs, " in done.stderr
 
 
+def test_nor_are_files_that_they_are_links_to_or_links_to_these(photo_folder, tmp_path):
+    archive = tmp_path / "archive.png"
+    archive.write_bytes((photo_folder / "0.png").read_bytes())
+    (photo_folder / "val").mkdir()
+    (photo_folder / "val" / "of-the-archive.png").symlink_to(archive)
+    (photo_folder / "val" / "of-data.png").symlink_to(photo_folder / "2.png")
+    told = []
+    photos = read_photographs(
+        photo_folder, "gray", reading=Reading(held_out=told.append), held_out=photo_folder / "val"
+    )
+    assert told == [3]
+    assert sorted(file.name for file in photos.files) == ["0.png", "1.png", "3.png"]
+
+
 def test_where_none_is_left_to_train_on_that_is_said(photo_folder):
     done = run_mdrn(
         "train", "--data", photo_folder / "deeper", "--val", photo_folder, "--smoke", photo_folder.parent / "run"

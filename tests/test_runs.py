@@ -85,10 +85,11 @@ def test_smoke_validates_on_the_photographs_there_are(photo_folder, tmp_path, mo
     seen = []
     monkeypatch.setattr("mdrn_cli.training.OF_TRAINING", 3)
     monkeypatch.setattr("mdrn_cli.training.Validator", lambda photos, _sigma: seen.append(len(list(photos))))
-    for val in (photo_folder, photo_folder / "deeper"):
+    (tmp_path / "link").symlink_to(photo_folder, target_is_directory=True)
+    for val in (photo_folder, tmp_path / "link", photo_folder / "deeper"):
         config = tiny_config(photo_folder, val=str(val), iterations=1)
         run_train(config, tmp_path / f"run{len(seen)}", False, silent)
-    assert seen == [3, 2], "no more of those trained on, all of others"
+    assert seen == [3, 3, 2], "no more of those trained on, all of others"
 
 
 @pytest.mark.parametrize(("lines", "more", "loss"), [("preset", [], "l1"), ("preset", ["--preset", "fast"], "rmse")])

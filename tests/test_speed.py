@@ -51,6 +51,21 @@ def test_every_engine_and_peer_is_measured():
     assert f"- mdrn-2b against DnCNN: {_ratio(rows):.2g} times as fast." in page
 
 
+@pytest.mark.parametrize("form", ["--json", "--markdown", None])
+def test_what_was_measured_before_an_error_is_shown(monkeypatch, form):
+    def measure(*_arguments):
+        yield speed.Speed("network", "mdrn-2b", "float32", 8, 8, 2.0, 2.0, 1)
+        yield speed.Speed("peer", "DnCNN", "as published", 8, 8, 4.0, 4.0, 1)
+        yield speed.Speed("file", "mdrn-2b", "float32", 8, 8, 4.0, 4.0, 1)
+        raise OutOfMemoryError("too large", "a smaller tile")
+
+    monkeypatch.setattr(speed, "measure_speed", measure)
+    done = CliRunner().invoke(app, ["bench", "--speed", *filter(None, [form])])
+    assert isinstance(done.exception, OutOfMemoryError)
+    assert "DnCNN" in done.stdout
+    assert "not all cases were measured" in done.stderr
+
+
 def test_what_other_runtimes_reach_is_not_said_of_ours():
     cases = (("network", speed.PLAIN, 8.0), ("network", "float32", 4.0), ("runtime", "fast", 1.0))
     rows = [speed.Speed(what, "mdrn-2b", engine, 8, 8, seconds, seconds, 1) for what, engine, seconds in cases]

@@ -15,6 +15,7 @@ from mdrn_cli.release import checkpoint_name
 from mdrn_cli.runfolder import saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
+from mdrn_cli.weights import BUNDLED
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +89,43 @@ def test_an_earlier_run_is_not_replaced(tool, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "run" / "config.toml").exists()
 
 
-def test_photographs_that_are_too_small_are_told_of(tool, tmp_path, monkeypatch, capsys):
-    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
-    monkeypatch.setattr(
-        "sys.argv", ["train_camera.py", str(tmp_path), str(tmp_path / "run"), "--init", "a.safetensors"]
-    )
+def told(tool, monkeypatch, capsys, *arguments):
+    """What the command says of an error."""
+    monkeypatch.setattr("sys.argv", ["train_camera.py", *map(str, arguments)])
     with pytest.raises(SystemExit):
         tool.main()
-    assert "no photograph of 208x208 pixels" in capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+def test_photographs_that_are_of_no_use_are_told_of(tool, tmp_path, monkeypatch, capfd):
+    Image.new("RGB", (100, 300)).save(tmp_path / "small.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    init = BUNDLED / "mdrn-2b-color-15.safetensors"
+    said = told(tool, monkeypatch, capfd, tmp_path, tmp_path / "run", "--init", init)
+    assert "no photograph of 208x208 pixels" in said
+    assert f"skipped {tmp_path / 'broken.png'}: " in said
     assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_begin_is_told_before_pairs_are_drawn(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "of_each", lambda *_: pytest.fail("drawn"))
+    assert "a.safetensors" in told(tool, monkeypatch, capsys, tmp_path, tmp_path / "run", "--init", "a.safetensors")
+    init = BUNDLED / "mdrn-gray-15.safetensors"
+    assert "2 blocks from 8" in told(tool, monkeypatch, capsys, tmp_path, tmp_path / "run", "--init", init)
+
+
+def test_a_run_goes_on_with_its_own_pairs_and_maybe_for_longer(tool, tmp_path, monkeypatch, capsys):
+    drawn, trained = [], []
+    monkeypatch.setattr(tool, "of_each", lambda _folder, _work, seed: drawn.append(seed) or [pair(tool)])
+    init = ["--init", BUNDLED / "mdrn-2b-color-15.safetensors"]
+    run = [tmp_path, tmp_path / "run"]
+    options = ["--seed", 5, "--seconds", 0.2, "--batch-size", 1, "--patch-size", 32]
+    monkeypatch.setattr("sys.argv", ["train_camera.py", *map(str, (*run, *init, *options))])
+    tool.main()
+    assert "began with" in told(tool, monkeypatch, capsys, *run, "--resume", "--seed", 6)
+    assert "larger budget" in told(tool, monkeypatch, capsys, *run, "--resume", "--seconds", 0.1)
+    monkeypatch.setattr(tool, "train", lambda config, *_: trained.append(config))
+    monkeypatch.setattr("sys.argv", ["train_camera.py", *map(str, run), "--resume", "--seconds", "60"])
+    tool.main()
+    assert drawn == [5, 5]
+    assert (trained[0].time_budget, trained[0].batch_size, trained[0].seed) == (60.0, 1, 5)

@@ -57,13 +57,13 @@ def carried_out(tmp_path, photo_folder, monkeypatch):
 
     def run():
         monkeypatch.setattr(sys, "argv", ["train_plan.py", str(plan), "--output", str(tmp_path / "runs")])
-        train_plan.main()
+        return train_plan.main()
 
     return run
 
 
 def test_runs_begin_from_runs_and_one_that_cannot_is_told_and_left(carried_out, tmp_path, capsys):
-    carried_out()
+    assert carried_out() == 1
     told = capsys.readouterr().out
     assert "impossible" in told
     assert told.count("failed: ") == 3
@@ -72,6 +72,17 @@ def test_runs_begin_from_runs_and_one_that_cannot_is_told_and_left(carried_out, 
     taught = load_checkpoint(runs / "small" / "last.safetensors").record["distillation"]
     assert {file.name for file in (runs / "large").glob("*.safetensors")} == {"last.safetensors"}, "and no state"
     assert taught["teacher"] == str(runs / "large" / "last.safetensors")
+
+
+def test_no_run_begins_from_one_that_is_not_finished(carried_out, tmp_path, capsys):
+    carried_out()
+    (tmp_path / "runs" / "large" / "finished").unlink()
+    (tmp_path / "runs" / "small" / "finished").unlink()
+    (tmp_path / "plan.toml").write_text((tmp_path / "plan.toml").read_text().replace("blocks = 2", "blocks = 0"))
+    capsys.readouterr()
+    assert carried_out() == 1
+    assert "the run large is not finished" in capsys.readouterr().out
+    assert not (tmp_path / "runs" / "small" / "finished").exists()
 
 
 def test_what_is_finished_is_not_done_again(carried_out, capsys):

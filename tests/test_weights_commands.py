@@ -161,7 +161,7 @@ def test_manifests_come_over_http_too(lab):
 
 def hostile(tmp_path, **changes):
     path = tmp_path / "hostile.json"
-    item = record_json(name="x-gray-50", **changes)
+    item = record_json(**{"name": "x-gray-50"} | changes)
     path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [item]}))
     return path
 
@@ -186,6 +186,30 @@ def test_a_hostile_manifest_is_refused_and_writes_nothing(tmp_path, change):
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_a_manifest_says_is_told_as_text_and_is_json(tmp_path):
+    manifest = hostile(tmp_path, licence="MIT\nforged: \x1b]0;title\x07", urls=["https://x/\x1b[2J"])
+    for command in (["list"], ["fetch", "--dry-run"]):
+        shown = run_mdrn("weights", *command, "--manifest", manifest).stdout
+        assert "\x1b" not in shown
+        assert "\nforged" not in shown
+    manifest = hostile(tmp_path, training={"loss": float("nan")})
+    done = run_mdrn("weights", "list", "--json", "--manifest", manifest)
+    assert (done.returncode, "NaN is no number of JSON" in done.stderr) == (5, True)
+
+
+def test_a_record_whose_file_is_called_as_a_bundled_one_is_not_told_to_be_damaged(tmp_path):
+    manifest = hostile(tmp_path, name="lab-gray-25", file="mdrn-gray-25.safetensors")
+    shown = run_mdrn("weights", "verify", "--manifest", manifest)
+    assert shown.returncode == 0, shown.stderr
+    assert "lab-gray-25\tmissing\t" in shown.stdout
+
+
+def test_a_model_is_not_written_to_standard_output(tmp_path):
+    done = run_mdrn("weights", "export", "mdrn-2b-gray-50", "-o", "-", cwd=tmp_path)
+    assert (done.returncode, "stdout is for its name" in done.stderr) == (2, True)
+    assert list(tmp_path.glob("-")) == []
 
 
 def test_two_manifests_cannot_name_one_checkpoint(tmp_path):

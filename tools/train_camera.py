@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.engine import layout, limit_threads
+from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.image import read_uint8
@@ -105,9 +107,14 @@ def draw(
 
 
 def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
-    """Pairs of a photograph of which `mdrn denoise` would find that their noise is not white, each color its own."""
+    """Pairs of a photograph of which `mdrn denoise` would find that their noise is not white, each color its own; of a
+    file that cannot be read none."""
     rng = np.random.default_rng(seed)
-    photo = read_uint8(file, "color")
+    try:
+        photo = read_uint8(file, "color")
+    except InputError as error:
+        print(f"skipped {file}: {error.message}", file=sys.stderr)
+        return []
     if min(photo.shape[:2]) < SIDE:
         return []
     pairs: list[Pair] = []
@@ -171,51 +178,77 @@ def train(config: TrainConfig, pairs: PhotoFolder, output: Path, resume: bool) -
         fit(config, model, loss, sampler, None, output, resume, say, prepare=prepare)
 
 
+BEGINNING = {"seconds": 3600.0, "blocks": 2, "sigma": 15.0, "batch_size": 8, "patch_size": 64, "learning_rate": 1e-3}
+"""Options of a run that begins, where they are not given."""
+
+
 def main() -> None:
     """Draw the pairs, the same for the same photographs, and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("train", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--init", help="checkpoint to start from: color, of as many blocks; none when resuming")
-    parser.add_argument("--seconds", type=float, default=3600.0)
-    parser.add_argument("--blocks", type=int, default=2)
-    parser.add_argument("--sigma", type=float, default=15.0, help="level that others are stretched to")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--patch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=2, help="of the pairs drawn; the same again when resuming")
+    parser.add_argument("--seconds", type=float, help="an hour; when resuming, more than before")
+    parser.add_argument("--blocks", type=int)
+    parser.add_argument("--sigma", type=float, help="level that others are stretched to")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--patch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--seed", type=int, help="of the pairs drawn")
     parser.add_argument("--resume", action="store_true", help="go on with a run, as it was begun")
     arguments = parser.parse_args()
     if bool(arguments.init) == arguments.resume:
         parser.error("give either --init or --resume")
     if is_empty(arguments.output) == arguments.resume:
         parser.error(f"{arguments.output} {'has no run to resume' if arguments.resume else 'is not empty'}")
-    config = TrainConfig.from_dict(saved_config(arguments.output)) if arguments.resume else configured(arguments)
+    try:
+        config = resumed(arguments) if arguments.resume else configured(arguments)
+        pairs = of_each(arguments.train, pairs_of, config.seed)
+        if not pairs:
+            raise InputError(
+                f"in {arguments.train} is no photograph of {SIDE}x{SIDE} pixels in which such noise is found"
+            )
+        train(config, held(pairs), arguments.output, arguments.resume)
+    except MdrnError as error:
+        parser.error(error.message)
+
+
+def resumed(arguments: argparse.Namespace) -> TrainConfig:
+    """A run that goes on, maybe for longer than it was to.
+
+    Raises:
+        MdrnError: it is none of these, or is to be another.
+    """
+    config = TrainConfig.from_dict(saved_config(arguments.output))
     if config.noise != CAMERA:
-        parser.error(f"the run in {arguments.output} is of `mdrn train`")
-    pairs = of_each(arguments.train, pairs_of, arguments.seed)
-    if not pairs:
-        parser.error(f"in {arguments.train} is no photograph of {SIDE}x{SIDE} pixels in which such noise is found")
-    train(config, held(pairs), arguments.output, arguments.resume)
+        raise MdrnError(f"the run in {arguments.output} is of `mdrn train`")
+    if any(getattr(arguments, name) is not None for name in ({*BEGINNING} - {"seconds"}) | {"seed"}):
+        raise MdrnError("a run goes on with the options it began with")
+    return config.extended(None, arguments.seconds)
 
 
 def configured(arguments: argparse.Namespace) -> TrainConfig:
-    """A run that begins."""
-    return TrainConfig(
+    """A run that begins.
+
+    Raises:
+        MdrnError: it could not.
+    """
+    given = {name: getattr(arguments, name) for name in BEGINNING if getattr(arguments, name) is not None}
+    options = BEGINNING | given
+    config = TrainConfig(
         data=str(arguments.train),
         init=arguments.init,
         color="color",
-        blocks=arguments.blocks,
-        sigma=arguments.sigma,
-        time_budget=arguments.seconds,
-        batch_size=arguments.batch_size,
-        patch_size=arguments.patch_size,
-        learning_rate=arguments.learning_rate,
-        muon_learning_rate=10 * arguments.learning_rate,
+        time_budget=options.pop("seconds"),
+        muon_learning_rate=10 * options["learning_rate"],
         warmup=0.03,
         ema=0.998,
         noise=CAMERA,
+        seed=2 if arguments.seed is None else arguments.seed,
+        **options,
     ).located()
+    initial_model(config)  # tells of a checkpoint that is none, before the pairs are drawn
+    return config
 
 
 if __name__ == "__main__":

@@ -48,8 +48,14 @@ def configuration(options: dict[str, Any], runs: Path) -> TrainConfig:
 
 
 def located(name: str, runs: Path) -> str:
-    """The checkpoint that a run ends with, or a bundled one; another name is a path."""
+    """The checkpoint that a run ends with, or a bundled one; another name is a path.
+
+    Raises:
+        MdrnError: the run has not ended.
+    """
     if (runs / name).is_dir():
+        if not finished(runs / name):
+            raise MdrnError(f"the run {name} is not finished", "mend it first")
         return str(checkpoint_of(runs / name))
     bundled = BUNDLED / f"{name}.safetensors"
     return str(bundled) if bundled.is_file() else name
@@ -64,23 +70,25 @@ def report(progress: Progress) -> None:
         )
 
 
-def main() -> None:
-    """Every run of the plan that is not finished; the plan is read anew before each, so that it can be changed."""
+def main() -> int:
+    """Every run of the plan that is not finished; the plan is read anew before each, so that it can be changed. Returns
+    1 if one failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     tried: set[str] = set()
+    failed = 0
     while True:
         plan = tomllib.loads(arguments.plan.read_text())
         left = [run for run in plan["run"] if run["name"] not in tried and not finished(arguments.output / run["name"])]
         if not left:
-            break
+            return int(failed > 0)
         options = plan.get("all", {}) | left[0]
         name = options.pop("name")
         tried.add(name)
         sys.argv = ["tools/train_plan.py", arguments.plan.name, name]  # which the run writes down
-        train(name, options, arguments.output)
+        failed += not train(name, options, arguments.output)
 
 
 def finished(folder: Path) -> bool:
@@ -88,8 +96,8 @@ def finished(folder: Path) -> bool:
     return (folder / FINISHED).exists()
 
 
-def train(name: str, options: dict[str, Any], runs: Path) -> None:
-    """One run; what goes wrong with it is told, and the next begins."""
+def train(name: str, options: dict[str, Any], runs: Path) -> bool:
+    """One run; what goes wrong with it is told, and the next begins. Returns whether it ended well."""
     began = time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {name}: {options}", flush=True)
     try:
@@ -98,12 +106,13 @@ def train(name: str, options: dict[str, Any], runs: Path) -> None:
         run(config, runs / name, False, report)
     except MdrnError as error:
         print(f"  failed: {error.message} ({error.hint})", flush=True)
-        return
+        return False
     # Most of a folder that is to be brought home, and nothing goes on from it.
     (runs / name / STATE_FILE).unlink(missing_ok=True)
     (runs / name / FINISHED).touch()
     print(f"  {time.monotonic() - began:.1f} s in all", flush=True)
+    return True
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

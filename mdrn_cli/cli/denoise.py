@@ -292,8 +292,7 @@ class _Run:
         try:
             self._do(jobs, outcomes, compared)
         except (*INTERRUPTIONS, MdrnError):
-            if outcomes:  # a run that cannot go on has done something, too
-                self._sum_up(outcomes, len(jobs))
+            self._sum_up(outcomes, len(jobs))  # what was done before, if only that it was nothing
             raise
         self._sum_up(outcomes, len(jobs))
         if self.compare and compared:
@@ -318,7 +317,7 @@ class _Run:
                 show(outcome, self.as_json, alone=len(jobs) == 1)
             else:
                 echo(plan_line(outcome.job))
-        summary = show_summary(outcomes, len(jobs), self.as_json, quiet=True)
+        summary = show_summary(outcomes, len(jobs), self.as_json, quiet=True, dry_run=True)
         if self.report:
             write_report(self.report, outcomes, summary)
         return _code(outcomes, len(jobs))

@@ -60,10 +60,12 @@ def warn_of_others(paths: Sequence[Path]) -> None:
         print_warning(f"formats that are not handled were passed over: {kinds}")
 
 
-def show_summary(outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: bool = False) -> dict[str, Any]:
+def show_summary(
+    outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: bool = False, dry_run: bool = False
+) -> dict[str, Any]:
     """How many of the jobs were done: JSON on stdout, or for several, unless quiet, a line on stderr; returned as JSON
     has it."""
-    summary = _summary(outcomes, jobs)
+    summary = _summary(outcomes, jobs, dry_run)
     if as_json:
         echo(json.dumps(summary))
     elif jobs > 1 and not quiet:
@@ -144,10 +146,11 @@ def _network_to_json(used: Pass | Beside) -> dict[str, Any]:
     return {"name": used.model, "sha256": used.sha256, "trained_sigma": used.trained_sigma}
 
 
-def _summary(outcomes: Sequence[Outcome], count: int) -> dict[str, Any]:
+def _summary(outcomes: Sequence[Outcome], count: int, dry_run: bool) -> dict[str, Any]:
     counts = Counter(outcome.status for outcome in outcomes)
     return {
         "schema": SUMMARY_SCHEMA,
+        "dry_run": dry_run,
         "planned": counts["planned"],
         "done": counts["done"],
         "skipped": counts["skipped"],
@@ -180,6 +183,6 @@ def is_replaceable(path: Path, dry_run: bool) -> bool:
     only another such."""
     try:
         summary = json.loads(path.read_bytes())["summary"] if path.is_file() else {}
-        return summary["schema"] == SUMMARY_SCHEMA and (not dry_run or summary["planned"] > 0)
+        return summary["schema"] == SUMMARY_SCHEMA and (not dry_run or bool(summary["dry_run"]))
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from mdrn_cli.cli.console import echo, print_table, stderr
+from mdrn_cli.cli.console import echo, print_table, print_warning, stderr
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from mdrn_cli.speed import Speed
@@ -23,11 +25,20 @@ def bench_speed(size: int, megapixels: float, device: str, as_json: bool, as_mar
     from mdrn_cli.speed import machine, measure_speed
 
     done = []
-    with stderr.status("measuring") as status:
-        for speed in measure_speed(size, megapixels, device):
-            done.append(speed)
-            status.update(f"{speed.name}, {speed.engine}: {speed.megapixels_per_second:.3g} megapixels a second")
-    about = machine(device)
+    try:
+        with stderr.status("measuring") as status:
+            for speed in measure_speed(size, megapixels, device):
+                done.append(speed)
+                status.update(f"{speed.name}, {speed.engine}: {speed.megapixels_per_second:.3g} megapixels a second")
+    except (*INTERRUPTIONS, MdrnError):
+        if done:
+            _show(machine(device), done, as_json, as_markdown)
+            print_warning("not all cases were measured")
+        raise
+    _show(machine(device), done, as_json, as_markdown)
+
+
+def _show(about: dict[str, Any], done: Sequence[Speed], as_json: bool, as_markdown: bool) -> None:
     if as_json:
         echo(json.dumps(to_json(about, done)))
     elif as_markdown:
@@ -103,15 +114,17 @@ def _ratios(speeds: Sequence[Speed]) -> list[str]:
     for speed in speeds:
         if speed.what == "network" and (speed.name not in best or speed.seconds < best[speed.name].seconds):
             best[speed.name] = speed
+    ratios = {name: times_plain(speed, speeds) for name, speed in best.items()}
     lines = [
-        f"- {name}: {times_plain(speed, speeds):.1f} times as fast as in plain float32 ({speed.engine})."
-        for name, speed in best.items()
+        f"- {name}: {ratio:.1f} times as fast as in plain float32 ({best[name].engine})."
+        for name, ratio in ratios.items()
+        if ratio
     ]
-    small = list(best.values())[-1]
     for peer in (speed for speed in speeds if speed.what == "peer"):
+        small = list(best.values())[-1]  # measured before them
         lines.append(f"- {small.name} against {peer.name}: {peer.seconds / small.seconds:.2g} times as fast.")
     by_case = {speed.what: speed for speed in speeds}
-    if "file" in by_case:
+    if by_case.keys() >= {"file", "tiles"}:
         share = by_case["file"].seconds / by_case["tiles"].seconds
         lines.append(f"- A JPEG from reading to writing: {share:.2f} times the time of the network alone.")
     return lines

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning
+from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning, printable
 from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, offered
 from mdrn_cli.errors import UsageError, WeightsError
 
@@ -42,11 +42,11 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
         measured = ", ".join(f"{name} {value:.2f} dB" for name, value in record.metrics.items())
         if record.noise != WHITE:
             measured = f"for noise as files have it; of white noise, which it is not for: {measured}"
-        echo(
+        about = (
             f"{record.name}: {record.color}, sigma {record.sigma:g}, {record.parameters:,} parameters, "
-            f"{format_bytes(record.bytes)}, {status.state}\n"
-            f"    {measured}; licence {record.licence}; from {source}"
+            f"{format_bytes(record.bytes)}, {status.state}"
         )
+        echo(f"{about}\n    {printable(f'{measured}; licence {record.licence}; from {source}')}")
 
 
 @app.command()
@@ -58,7 +58,7 @@ def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = No
     if dry_run:
         for record in missing:
             source = next(iter(item_of(record).sources), "no known source")
-            echo(f"{record.file}\t{record.bytes}\t{source}")
+            echo(f"{record.file}\t{record.bytes}\t{printable(source)}")
         return
     with bytes_bar() as bar:
         for record in missing:
@@ -122,10 +122,13 @@ def export(
     from mdrn_cli.files import write_atomically
     from mdrn_cli.onnxexport import check, to_onnx
     from mdrn_cli.paths import is_folder, refuse_existing, require_folder
+    from mdrn_cli.pipes import PIPE
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if kind != "onnx":
         raise UsageError(f"--format must be onnx, not {kind!r}")
+    if output == PIPE:
+        raise UsageError("the model goes to a file; stdout is for its name", "name one that ends in .onnx")
     file = explicit_path(name, manifest or ())
     record = None if file else named(all_records(manifest or ()), name)
     called = Path(name).resolve().name if is_folder(Path(name)) else Path(record.file if record else name).stem
