@@ -95,7 +95,7 @@ def test_sizes_of_memory_are_read(size, expected):
 def test_the_tile_is_as_large_as_memory_allows(noisy, tmp_path, tiny_weights):
     """And the pixels do not tell."""
     done = {}
-    for memory in (328_000_000, 2**31):
+    for memory in (323_000_000, 2**31):
         options = DenoiseOptions(50.0, str(tiny_weights("color")), memory=memory, precision="float32")
         done[memory] = denoise_file(noisy, tmp_path / f"{memory}.png", options)
     small, large = done.values()
