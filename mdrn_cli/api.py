@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -64,7 +65,8 @@ def denoise(
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        An image of the same kind, size, data type and alpha (see above for palettes); floats are not clipped.
+        An image of the same kind, size, data type and alpha (see above for palettes); floats are not clipped. What the
+        command warns of, such as that no noise was found, are warnings of Python.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -92,7 +94,9 @@ def denoise(
     )
     pixels = _pixels(image)
     with _told_in_arguments():
-        result = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
+        result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
+    for text in told:
+        warnings.warn(_of_arguments(text), stacklevel=2)
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
@@ -129,9 +133,13 @@ def _told_in_arguments() -> Iterator[None]:
     try:
         yield
     except MdrnError as error:
-        hint = error.hint.replace("raise --max-memory, or ", "")
-        error.hint = re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), hint)
+        error.hint = _of_arguments(error.hint.replace("raise --max-memory, or ", ""))
         raise
+
+
+def _of_arguments(text: str) -> str:
+    """Text with options of the command line as arguments."""
+    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), text)
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
@@ -147,15 +155,16 @@ def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
     return np.asarray(image)
 
 
-def _restored(data: NDArray[Any], restore: Restorer) -> NDArray[Any]:
+def _restored(data: NDArray[Any], restore: Restorer) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """The pixels restored, and what there is to warn of."""
     given = _picture(data)
     picture, _ = restore(given)
     if picture.channels is given.channels:
-        return data.copy()  # in which there is no noise
+        return data.copy(), picture.warnings  # in which there is no noise
     channels = picture.channels.transpose(1, 2, 0)
     result = data.copy()  # which has the alpha
     result.reshape(*data.shape[:2], -1)[:, :, : channels.shape[2]] = channels
-    return result
+    return result, picture.warnings
 
 
 def _picture(data: NDArray[Any]) -> Picture:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
-from mdrn_cli.errors import DeviceError, InputError, MdrnError, OutOfMemoryError, UsageError
-from mdrn_cli.files import remove_leftovers, write_atomically, write_error
-from mdrn_cli.formats import kind_of
-from mdrn_cli.image import read_picture
+from mdrn_cli.errors import DeviceError, InputError, OutOfMemoryError, UsageError
+from mdrn_cli.files import as_mdrn_error, remove_leftovers, write_atomically
+from mdrn_cli.formats import FORMATS, kind_of
+from mdrn_cli.image import kind_of_file, read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
@@ -127,10 +127,11 @@ class _InTurn(Executor):
 
 @dataclass(frozen=True)
 class _Input:
-    """A picture read and from what, what its file was then (see `_stamp`), and the seconds it took."""
+    """A picture read and from what, in which format, what its file was then (see `_stamp`), and the seconds it took."""
 
     picture: Picture
     source: Path | bytes
+    kind: str | None
     stamp: tuple[int, ...]
     seconds: float
 
@@ -139,12 +140,26 @@ def _read(job: Job) -> _Input:
     began = time.perf_counter()
     stamp = _stamp(job.source)
     source = readable(job.source)
-    return _Input(read_picture(source), source, stamp, time.perf_counter() - began)
+    return _Input(read_picture(source), source, kind_of_file(source), stamp, time.perf_counter() - began)
 
 
 def _overlaps(given: Future[_Input], memory: int) -> bool:
     """Whether, beside a picture that is to be restored, another is read and one written; waits for it."""
     return given.exception() is not None or has_room(given.result().picture, memory)
+
+
+def _kind_of_result(job: Job, given: _Input) -> str:
+    """The format of a job's result. A file that is replaced keeps its own, whatever it is named: in another it would
+    lose, if its name is that of a JPEG."""
+    return given.kind or job.kind if job.target == job.source != PIPE else job.kind
+
+
+def _misnamed(job: Job, given: _Input) -> tuple[str, ...]:
+    """A warning of an input that is not what its name says, whose result is."""
+    named = FORMATS.get(job.source.suffix.lower())
+    if given.kind in (None, named) or named != job.kind or job.source == PIPE:
+        return ()
+    return (f"the input is {given.kind} by its content, and its result {job.kind} by its name",)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -182,6 +197,7 @@ def _restore(
         return known(outcome)
     try:
         given = reading.result()
+        job = replace(job, kind=_kind_of_result(job, given))
         refuse_unwritable(given.picture, job.kind, finish.save)
         began = time.perf_counter() - restore.loading
         restored, facts = restore(given.picture, on_tile)
@@ -191,15 +207,16 @@ def _restore(
     except DeviceError:
         raise  # there is no such device for the other pictures either
     except Exception as error:
-        return known(Outcome(job, FAILED, _as_mdrn_error(error, job.source, "read")))
+        return known(Outcome(job, FAILED, as_mdrn_error(error, job.source, "read")))
     result = _Result(
         restored,
         facts,
         given.stamp,
         # The picture as read is let go where nobody wants it any more: encoding takes its room.
-        before=given.picture if finish.on_restored else None,
+        before=replace(given.picture, white=restored.white) if finish.on_restored else None,
         same_as=given.source if restored.channels is given.picture.channels else None,
         told=restored.warnings[len(given.picture.warnings) :],
+        misnamed=_misnamed(job, given),
         seconds=spent,
     )
     return writer.submit(finish, job, result)
@@ -208,7 +225,8 @@ def _restore(
 @dataclass(frozen=True)
 class _Result:
     """A picture restored and what was done, the stamp of its file, the picture before where it is still wanted, where
-    nothing was done what it came from, warnings of restoring, and the seconds it took."""
+    nothing was done what it came from, warnings of restoring and of a format that is not the input's, and the seconds
+    it took."""
 
     picture: Picture
     facts: Facts
@@ -216,6 +234,7 @@ class _Result:
     before: Picture | None
     same_as: Path | bytes | None
     told: tuple[str, ...]
+    misnamed: tuple[str, ...]
     seconds: float
 
 
@@ -239,7 +258,7 @@ class _Finish:
         except BrokenPipeError:
             raise
         except Exception as error:
-            return Outcome(job, FAILED, _as_mdrn_error(error, job.target, "write"))
+            return Outcome(job, FAILED, as_mdrn_error(error, job.target, "write"))
         if self.on_restored and result.before:
             self.on_restored(result.before, result.picture)
         return Outcome(job, DONE, None, result.facts, warnings, result.seconds + time.perf_counter() - began)
@@ -247,13 +266,13 @@ class _Finish:
     def _content(self, job: Job, result: _Result) -> tuple[bytes | None, tuple[str, ...]]:
         """What to write, and warnings. A file to which nothing was done is taken as it is: decoded and encoded again it
         would lose, if it is a JPEG; None where it is its own result."""
-        if result.same_as and self.save == SaveOptions():
+        if result.same_as and self.save.ask_nothing_of(result.picture, job.kind):
             same = result.same_as if isinstance(result.same_as, bytes) else _read_again(job, result.stamp)
             if kind_of(same) == job.kind:
                 in_place = job.target == job.source != PIPE
                 return None if in_place else same, result.told
         content, lost = encode_picture(result.picture, job.kind, self.save)
-        return content, result.picture.warnings + lost
+        return content, result.picture.warnings + result.misnamed + lost
 
 
 def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
@@ -281,18 +300,3 @@ def _write(target: Path, content: bytes) -> None:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, content)
-
-
-def _as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
-    if isinstance(error, MdrnError):
-        return error.naming(path)
-    if isinstance(error, OSError) and doing == "write":
-        wrapped = write_error(path, error)
-    elif isinstance(error, OSError):
-        wrapped = MdrnError(f"cannot {doing} {path} ({error.strerror or error})")
-    elif isinstance(error, MemoryError):
-        wrapped = OutOfMemoryError(f"not enough memory for {path}")
-    else:
-        wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
-    wrapped.__cause__ = error
-    return wrapped

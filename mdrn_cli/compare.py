@@ -86,7 +86,7 @@ def _describe(picture: Picture) -> str:
 
 def _viewable(picture: Picture) -> Image.Image:
     """As a viewer shows it: upright, 8-bit RGB, transparency on white."""
-    upright = picture.upright().flattened("white").to_color("color")
+    upright = picture.at_full_scale().upright().flattened("white").to_color("color")
     return Image.fromarray(np.ascontiguousarray(as_depth(upright.channels, "uint8").transpose(1, 2, 0)))
 
 

@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import getchunks
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
+from mdrn_cli.exif import with_own_types
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 from mdrn_cli.png import Chunk, with_chunks_alone
 
@@ -187,10 +188,9 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str
         directory[tag] = value
     if channels in (2, 4):
         directory[338] = 2 if metadata.extra_is_alpha else 0  # straight alpha, or unspecified
-    content = io.BytesIO()
-    directory.save(content)  # moves the strips' offsets past itself
-    content.writelines(strips)
-    return content.getvalue(), lost
+    head = io.BytesIO()
+    directory.save(head)  # moves the strips' offsets past itself
+    return b"".join((with_own_types(head.getvalue()), *strips)), lost
 
 
 def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any]:

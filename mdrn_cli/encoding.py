@@ -66,6 +66,16 @@ class SaveOptions:
         if self.flatten is not None:
             parse_color(self.flatten)
 
+    def ask_nothing_of(self, picture: Picture, kind: str) -> bool:
+        """Whether a file of the picture in a format may stay as it is: written anew it would be the same, or, as JPEG,
+        worse."""
+        alike = replace(
+            self,
+            quality=self.quality if kind == "JPEG" else JPEG_QUALITY,
+            flatten=None if picture.alpha is None else self.flatten,
+        )
+        return alike == SaveOptions()
+
 
 def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None:
     """Tell, before any work is done for it, that a format cannot hold a picture.
@@ -79,7 +89,7 @@ def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None
         raise UsageError(f"{kind} cannot hold a side of {side} pixels, only {longest}", "write PNG or TIFF")
     if picture.alpha is not None and kind != "TIFF" and not picture.metadata.extra_is_alpha:
         raise UsageError(f"{kind} cannot hold a channel that is not said to be transparency", "write TIFF")
-    if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None:
+    if picture.alpha is not None and kind in _NO_ALPHA and options.flatten is None and not picture.is_opaque:
         raise UsageError(
             f"{kind} cannot hold the transparency of the input", "write PNG, TIFF or WebP, or use --flatten COLOR"
         )
@@ -101,17 +111,22 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     """
     options = options or SaveOptions()
     refuse_unwritable(picture, kind, options)
-    if options.flatten is not None and picture.metadata.extra_is_alpha:
+    told: tuple[str, ...] = ()
+    if options.flatten is not None and picture.alpha is not None and picture.metadata.extra_is_alpha:
+        if picture.color == "gray" and len({*parse_color(options.flatten)}) > 1:
+            told = (f"the picture is gray, and is laid on gray as bright as {options.flatten}",)
         picture = picture.flattened(options.flatten)
+    if kind in _NO_ALPHA:
+        picture = replace(picture, alpha=None)  # opaque
     if options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]:
         picture = picture.upright()
     metadata = picture.metadata.appearance if options.strip_metadata else picture.metadata
     depth = _depth_for(picture.depth, kind)
-    narrowed: tuple[str, ...] = ()
     if depth != picture.depth:
-        narrowed = (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
-        narrowed += _cut_off(picture.channels) if picture.depth == "float32" else ()
-    for_gray = kind == "WEBP" and picture.color == "gray" and metadata.icc_profile != b""
+        told += (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
+        picture = picture.at_full_scale()
+        told += _cut_off(picture.channels) if picture.depth == "float32" else ()
+    for_gray = kind == "WEBP" and metadata.icc_profile != b"" and metadata.profile_color == "gray"
     if for_gray:  # it holds colors alone, whose profile another would have to be
         metadata = replace(metadata, icc_profile=b"")
     data = _planes(picture, depth)
@@ -126,7 +141,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     lost += ["ICC profile for gray"] if for_gray else []
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
-    return content, narrowed + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
+    return content, told + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
 
 
 def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterator
 from typing import Any
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 IPTC, PHOTOSHOP, TRANSFER_FUNCTION = 33723, 34377, 301
@@ -15,6 +17,16 @@ LARGEST_SEGMENT = 65_500
 _MOST_LEFT_OUT = 16
 """Tags that are left out of EXIF before all of it is."""
 EXIF_START = b"Exif\0\0"
+_UNDEFINED = (
+    *(ExifTags.Base.OECF, ExifTags.Base.ComponentsConfiguration, ExifTags.Base.MakerNote, ExifTags.Base.UserComment),
+    *(ExifTags.Base.SpatialFrequencyResponse, ExifTags.Base.FileSource, ExifTags.Base.SceneType),
+    ExifTags.Base.DeviceSettingDescription,
+)
+_SIGNED = (ExifTags.Base.ShutterSpeedValue, ExifTags.Base.BrightnessValue, ExifTags.Base.ExposureBiasValue)
+_TYPES: dict[tuple[int, int], int] = {(int(tag), TiffTags.BYTE): TiffTags.UNDEFINED for tag in _UNDEFINED} | {
+    (int(tag), TiffTags.RATIONAL): TiffTags.SIGNED_RATIONAL for tag in _SIGNED
+}
+"""Of a tag that Pillow does not know, which it gives the type of its value: that of EXIF, of the same size."""
 
 
 def exif_directory(exif: bytes) -> Image.Exif:
@@ -75,7 +87,29 @@ def exif_written(values: dict[int, Any], endian: str | None) -> bytes:
     directory = Image.Exif()
     directory.endian = endian
     directory.update(values)
-    return directory.tobytes()
+    return EXIF_START + with_own_types(directory.tobytes().removeprefix(EXIF_START))
+
+
+def with_own_types(content: bytes) -> bytes:
+    """A TIFF, as Pillow has written it, whose EXIF has the types that EXIF says; readers go by them.
+
+    Args:
+        content: the file to the end of its directories.
+    """
+    data = bytearray(content)
+    order = "<" if content.startswith(b"II") else ">"
+    for entry, tag, _ in _entries(data, order, struct.unpack_from(f"{order}L", data, 4)[0]):
+        if tag == ExifTags.IFD.Exif:
+            for place, inner, kind in _entries(data, order, struct.unpack_from(f"{order}L", data, entry + 8)[0]):
+                struct.pack_into(f"{order}H", data, place + 2, _TYPES.get((inner, kind), kind))
+    return bytes(data)
+
+
+def _entries(data: bytearray, order: str, at: int) -> Iterator[tuple[int, int, int]]:
+    """Of each entry of a directory where it is, its tag and its type."""
+    (count,) = struct.unpack_from(f"{order}H", data, at)
+    for place in range(at + 2, at + 2 + 12 * count, 12):
+        yield (place, *struct.unpack_from(f"{order}HH", data, place))
 
 
 def _exact(value: Any) -> Any:
@@ -101,7 +135,7 @@ def _shortened(exif: bytes, most: int) -> tuple[bytes, list[str]]:
     """EXIF of no more than so many bytes, and the names of what was left out for it: the thumbnail, the blocks that
     Photoshop keeps in the directory of a TIFF, and then what is largest."""
     directory = exif_directory(exif)
-    lost = ["EXIF thumbnail"] if directory.get_ifd(ExifTags.IFD.IFD1) else []
+    lost = lost_thumbnail(directory)
     values = tag_values(directory, frozenset())
     places = [values, *(values[tag] for tag in _SUBDIRECTORIES if tag in values)]
     sizes = [
@@ -117,6 +151,11 @@ def _shortened(exif: bytes, most: int) -> tuple[bytes, list[str]]:
         lost.append(f"EXIF tag {tag}")
     short = exif_written(values, directory.endian)
     return (short, lost) if len(short) <= most else (b"", ["exif"])
+
+
+def lost_thumbnail(directory: Image.Exif) -> list[str]:
+    """What is told of the thumbnail of EXIF that is written anew: a name, if there is one."""
+    return ["EXIF thumbnail"] if _within(directory, ExifTags.IFD.IFD1) else []
 
 
 def _length(value: Any) -> int:

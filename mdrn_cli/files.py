@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError
 from mdrn_cli.paths import behind_link
 
 LEFTOVER_AGE = 600.0
@@ -105,6 +105,28 @@ def write_error(path: Path, error: OSError) -> MdrnError:
         f"cannot write {path} ({error.strerror or error})",
         _HINTS.get(error.errno or 0, "look at the folder, then run it again"),
     )
+
+
+def as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
+    """What to tell of whatever has befallen one file of several.
+
+    Args:
+        error: as it was raised.
+        path: the file; `-` is a pipe.
+        doing: "read" or "write".
+    """
+    if isinstance(error, MdrnError):
+        return error.naming(path)
+    if isinstance(error, OSError) and doing == "write":
+        wrapped = write_error(Path("stdout") if str(path) == "-" else path, error)
+    elif isinstance(error, OSError):
+        wrapped = InputError(f"cannot {doing} {path} ({error.strerror or error})")
+    elif isinstance(error, MemoryError):
+        wrapped = OutOfMemoryError(f"not enough memory for {path}")
+    else:
+        wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
+    wrapped.__cause__ = error
+    return wrapped
 
 
 @contextmanager

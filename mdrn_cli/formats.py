@@ -23,8 +23,8 @@ FORMATS = {
 """What is handled: suffixes, and the formats as Pillow names them."""
 _RAW = "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
 _OTHER = (
-    "avif avifs exr gif hdr heic heics heif heifs hif ico j2c j2k jp2 jpf jps jpx jxl jxr mpo pam pbm pcx pfm pgm pnm"
-    " ppm psb psd qoi svg tga wdp xcf"
+    "apng avif avifs dib exr gif hdr heic heics heif heifs hif ico j2c j2k jp2 jpf jps jpx jxl jxr mpo pam pbm pcx pfm"
+    " pgm pnm ppm psb psd qoi svg tga wdp xcf"
 )
 OTHER_PICTURES = frozenset(f".{suffix}" for suffix in f"{_RAW} {_OTHER}".split())
 """Suffixes of pictures that are not handled, so that it can be told that there are such."""
@@ -77,12 +77,34 @@ def find_images(
     return sorted(path for path in found if path.suffix.lower() in FORMATS)
 
 
-def hint_without_images(folder: Path, recursive: bool) -> str:
-    """What to say of a folder without images: that those in it were not searched, if there are any."""
+def images_of(
+    folder: Path, recursive: bool, on_other: Callable[[Path], None] | None = None
+) -> tuple[list[Path], list[tuple[Path, InputError]]]:
+    """What `find_images` finds, and the folders that cannot be listed, each with what to tell of it.
+
+    Args:
+        folder, recursive, on_other: see there.
+
+    Raises:
+        InputError: the folder does not exist.
+    """
+    unreadable: list[OSError] = []
+    found = find_images(folder, recursive, unreadable.append, on_other)
+    return found, [(Path(error.filename), _unlisted(error)) for error in unreadable]
+
+
+def without_images(folder: Path, recursive: bool) -> InputError:
+    """What to tell of a folder without images: that those in it were not searched, if there are any."""
     _, folders, _ = next(os.walk(folder), ("", [], []))
     nested = any(not name.startswith(".") and not Path(folder, name).is_symlink() for name in folders)
-    return "use --recursive for nested folders" if nested and not recursive else ""
+    return InputError(
+        f"no images in {folder}", "use --recursive for nested folders" if nested and not recursive else ""
+    )
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise InputError(f"cannot list {error.filename} ({error.strerror})") from error
+    raise _unlisted(error) from error
+
+
+def _unlisted(error: OSError) -> InputError:
+    return InputError(f"cannot list {error.filename} ({error.strerror})")

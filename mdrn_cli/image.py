@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError
 from mdrn_cli import webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError
-from mdrn_cli.formats import TIFF_STARTS, kind_of
-from mdrn_cli.jpeg import read_trailer
+from mdrn_cli.formats import kind_of
+from mdrn_cli.jpeg import listed_pictures, read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
@@ -36,7 +36,7 @@ LARGEST_CONTENT = 1 << 32
 """Bytes of a file read from a pipe; more than the pixels that are let in can take."""
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
-_MPF_IMAGES = 0xB002
+_JPEG = ("JPEG", "MPO")
 _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 """Tags of TIFF."""
 _STRIP = 256
@@ -79,7 +79,7 @@ def read_size(path: Path) -> tuple[int, int]:
         with _opened(path) as file:
             return file.size
     except InputError:
-        if not _starts_as_tiff(path):
+        if kind_of_file(path) != "TIFF":
             raise
     _, height, width = read_picture(path).channels.shape
     return width, height
@@ -127,7 +127,7 @@ def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
             decoded = file if whole is None else Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
             return np.asarray(decoded.convert("L" if color == "gray" else "RGB"))
     except InputError:
-        if not _starts_as_tiff(path):
+        if kind_of_file(path) != "TIFF":
             raise
     return None
 
@@ -138,7 +138,7 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    return _read_tiff(source) if _starts_as_tiff(source) else _read_other(source)
+    return _read_tiff(source) if kind_of_file(source) == "TIFF" else _read_other(source)
 
 
 def _name(source: Path | bytes) -> str:
@@ -183,9 +183,14 @@ def _stream(source: Path | bytes) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
 
 
-def _starts_as_tiff(source: Path | bytes) -> bool:
+def kind_of_file(source: Path | bytes) -> str | None:
+    """The format, as FORMATS of formats.py calls it, that a file or the content of one begins as.
+
+    Raises:
+        InputError: see `open_file`.
+    """
     with _stream(source) as stream:
-        return stream.read(4) in TIFF_STARTS
+        return kind_of(stream.read(8))
 
 
 def _read_tiff(source: Path | bytes) -> Picture:
@@ -250,21 +255,20 @@ def _read_other(source: Path | bytes) -> Picture:
                 )
             elif file.format == "WEBP":
                 metadata = replace(metadata, dropped=tuple(f"chunk {kind}" for kind in webp.read_unknown(stream)))
-            elif file.format in ("JPEG", "MPO"):
-                # Further images of an MPO are left out; they would not be found any more.
+            elif file.format in _JPEG:
+                # Further images are left out; they would not be found any more.
                 metadata = replace(metadata, trailer=read_trailer(stream, _end_of_further(file)))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
 def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint8] | None:
     """See `read_jpeg`; None of other formats, too."""
-    return read_jpeg(source, _name(source)) if file.format in ("JPEG", "MPO") else None
+    return read_jpeg(source, _name(source)) if file.format in _JPEG else None
 
 
 def _end_of_further(file: Image.Image) -> int:
     """Where the last of a JPEG's further images ends, in bytes from where its list of them (MPF) begins; 0 without."""
-    places = getattr(file, "mpinfo", {}).get(_MPF_IMAGES, ()) if file.format == "MPO" else ()
-    return max((place["DataOffset"] + place["Size"] for place in places if place["DataOffset"]), default=0)
+    return max((start + size for size, start in listed_pictures(getattr(file, "applist", ())) if start), default=0)
 
 
 def _array_of(image: Image.Image) -> NDArray[np.uint8]:
@@ -296,8 +300,10 @@ def picture_of(
 
 def _check(file: Image.Image, name: str) -> tuple[str, ...]:
     """Refuse what is not handled; returns what is worth a warning."""
-    frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO":
+    # Not what Pillow says of a JPEG, which has one for it if it is of those with a map of highlights ("Ultra HDR").
+    is_jpeg = file.format in _JPEG
+    frames = len(listed_pictures(getattr(file, "applist", ()))) if is_jpeg else getattr(file, "n_frames", 1)
+    if frames > 1 and not is_jpeg:
         raise InputError(f"{name} has {frames} frames; only single images are handled")
     if plain_mode(file) is None and not _is_deep(file):
         raise InputError(f"{name} is of mode {file.mode}; gray and RGB are handled", "convert it to RGB first")

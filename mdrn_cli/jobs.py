@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
-from mdrn_cli.formats import FORMATS, find_images, hint_without_images
+from mdrn_cli.formats import FORMATS, images_of, without_images
 from mdrn_cli.paths import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
@@ -179,6 +179,11 @@ def _goes_into_folder(inputs: Sequence[Path], naming: Naming) -> bool:
         raise UsageError(
             f"{naming.output} is a file, not a folder", "give --format to write a file of that name" if nameless else ""
         )
+    if several and not (naming.folder or is_folder(naming.output)) and naming.output.suffix.lower() in FORMATS:
+        raise UsageError(
+            f"{naming.output} is the name of a picture; several results need a folder",
+            f"for one of that name, {naming.output}/",
+        )
     return into_folder
 
 
@@ -210,24 +215,17 @@ def _hopeless(source: Path, problem: MdrnError) -> Job:
 
 
 def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list[Job]:
-    unreadable: list[OSError] = []
-    files = find_images(folder, naming.recursive, unreadable.append, on_other)
+    files, problems = images_of(folder, naming.recursive, on_other)
     if naming.output is not None:
         files = _without_results(files, folder, naming.output, naming.suffix is not None)
     else:
         originals = _originals(files)
         files = [f for f in files if not _original_of(f, originals)]
-    if not files and not unreadable:
-        hint = hint_without_images(folder, naming.recursive)
-        return [_hopeless(folder, InputError(f"no images in {folder}", hint))]
+    if not files and not problems:
+        problems = [(folder, without_images(folder, naming.recursive))]
     existing = "skip" if naming.existing == "error" else naming.existing
     jobs = [_plan_named(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
-    return jobs + [_unlisted(error) for error in unreadable]
-
-
-def _unlisted(error: OSError) -> Job:
-    folder = Path(error.filename)
-    return _hopeless(folder, InputError(f"cannot list {folder} ({error.strerror})"))
+    return jobs + [_hopeless(*problem) for problem in problems]
 
 
 def _without_results(files: list[Path], folder: Path, output: Path, renamed: bool) -> list[Path]:

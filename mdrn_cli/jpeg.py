@@ -1,20 +1,51 @@
-"""Where the picture in a JPEG file ends, and what lies behind it."""
+"""Where the picture in a JPEG file ends, and what lies behind it: further pictures that it lists, and the rest."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from typing import IO
+from collections.abc import Iterable
+from typing import IO, Literal
+
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
 _END, _APP2 = 0xD9, 0xE2
 _LIST = b"MPF\0"
+_ENTRIES, _ENTRY = 0xB002, 16
+"""The tag of the pictures in a list, and the bytes of each of them."""
 _ALONE = (0x01, 0xD8)
 """Markers without a length."""
 _BLOCK = 1 << 12
 _PADDING = 16
 """Bytes behind the end that mean nothing."""
+
+
+def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
+    """The pictures in a JPEG file that lists them (CIPA DC-007): previews, what another lens saw, or how bright
+    highlights are to be.
+
+    Args:
+        segments: as Pillow has them in `applist`.
+
+    Returns:
+        Of each its bytes, and where it begins, from where the list does; 0 for the first. None where nothing is listed.
+    """
+    content = next((data for name, data in segments if name == "APP2" and data.startswith(_LIST)), _LIST)
+    stream = io.BytesIO(content.removeprefix(_LIST))
+    try:
+        directory = ImageFileDirectory_v2(stream.read(8))
+        stream.seek(directory.next or 0)
+        directory.load(stream)
+        entries = bytes(directory[_ENTRIES])
+    except Exception:  # of many kinds, as Pillow raises them of a list that is damaged
+        return []
+    order: Literal["big", "little"] = "big" if stream.getvalue().startswith(b"MM") else "little"
+    whole = len(entries) // _ENTRY * _ENTRY
+    numbers = [int.from_bytes(entries[at : at + 4], order) for at in range(0, whole, 4)]
+    return list(zip(numbers[1::4], numbers[2::4], strict=True))
 
 
 def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mdrn_cli.exif import (
     fits_tiff,
     is_readable,
     is_writable,
+    lost_thumbnail,
     prefixed,
     tag_values,
 )
@@ -63,6 +65,10 @@ _SEGMENT_NAMES = {"APP1": "extended XMP", "APP12": "segment APP12", "APP13": "IP
 _PNG_XMP, _EXIF_TEXT = "XML:com.adobe.xmp", "Raw profile type exif"
 _LONGEST_KEY = 79
 """Characters of the key of a text in PNG."""
+_ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | dict.fromkeys(
+    (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"
+)
+"""Of XMP that is not in UTF-8, by how it starts; the longer marks first, of which one begins with a shorter."""
 _LARGEST_PROFILE = {"PNG": 1 << 20, "JPEG": 255 * 65_519}
 """Bytes: what Pillow takes from a PNG, and what the segments of a JPEG can hold."""
 _HIGHEST_DPI = 65_535
@@ -103,6 +109,11 @@ class Metadata:
     dropped: tuple[str, ...] = ()
 
     @property
+    def profile_color(self) -> str:
+        """Of which pictures the ICC profile is: "gray", or "color" (of one that lies in a gray file, too)."""
+        return "gray" if self.icc_profile[16:20] == b"GRAY" else "color"
+
+    @property
     def appearance(self) -> Metadata:
         """What says how the channels look, alone."""
         return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
@@ -122,6 +133,7 @@ class Metadata:
 
 def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
+    texts = getattr(file, "text", {})  # of a PNG, which is read to its end for them: EXIF may lie there
     info = file.info
     warnings = []
     exif = prefixed(info.get("exif") or exif_of_text(info.get(_EXIF_TEXT)))
@@ -131,7 +143,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     if _aspect(info) != 1:
         warnings.append("pixels that are not square are not kept as such")
     elsewhere = (_PNG_XMP, _EXIF_TEXT) if exif else (_PNG_XMP,)
-    text = [(key, value) for key, value in getattr(file, "text", {}).items() if key not in elsewhere]
+    text = [(key, value) for key, value in texts.items() if key not in elsewhere]
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
@@ -289,10 +301,12 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
             lost.append(name.replace("_", " "))
     if metadata.dpi and kind != "WEBP":
         keep["dpi"] = metadata.dpi
+    elif kind == "BMP":
+        keep["dpi"] = (0, 0)  # Pillow would tell of one
     elif metadata.dpi and _RESOLUTION[0] not in exif_directory(exif):
         lost.append("resolution")
     if kind == "PNG":
-        keep["pnginfo"] = _png_text(metadata.text, keep.pop("xmp", b""))
+        keep["pnginfo"] = _png_text(metadata.text, _in_utf8(keep.pop("xmp", b"")))
     elif metadata.text:
         lost.append("text")
     if kind == "JPEG":
@@ -324,19 +338,28 @@ def _segment(name: str, content: bytes) -> bytes:
     return bytes((0xFF, marker)) + (len(content) + 2).to_bytes(2, "big") + content
 
 
-def _png_text(text: tuple[tuple[str, str], ...], xmp: bytes) -> PngImagePlugin.PngInfo:
+def _in_utf8(xmp: bytes) -> str:
+    """An XMP packet, which may be in UTF-16 or UTF-32, too, as PNG has it."""
+    for mark, encoding in _ENCODINGS.items():
+        if xmp.startswith(mark):
+            return xmp.decode(encoding, "replace")
+    return xmp.decode("utf-8", "replace")
+
+
+def _png_text(text: tuple[tuple[str, str], ...], xmp: str) -> PngImagePlugin.PngInfo:
     chunks = PngImagePlugin.PngInfo()
     for key, value in text:
         chunks.add_text(key, value)
     if xmp:
-        chunks.add_itxt(_PNG_XMP, xmp.decode("utf-8", "replace"))
+        chunks.add_itxt(_PNG_XMP, xmp)
     return chunks
 
 
 def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     """The metadata as tags of a TIFF directory, values that are dictionaries being directories of their own; and the
     names of what TIFF cannot hold."""
-    tags = tag_values(exif_directory(metadata.exif), _STRUCTURE)
+    exif = exif_directory(metadata.exif)
+    tags = tag_values(exif, _STRUCTURE)
     for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
         if value:
             tags[tag] = value
@@ -346,6 +369,6 @@ def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     if metadata.dpi:
         tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: 2})
     kept = {tag: value for tag, value in tags.items() if fits_tiff(tag, value)}
-    lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())]
+    lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())] + lost_thumbnail(exif)
     lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]
     return kept, lost + _lost_segments(metadata, "APP1", "APP12")

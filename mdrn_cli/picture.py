@@ -26,6 +26,8 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     7: lambda a: a.swapaxes(-1, -2)[..., ::-1, ::-1],
     8: lambda a: a.swapaxes(-1, -2)[..., ::-1, :],
 }
+_SIDEWAYS = 5
+"""The first orientation whose rows are to be columns."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Picture:
         depth: data type of the file's channels: "uint8", "uint16" or "float32".
         metadata: ICC profile, EXIF (with its orientation, which the pixels do not have applied), XMP and so on.
         warnings: what reading could not keep as it was.
+        white: what is white in a file of this depth, in its own values; None where that is the largest of its data
+            type, of floats 1.
     """
 
     channels: NDArray[Any]
@@ -46,6 +50,7 @@ class Picture:
     depth: str = "uint8"
     metadata: Metadata = field(default_factory=Metadata)
     warnings: tuple[str, ...] = ()
+    white: float | None = None
 
     @property
     def pixels(self) -> NDArray[np.float32]:
@@ -60,6 +65,13 @@ class Picture:
             return None
         seen: NDArray[np.bool_] = self.alpha > 0
         return None if seen.all() else seen
+
+    @property
+    def is_opaque(self) -> bool:
+        """Whether it has an alpha that hides nothing anywhere."""
+        if self.alpha is None or not self.metadata.extra_is_alpha:
+            return False
+        return bool(self.alpha.min(initial=self._largest) == self._largest)
 
     @property
     def color(self) -> str:
@@ -77,17 +89,18 @@ class Picture:
         return BITS[self.depth]
 
     def to_color(self, color: str) -> Picture:
-        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without its ICC profile,
-        which is for the one kind only."""
+        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without an ICC profile that is
+        for the other kind only."""
         if color == self.color:
             return self
         if color == "color":
             channels = np.repeat(self.channels, 3, axis=0)
         else:
             channels = by_rows(lambda rows: np.tensordot(LUMA, to_unit(rows), axes=1)[None], self.channels)
-        changed = replace(self, channels=channels, metadata=replace(self.metadata, icc_profile=b""))
-        if not self.metadata.icc_profile:
+        changed = replace(self, channels=channels)
+        if not self.metadata.icc_profile or self.metadata.profile_color == color:
             return changed
+        changed = replace(changed, metadata=replace(self.metadata, icc_profile=b""))
         return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
 
     @property
@@ -113,7 +126,14 @@ class Picture:
 
     def unwhitened(self, white: float) -> Picture:
         """What `whitened` undoes; integers are rounded."""
-        return self._multiplied(white / self._largest)
+        return replace(self._multiplied(white / self._largest), white=white)
+
+    def at_full_scale(self) -> Picture:
+        """The same picture with nothing but the largest value of its data type, of floats 1, for white: as other data
+        types are to have it, and eyes."""
+        if self.white is None:
+            return self
+        return replace(self._multiplied(self._largest / self.white), white=None)
 
     @property
     def _largest(self) -> int:
@@ -136,7 +156,10 @@ class Picture:
         if turn is None:
             return self
         alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
-        return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha)
+        metadata = self.metadata
+        if metadata.dpi and self.metadata.orientation >= _SIDEWAYS:
+            metadata = replace(metadata, dpi=metadata.dpi[::-1])
+        return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha, metadata=metadata)
 
     def flattened(self, background: str) -> Picture:
         """The picture laid on a background, its transparency gone; or what a TIFF has instead left off.
@@ -151,7 +174,7 @@ class Picture:
         if self.alpha is None or not self.metadata.extra_is_alpha:
             return replace(self, alpha=None)
         under = rgb if self.color == "color" else rgb @ LUMA
-        under = np.reshape(under, (-1, 1, 1))
+        under = np.reshape(under * np.float32((self.white or self._largest) / self._largest), (-1, 1, 1))
 
         def lay(rows: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
             opacity = to_unit(alpha)

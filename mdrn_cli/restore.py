@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,22 @@ class Facts:
         return tuple(done for done in (self.network, *self.coarse) if done)
 
 
+class _Passed(NamedTuple):
+    """What networks made of a picture.
+
+    Attributes:
+        channels: the very ones of the picture where they did nothing.
+        sigma: noise level at full size that was given or found; of the latter no more than HIGHEST_SIGMA is removed.
+        network: what was done at full size.
+        small: what was done at smaller sizes, or left, and why.
+    """
+
+    channels: NDArray[Any]
+    sigma: float
+    network: Pass | None
+    small: AtSmallerSizes
+
+
 class Restorer:
     """Restores pictures one after another, keeping the networks it has loaded.
 
@@ -163,7 +179,7 @@ class Restorer:
         if self.options.white is None:
             return restored, facts
         if restored.channels is scaled.channels:
-            return replace(restored, channels=picture.channels), facts
+            return replace(restored, channels=picture.channels, white=self.options.white), facts
         return restored.unwhitened(self.options.white), facts
 
     def _restored(self, picture: Picture, on_tile: OnTile | None) -> tuple[Picture, Facts]:
@@ -173,29 +189,10 @@ class Restorer:
         whole = picture
         if picture.seen is not None:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
-        white = white_of(picture)
-        found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
-        tone = self._tone(picture, found)
-        sizes = options.tile, options.memory
-        run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
-        small = AtSmallerSizes(picture.channels, (), ())
-        if found and self._may_be_smeared(picture, found, tone):
-            small = run.without_smeared_noise(picture.channels)
-            if small.channels is not picture.channels:
-                found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
-        sigma = options.sigma if found is None else min(max(found.sigma, NOISELESS), HIGHEST_SIGMA)
-        assert sigma is not None
-        if found and found.sigma > HIGHEST_SIGMA:
-            picture = picture.warned(f"noise of {found.sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
-        channels, network = small.channels, None
-        if found is None or found.sigma >= NOISELESS:
-            beside = 0 if channels is picture.channels else channels.nbytes
-            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
-            network = run.last
-        if not any(small.passes):
-            later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))
-            channels = later.channels
-            small = later if any(later.passes) or later.left else later._replace(left=small.left)
+        channels, sigma, network, small = self._passed(picture, on_tile)
+        estimated = options.sigma is None
+        if estimated and sigma > HIGHEST_SIGMA:
+            picture = picture.warned(f"noise of {sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         for warning in small.left:
             picture = picture.warned(warning)
         if channels is picture.channels:
@@ -213,12 +210,39 @@ class Restorer:
             height=height,
             mode=picture.mode,
             bit_depth=picture.bit_depth,
-            sigma=sigma if found is None else found.sigma,
-            sigma_source="option" if found is None else "estimate",
+            sigma=sigma,
+            sigma_source="estimate" if estimated else "option",
             network=network,
             coarse=small.passes,
         )
         return restored, facts
+
+    def _passed(self, picture: Picture, on_tile: OnTile | None) -> _Passed:
+        """Run the networks: at smaller sizes first where noise is smeared, at full size, and else at smaller sizes."""
+        options = self.options
+        white = white_of(picture)
+        found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
+        tone = self._tone(picture, found)
+        sizes = options.tile, options.memory
+        run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
+        small = AtSmallerSizes(picture.channels, (), ())
+        if found and self._may_be_smeared(picture, found, tone):
+            small = run.without_smeared_noise(picture.channels)
+            if small.channels is not picture.channels:
+                found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
+        told = options.sigma if found is None else found.sigma
+        assert told is not None
+        channels, network = small.channels, None
+        if found is None or found.sigma >= NOISELESS:
+            sigma = told if found is None else min(told, HIGHEST_SIGMA)
+            beside = 0 if channels is picture.channels else channels.nbytes
+            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
+            network = run.last
+        if not any(small.passes):
+            later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))
+            channels = later.channels
+            small = later if any(later.passes) or later.left else later._replace(left=small.left)
+        return _Passed(channels, told, network, small)
 
     def _color_asked(self) -> bool:
         """Whether no other network than that of the picture's color mode may be taken."""

@@ -99,9 +99,16 @@ def test_importing_is_light():
 
 def test_an_array_without_noise_comes_back_as_it_was():
     flat = np.full((64, 64), 0.3)
-    result = mdrn_cli.denoise(flat)
+    with pytest.warns(UserWarning, match="no noise was found") as told:
+        result = mdrn_cli.denoise(flat)
+    assert told[0].filename == __file__
     assert result is not flat
     assert np.array_equal(result, flat)
+
+
+def test_what_there_is_to_warn_of_is_told_of_arguments():
+    with pytest.warns(UserWarning, match="give white 4000$"):
+        mdrn_cli.denoise(np.full((64, 64), 4000, np.uint16))
 
 
 def test_levels_of_coarse_noise_can_be_given(photo):

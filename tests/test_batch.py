@@ -109,6 +109,8 @@ def test_in_place_replaces_the_inputs(tree):
         (["a.png"], {"output": "none/x.png"}, "no folder"),
         (["a.png"], {"output": "b.jpg"}, "exists already"),
         (["a.png"], {"output": "x.xyz"}, "format"),
+        (["a.png", "b.jpg"], {"output": "x.png"}, "several results need a folder"),
+        (["sub"], {"output": "x.PNG"}, "several results need a folder"),
     ],
 )
 def test_what_cannot_go_well_is_refused_before_any_work(tree, inputs, naming, message):
@@ -280,6 +282,47 @@ def test_json_that_cannot_be_written_is_an_error_of_its_own(tree, tiny_weights):
     assert "cannot write stdout" in done.stderr
 
 
+@pytest.mark.parametrize("dry", [["--dry-run"], []])
+def test_a_report_is_written_though_nobody_reads_what_is_printed(tree, tmp_path, tiny_weights, dry):
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(tree), "-o", str(tmp_path / "out"), "--sigma", "50"]
+    command += ["--model", str(tiny_weights("color")), "--json", "--report", str(tmp_path / "r.json"), *dry]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stderr
+    summary = json.loads((tmp_path / "r.json").read_bytes())["summary"]
+    assert (summary["planned"] if dry else summary["done"]) > 0
+
+
+def test_an_interruption_stays_one_though_its_report_cannot_be_written(tree, tiny_weights, monkeypatch, capsys):
+    def interrupt(*_arguments):
+        (tree / "gone").rmdir()
+        (tree / "gone").touch()
+        raise KeyboardInterrupt
+
+    (tree / "gone").mkdir()
+    monkeypatch.setattr(Restorer, "__call__", interrupt)
+    arguments = ["denoise", tree / "a.png", "--sigma", 50, "--model", tiny_weights("color")]
+    arguments += ["--report", tree / "gone" / "r.json"]
+    monkeypatch.setattr(sys, "argv", ["mdrn", *map(str, arguments)])
+    assert run(app) == 130
+    told = capsys.readouterr().err
+    assert "cannot write" in told
+    assert told.splitlines()[-1] == "interrupted"
+
+
+def test_tracebacks_are_shown_of_each_of_several_files_if_asked_for(tree, tiny_weights):
+    for name in ("cut.png", "sub/cut.png"):
+        (tree / name).write_bytes((tree / "a.png").read_bytes()[:200])
+    arguments = ["denoise", "-r", tree, "--sigma", 50, "--model", tiny_weights("color")]
+    assert run_mdrn(*arguments).stderr.count("Traceback") == 0
+    shown = run_mdrn(*arguments, "--debug", "--overwrite").stderr
+    assert sum(line.startswith("error: ") for line in shown.splitlines()) == 2
+    assert shown.count("\nmdrn_cli.errors.InputError: ") >= 2
+
+
 def test_in_place_keeps_the_file_when_it_fails(tree, tiny_weights):
     (tree / "cut.png").write_bytes((tree / "a.png").read_bytes()[:200])
     before = content(tree)
@@ -434,6 +477,8 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(report))
     real = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--report", tmp_path / "r.json")
     assert (real.returncode, "exists already" in real.stderr) == (2, True), "of a run that has done something"
+    missing = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--device", "none-such")
+    assert (missing.returncode, "no device 'none-such' here" in missing.stderr) == (6, True)
     (tree / "a_mdrn.png").touch()
     (tree / "b_mdrn.jpg").touch()
     for _ in range(2):  # nothing being left to do

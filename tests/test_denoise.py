@@ -307,6 +307,7 @@ def test_a_file_without_noise_is_copied_unless_more_is_asked_for(tmp_path, tiny_
         return outcome.job.target
 
     assert result(smooth, tmp_path / "copy.jpg").read_bytes() == content
+    assert result(smooth, tmp_path / "laid.jpg", SaveOptions(flatten="white")).read_bytes() == content, "no alpha"
     for save in (SaveOptions(quality=70), SaveOptions(strip_metadata=True)):
         assert result(smooth, tmp_path / f"{save.quality}.jpg", save).read_bytes() != content
     assert Image.open(result(smooth, tmp_path / "a.png")).format == "PNG"
@@ -314,6 +315,23 @@ def test_a_file_without_noise_is_copied_unless_more_is_asked_for(tmp_path, tiny_
     before = smooth.stat()
     assert result(smooth, None).read_bytes() == content
     assert (smooth.stat().st_ino, smooth.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns), "not written again"
+
+
+def test_a_file_keeps_its_format_where_it_is_replaced_and_else_it_is_told(tmp_path, photo, tiny_weights):
+    """A PNG that is called .jpg would lose by becoming one."""
+    ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3))
+    for pixels, sigma in ((ramp, None), (photo[:100, :100], 50)):
+        source = tmp_path / f"{sigma}.jpg"
+        Image.fromarray(pixels).save(source, "PNG")
+        options = DenoiseOptions(sigma, str(tiny_weights("color")))
+        (outcome,) = run_jobs(plan_jobs([source], Naming(tmp_path / f"out-{sigma}.jpg")), options)
+        assert "the input is PNG by its content, and its result JPEG by its name" in outcome.warnings
+        assert Image.open(outcome.job.target).format == "JPEG"
+        before = source.read_bytes()
+        (outcome,) = run_jobs(plan_jobs([source], Naming(in_place=True)), options)
+        assert (outcome.status, Image.open(source).format) == ("done", "PNG")
+        assert (source.read_bytes() == before) == (sigma is None)
+        assert not any("by its content" in warning for warning in outcome.warnings)
 
 
 def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):

@@ -199,6 +199,44 @@ def test_the_first_image_of_a_phone_s_jpeg_is_taken_with_a_warning(tmp_path):
     assert picture.warnings == ("only the first of 2 images in the file is kept",)
 
 
+ULTRA_HDR = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description hdrgm:Version="1.0"/></x:xmpmeta>'
+"""XMP for which Pillow takes a JPEG with further images for one alone."""
+
+
+@pytest.mark.parametrize("xmp", [b"", ULTRA_HDR])
+def test_further_images_are_told_of_and_left_out_whatever_they_are(tmp_path, xmp):
+    further = [make("RGB").rotate(90)]
+    make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=further, xmp=xmp)
+    content = (tmp_path / "a.jpg").read_bytes()
+    for given, behind in ((content, b""), (content + FILM, FILM)):
+        picture = read_picture(given)
+        assert picture.warnings == ("only the first of 2 images in the file is kept",)
+        assert picture.metadata.trailer == behind
+    listed = content.index(b"MPF\0") + 4
+    damaged = content[:listed] + b"\xff" * 40 + content[listed + 40 :]
+    assert read_picture(damaged).mode == "RGB", "whose list means nothing"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP"])
+def test_an_alpha_that_hides_nothing_is_no_transparency(kind):
+    for depth, largest in (("uint8", 255), ("uint16", 65535), ("float32", 1)):
+        channels = np.full((3, 20, 20), largest // 2, depth)
+        alpha = np.full((20, 20), largest, depth)
+        content, _ = encode_picture(Picture(channels, alpha, depth), kind)
+        assert Image.open(io.BytesIO(content)).mode == "RGB"
+        alpha[3, 4] = 0
+        with pytest.raises(UsageError, match="transparency"):
+            encode_picture(Picture(channels, alpha, depth), kind)
+
+
+@pytest.mark.parametrize(("background", "told"), [("white", False), ("#808080", False), ("red", True)])
+def test_a_gray_picture_laid_on_a_color_is_told_of(background, told):
+    picture = Picture(PIXELS[None, :, :, 0], PIXELS[:, :, 1])
+    _, warnings = encode_picture(picture, "PNG", SaveOptions(flatten=background))
+    assert any("gray" in warning for warning in warnings) == told
+    assert encode_picture(replace(picture, alpha=None), "PNG", SaveOptions(flatten=background))[1] == ()
+
+
 def test_the_film_behind_a_phone_s_further_images_is_kept(tmp_path):
     make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[make("RGB").rotate(90)])
     content = (tmp_path / "a.jpg").read_bytes()

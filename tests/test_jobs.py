@@ -106,6 +106,14 @@ def test_a_pattern_that_matches_one_file_goes_into_the_folder(output):
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_folder_may_be_called_as_a_picture_if_that_is_meant(folder):
+    several = ["a.jpg", "B.JPG"]
+    assert planned(*several, output=Path("out.png"), folder=True) == ["out.png/a.jpg", "out.png/B.JPG"]
+    (folder / "there.png").mkdir()
+    assert planned(*several, output=Path("there.png")) == ["there.png/a.jpg", "there.png/B.JPG"]
+
+
+@pytest.mark.usefixtures("folder")
 def test_with_a_format_an_output_without_suffix_is_a_file(folder):
     (job,) = plan_jobs([Path("a.jpg")], Naming(Path("out"), suffix=".png"))
     assert (str(job.target), job.kind) == ("out", "PNG")

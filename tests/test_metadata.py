@@ -262,10 +262,97 @@ def test_a_resolution_that_nobody_has_told_is_none(tmp_path):
 
 
 def test_a_profile_for_gray_is_not_given_to_webp_which_has_colors_alone(tmp_path):
-    Image.fromarray(GRADIENT[:, :, 0]).save(tmp_path / "a.png", icc_profile=PROFILE)
+    Image.fromarray(GRADIENT[:, :, 0]).save(tmp_path / "a.png", icc_profile=PROFILE[:16] + b"GRAY" + PROFILE[20:])
+    assert read_picture(tmp_path / "a.png").to_color("color").metadata.icc_profile == b""
     content, warnings = encode_picture(read_picture(tmp_path / "a.png"), "WEBP")
     assert "icc_profile" not in Image.open(io.BytesIO(content)).info
     assert warnings == ("WEBP cannot hold the input's ICC profile for gray",)
+
+
+def test_a_profile_for_colors_in_a_gray_picture_goes_where_colors_are(tmp_path):
+    Image.fromarray(GRADIENT[:, :, 0]).save(tmp_path / "a.jpg", icc_profile=PROFILE)
+    picture = read_picture(tmp_path / "a.jpg")
+    content, warnings = encode_picture(picture, "WEBP")
+    assert (Image.open(io.BytesIO(content)).info["icc_profile"], warnings) == (PROFILE, ())
+    colored = picture.to_color("color")
+    assert (colored.metadata.icc_profile, colored.warnings) == (PROFILE, ())
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path, bits):
+    written(Picture(GRADIENT[None, :, :, 0].astype(f"uint{bits}"), None, f"uint{bits}"), tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    block = exif().tobytes().removeprefix(b"Exif\0\0")
+    end = content.index(b"IEND") - 4
+    content = content[:end] + png((b"eXIf", block))[8:] + content[end:]
+    picture = read_picture(content)
+    assert picture.metadata.orientation == 6
+    assert picture.warnings == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_xmp_of_any_encoding_is_text_in_png(tmp_path, encoding):
+    packet = XMP.decode()
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    written(
+        Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(xmp=(mark + packet).encode(encoding))),
+        tmp_path / "a.png",
+    )
+    assert read_picture(tmp_path / "a.png").metadata.xmp.decode("utf-8-sig") == packet
+
+
+def test_bmp_tells_of_no_resolution_that_nobody_has_told(tmp_path):
+    written(Picture(GRADIENT.transpose(2, 0, 1)), tmp_path / "a.bmp")
+    assert read_picture(tmp_path / "a.bmp").metadata.dpi is None
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(1, (300, 150)), (3, (300, 150)), (6, (150, 300))])
+def test_the_resolution_is_turned_with_the_picture(tmp_path, orientation, expected):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif(orientation), dpi=(300, 150))
+    written(read_picture(tmp_path / "a.jpg"), tmp_path / "a.bmp")
+    assert read_picture(tmp_path / "a.bmp").metadata.dpi == pytest.approx(expected, rel=0.01)
+
+
+def test_exif_in_a_tiff_has_the_types_that_exif_says(tmp_path):
+    """Pillow gives a tag that it does not know the type of its value."""
+    block = exif()
+    camera = block.get_ifd(ExifTags.IFD.Exif)
+    camera[ExifTags.Base.UserComment] = b"ASCII\0\0\0hello"
+    camera[ExifTags.Base.ExposureBiasValue] = IFDRational(1, 3)
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
+    written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
+    written(read_picture(tmp_path / "b.tif"), tmp_path / "c.jpg")
+    with Image.open(tmp_path / "c.jpg") as file:
+        inside = file.info["exif"].removeprefix(b"Exif\0\0")
+    for content in ((tmp_path / "b.tif").read_bytes(), inside):
+        assert types_of_exif(content) == {"MakerNote": 7, "UserComment": 7, "ExposureBiasValue": 10, "ExposureTime": 5}
+    assert camera_data(exif_of(tmp_path / "b.tif")) == camera_data(exif())
+
+
+def types_of_exif(content: bytes) -> dict[str, int]:
+    """Of some tags in the camera's directory of a TIFF, little-endian or not."""
+    order = "<" if content.startswith(b"II") else ">"
+
+    def entries(at: int):
+        (count,) = struct.unpack_from(f"{order}H", content, at)
+        return [struct.unpack_from(f"{order}HHLL", content, at + 2 + 12 * n) for n in range(count)]
+
+    (first,) = struct.unpack_from(f"{order}L", content, 4)
+    (camera,) = [value for tag, _, _, value in entries(first) if tag == ExifTags.IFD.Exif]
+    known = {name: ExifTags.Base[name] for name in ("MakerNote", "UserComment", "ExposureBiasValue", "ExposureTime")}
+    types = {tag: kind for tag, kind, _, _ in entries(camera)}
+    return {name: types[tag] for name, tag in known.items()}
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+def test_a_thumbnail_that_tiff_does_not_take_is_told(kind):
+    first = exif().tobytes().removeprefix(b"Exif\0\0")
+    link = 10 + 12 * int.from_bytes(first[8:10], "big")  # where it says where the next directory is
+    second = struct.pack(">HHHLHHL", 1, ExifTags.Base.Compression, 3, 1, 6, 0, 0)
+    with_second = b"Exif\0\0" + first[:link] + len(first).to_bytes(4, "big") + first[link + 4 :] + second
+    picture = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(exif=with_second))
+    _, warnings = encode_picture(picture, kind)
+    assert ("TIFF cannot hold the input's EXIF thumbnail" in warnings) == (kind == "TIFF")
 
 
 def test_text_of_a_png_is_kept(tmp_path):

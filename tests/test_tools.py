@@ -13,6 +13,9 @@ import pyvips
 from conftest import run_mdrn
 from PIL import ExifTags, Image
 
+import mdrn_cli.image
+from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.compare import compare
 from mdrn_cli.compare import compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
@@ -65,6 +68,19 @@ def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
     for alone in (none, empty):
         done = run_mdrn("estimate", alone, "--json")
         assert (done.returncode, json.loads(done.stdout)["status"], done.stderr.count("error:")) == (4, "failed", 1)
+
+
+def test_estimate_goes_on_whatever_befalls_a_file(noisy, monkeypatch, capsys):
+    def fail(path):
+        raise MemoryError if path.name == "clean.png" else OSError(5, "Input/output error")
+
+    monkeypatch.setattr(mdrn_cli.image, "read_picture", fail)
+    for inputs, code in (([noisy.with_name("clean.png"), noisy], 4), ([noisy.with_name("clean.png")], 6)):
+        monkeypatch.setattr(sys, "argv", ["mdrn", "estimate", *map(str, inputs)])
+        assert run(app) == code
+        told = capsys.readouterr().err
+        assert f"not enough memory for {inputs[0]}" in told
+        assert (f"cannot read {noisy} (Input/output error)" in told) == (len(inputs) == 2)
 
 
 def test_estimate_takes_folders(noisy):

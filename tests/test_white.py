@@ -1,6 +1,8 @@
 """Pictures whose white is not the most that their data type holds."""
 
+import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from conftest import run_mdrn
 from PIL import Image
 
 import mdrn_cli
+from mdrn_cli.compare import LABEL, MARGIN, compare_pictures
+from mdrn_cli.encoding import encode_picture
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import picture_of
+from mdrn_cli.image import picture_of, read_picture
 from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
 
 SIGMA = 25
@@ -49,6 +53,36 @@ def test_nothing_is_changed_where_there_is_no_noise():
     restored, _ = Restorer(DenoiseOptions(white=4095))(picture)
     assert restored.channels is picture.channels
     assert restored.warnings == (NO_NOISE,)
+    assert restored.white == 4095
+
+
+@pytest.mark.parametrize(("dtype", "white"), [("uint16", 4080), ("float32", 255)])
+def test_results_of_fewer_bits_backgrounds_and_sheets_have_a_white_of_their_own(dtype, white):
+    """They were black, or white all over."""
+    ramp = np.tile(np.linspace(0, white, 100), (64, 1)).astype(dtype)
+    restored, _ = Restorer(DenoiseOptions(white=white))(picture_of(ramp, has_alpha=False))
+    same, _ = encode_picture(restored, "TIFF")
+    assert np.array_equal(read_picture(same).channels[0], ramp)
+    for kind in ("JPEG", "PNG", "WEBP", "BMP"):
+        if (kind, dtype) != ("PNG", "uint16"):
+            content, warnings = encode_picture(restored, kind)
+            assert np.abs(read_picture(content).pixels[0] - ramp / white).max() < 0.02, kind
+            assert len(warnings) == 1
+            assert "become" in warnings[0]
+    with Image.open(io.BytesIO(compare_pictures([("it", restored)]))) as sheet:
+        row = np.asarray(sheet.convert("L"))[LABEL + MARGIN + 5, MARGIN : MARGIN + 100]
+    assert np.abs(row - ramp[0] / white * 255).max() < 2
+    clear = replace(restored, alpha=np.zeros((64, 100), dtype))
+    laid = clear.flattened("white")
+    assert np.allclose(laid.channels, white)
+
+
+def test_the_command_writes_what_is_seen_of_unused_bits(tmp_path):
+    ramp = np.tile(np.arange(100) * 40, (64, 1)).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    done = run_mdrn("denoise", tmp_path / "a.png", "-o", tmp_path / "b.jpg", "--white", 3960, "--sigma", "auto")
+    assert done.returncode == 0, done.stderr
+    assert np.asarray(Image.open(tmp_path / "b.jpg"))[0, [0, 99]] == pytest.approx([0, 255], abs=3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -11,7 +10,8 @@ from itertools import pairwise
 
 import typer
 
-from mdrn_cli.cli.console import print_error, stderr
+from mdrn_cli.cli import console
+from mdrn_cli.cli.console import stderr
 from mdrn_cli.errors import BY_SIGNAL, INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
@@ -29,6 +29,7 @@ def run(app: typer.Typer) -> int:
     end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:end]
     arguments[:end] = (argument for argument in arguments[:end] if argument != "--debug")
+    console.debug(debug)
     if not debug:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
@@ -41,10 +42,10 @@ def run(app: typer.Typer) -> int:
             code = app(arguments, standalone_mode=False)
     except MdrnError as error:
         if launched().first or isinstance(error, _OF_ONE_PROCESS):
-            _show(error.message, error.hint, debug)
+            console.print_error(error)
         return error.exit_code
     except _ClickUsageError as error:
-        return _usage(error, debug) if launched().first else 2
+        return _usage(error) if launched().first else 2
     except (KeyboardInterrupt, typer.Abort):
         if launched().first:
             stderr.print("interrupted")
@@ -55,13 +56,13 @@ def run(app: typer.Typer) -> int:
         return BY_SIGNAL + ended.number
     except BrokenPipeError:
         return 1
-    except MemoryError:
-        _show("not enough memory", "use a smaller image or --tile", debug)
+    except MemoryError as error:
+        console.print_error(error, "not enough memory", "use a smaller image or --tile")
         return DeviceError.exit_code
     except Exception as error:
         if debug:
             raise
-        _show(f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback", debug)
+        console.print_error(error, f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback")
         return 1
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
@@ -82,17 +83,12 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
         raise UsageError(f"{named} is empty", "an unset variable of the shell?")
 
 
-def _usage(error: Exception, debug: bool) -> int:
+def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "mdrn"
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # type: ignore[attr-defined]
     else:
-        _show(error.format_message().rstrip("."), f"see {command} --help", debug)  # type: ignore[attr-defined]
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        console.print_error(error, message, f"see {command} --help")
     return 2
-
-
-def _show(message: str, hint: str, debug: bool) -> None:
-    if debug:
-        traceback.print_exc()
-    print_error(message, hint)

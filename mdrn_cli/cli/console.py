@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +24,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import refuse_closed_stdout, write_error
 
 stdout = Console(emoji=False)
 stderr = Console(stderr=True, emoji=False)
 
+_debugging = False
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _MOST_DIGITS = 30
 """Of a number given as text: longer ones Python does not read, or no float holds."""
@@ -67,8 +69,23 @@ def _written_to_stdout() -> Iterator[None]:
         raise write_error(Path("stdout"), error) from error
 
 
-def print_error(message: str, hint: str = "") -> None:
-    """One `error:` line on stderr, and a `hint:` line if there is one."""
+def debug(on: bool) -> None:
+    """Whether errors are told with their tracebacks."""
+    global _debugging
+    _debugging = on
+
+
+def print_error(error: BaseException, message: str = "", hint: str = "") -> None:
+    """One `error:` line on stderr, and a `hint:` line if there is one; before them the traceback, if that is asked for.
+
+    Args:
+        error: what was raised.
+        message, hint: what to tell of it where that is no error of our own, which has them.
+    """
+    if isinstance(error, MdrnError):
+        message, hint = error.message, error.hint
+    if _debugging:
+        traceback.print_exception(error)
     _print_labelled("error:", "bold red", message)
     if hint:
         _print_labelled("hint:", "bold", hint)

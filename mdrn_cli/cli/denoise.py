@@ -14,9 +14,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
-from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, printable, stderr
+from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, printable, stderr
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White, offered
-from mdrn_cli.cli.outcomes import is_replaceable, plan_line, show, show_summary, warn_of_others, write_report
+from mdrn_cli.cli.outcomes import (
+    is_replaceable,
+    plan_line,
+    show,
+    show_summary,
+    summarized,
+    warn_of_others,
+    write_report,
+)
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
 
@@ -291,8 +299,13 @@ class _Run:
         compared: list[tuple[Picture, Picture]] = []
         try:
             self._do(jobs, outcomes, compared)
-        except (*INTERRUPTIONS, MdrnError):
-            self._sum_up(outcomes, len(jobs))  # what was done before, if only that it was nothing
+        except (*INTERRUPTIONS, MdrnError, BrokenPipeError):
+            try:
+                self._sum_up(outcomes, len(jobs))  # what was done before, if only that it was nothing
+            except MdrnError as error:  # the end of the run stays what has ended it
+                print_error(error)
+            except BrokenPipeError:
+                pass
             raise
         self._sum_up(outcomes, len(jobs))
         if self.compare and compared:
@@ -301,9 +314,12 @@ class _Run:
         return _code(outcomes, len(jobs))
 
     def _sum_up(self, outcomes: Sequence[Outcome], jobs: int) -> None:
-        summary = show_summary(outcomes, jobs, self.as_json, self.quiet)
-        if self.report:
-            write_report(self.report, outcomes, summary)
+        summary = summarized(outcomes, jobs)
+        try:
+            if self.report:
+                write_report(self.report, outcomes, summary)
+        finally:
+            show_summary(summary, jobs, self.as_json, self.quiet)
 
     def foresee(self, jobs: list[Job]) -> int:
         """Show what a call would do; what would end it before any picture does so here."""
@@ -311,15 +327,20 @@ class _Run:
         from mdrn_cli.restore import Restorer
 
         Restorer(self.options)  # loads no network, but tells of a model that is not there
+        if self.options.device not in (AUTO, "cpu"):  # which there are anywhere
+            from mdrn_cli.engine import pick_device
+
+            pick_device(self.options.device)
         outcomes = [foresee(job) or Outcome(job, PLANNED) for job in jobs]
+        summary = summarized(outcomes, len(jobs), dry_run=True)
+        if self.report:
+            write_report(self.report, outcomes, summary)
         for outcome in outcomes:
             if self.as_json or outcome.error:
                 show(outcome, self.as_json, alone=len(jobs) == 1)
             else:
                 echo(plan_line(outcome.job))
-        summary = show_summary(outcomes, len(jobs), self.as_json, quiet=True, dry_run=True)
-        if self.report:
-            write_report(self.report, outcomes, summary)
+        show_summary(summary, len(jobs), self.as_json, quiet=True)
         return _code(outcomes, len(jobs))
 
     def _do(self, jobs: list[Job], outcomes: list[Outcome], compared: list[tuple[Picture, Picture]]) -> None:

@@ -13,7 +13,7 @@ import typer
 from mdrn_cli.cli.console import echo, print_error, print_warning, printable
 from mdrn_cli.cli.options import Json, White
 from mdrn_cli.cli.outcomes import warn_of_others
-from mdrn_cli.errors import InputError
+from mdrn_cli.errors import MdrnError
 
 SCHEMA = "mdrn.estimate/1"
 
@@ -34,6 +34,7 @@ def estimate(
 
       cat photo.jpg | mdrn estimate -
     """
+    from mdrn_cli.files import as_mdrn_error
     from mdrn_cli.image import read_picture
     from mdrn_cli.levels import check_white
     from mdrn_cli.noise import estimate_sigma
@@ -51,8 +52,8 @@ def estimate(
             read = read_picture(readable(file))
             picture = whitened(read, white)
             sigma = estimate_sigma(picture.channels, picture.seen)
-        except InputError as raised:
-            error = raised.naming(file)
+        except (MdrnError, OSError, MemoryError) as raised:
+            error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
             continue
@@ -69,16 +70,16 @@ def estimate(
     return 0 if not failures else 4 if len(failures) == count else 3
 
 
-def _show_failure(source: Path, error: InputError, as_json: bool, count: int) -> None:
+def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> None:
     """JSON on stdout, and lines on stderr; the error of an only input is left to the caller."""
     if as_json:
         echo(json.dumps(_to_json(source, error, None)))
     if count > 1:
-        print_error(error.message, error.hint)
+        print_error(error)
 
 
 def _to_json(
-    source: Path, error: InputError | None, sigma: float | None, warnings: Sequence[str] = ()
+    source: Path, error: MdrnError | None, sigma: float | None, warnings: Sequence[str] = ()
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -90,26 +91,21 @@ def _to_json(
     }
 
 
-def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, InputError]]]:
+def _files(inputs: Sequence[Path], recursive: bool) -> tuple[list[Path], list[tuple[Path, MdrnError]]]:
     """The images of the inputs, each once, and folders among them with what is wrong with each."""
-    from mdrn_cli.formats import find_images, hint_without_images
+    from mdrn_cli.formats import images_of, without_images
     from mdrn_cli.jobs import once, spelled_out
     from mdrn_cli.paths import is_folder
 
     files: list[Path] = []
-    failures: list[tuple[Path, InputError]] = []
+    failures: list[tuple[Path, MdrnError]] = []
     others: list[Path] = []
     for source in inputs:
         if not is_folder(source):
             files.append(source)
             continue
-        unreadable: list[OSError] = []
-        found = find_images(source, recursive, unreadable.append, others.append)
+        found, problems = images_of(source, recursive, others.append)
         files += found
-        for error in unreadable:
-            place = Path(error.filename)
-            failures.append((place, InputError(f"cannot list {place} ({error.strerror})")))
-        if not found and not unreadable:
-            failures.append((source, InputError(f"no images in {source}", hint_without_images(source, recursive))))
+        failures += problems if found or problems else [(source, without_images(source, recursive))]
     warn_of_others(others)
     return once(files, spelled_out), failures

@@ -28,7 +28,7 @@ def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> N
     if as_json:
         echo(json.dumps(to_json(outcome)))
     if outcome.error and not alone:
-        print_error(outcome.error.message, outcome.error.hint)
+        print_error(outcome.error)
     if outcome.facts and not as_json:
         target = _shown(job.target)
         if not quiet:
@@ -60,18 +60,13 @@ def warn_of_others(paths: Sequence[Path]) -> None:
         print_warning(f"formats that are not handled were passed over: {kinds}")
 
 
-def show_summary(
-    outcomes: Sequence[Outcome], jobs: int, as_json: bool, quiet: bool = False, dry_run: bool = False
-) -> dict[str, Any]:
-    """How many of the jobs were done: JSON on stdout, or for several, unless quiet, a line on stderr; returned as JSON
-    has it."""
-    summary = _summary(outcomes, jobs, dry_run)
+def show_summary(summary: dict[str, Any], jobs: int, as_json: bool, quiet: bool) -> None:
+    """How many of the jobs were done: JSON on stdout, or for several, unless quiet, a line on stderr."""
     if as_json:
         echo(json.dumps(summary))
     elif jobs > 1 and not quiet:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
         print_note(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
-    return summary
 
 
 def _shown(target: Path) -> str:
@@ -146,7 +141,8 @@ def _network_to_json(used: Pass | Beside) -> dict[str, Any]:
     return {"name": used.model, "sha256": used.sha256, "trained_sigma": used.trained_sigma}
 
 
-def _summary(outcomes: Sequence[Outcome], count: int, dry_run: bool) -> dict[str, Any]:
+def summarized(outcomes: Sequence[Outcome], count: int, dry_run: bool = False) -> dict[str, Any]:
+    """How many of the jobs were done, and why others were not, as JSON has it."""
     counts = Counter(outcome.status for outcome in outcomes)
     return {
         "schema": SUMMARY_SCHEMA,
