@@ -69,11 +69,9 @@ def run_jobs(
     for folder in {job.target.parent for job in todo if job.target != PIPE}:
         remove_leftovers(folder)
     writing = Pending(on_outcome, fail_fast)
-    for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
-        writing.add(known(outcome))
-        yield from writing.finished(everything=True)
-        if writing.is_given_up():
-            return
+    yield from _foreseen(jobs, writing)
+    if writing.is_given_up():
+        return
     with _executor(jobs) as reader, _executor(jobs) as writer:
         ahead: Future[_Input] | None = None
 
@@ -107,6 +105,15 @@ def run_jobs(
             if ahead:
                 ahead.cancel()
             writing.cancel()
+
+
+def _foreseen(jobs: Sequence[Job], told: Pending) -> Iterator[Outcome]:
+    """What becomes of jobs that need not be done, those that fail last."""
+    for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
+        told.add(known(outcome))
+        yield from told.finished(everything=True)
+        if told.is_given_up():
+            return
 
 
 def _executor(jobs: Sequence[Job]) -> Executor:

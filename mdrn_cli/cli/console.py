@@ -106,17 +106,18 @@ def _print_labelled(label: str, style: str, text: str) -> None:
     stderr.print(line, highlight=False, soft_wrap=True)
 
 
-def progress_bar(unit: str) -> Progress:
-    """A bar on stderr that counts `unit`s; nothing is drawn when stderr is not a terminal."""
+def progress_bar(unit: str, quiet: bool = False) -> Progress:
+    """A bar on stderr that counts `unit`s, which may be a field of each task as rich's columns have it. Nothing is
+    drawn where stderr is no terminal, or if quiet."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=stderr,
-        disable=not stderr.is_terminal,
+        disable=quiet or not stderr.is_terminal,
         transient=True,
     )
 

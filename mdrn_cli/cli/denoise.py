@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
-from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, printable, stderr
+from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, printable, progress_bar
 from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White, offered
 from mdrn_cli.cli.outcomes import (
     is_replaceable,
@@ -347,12 +345,12 @@ class _Run:
         """Do the jobs, each outcome kept and shown as it arrives."""
         from mdrn_cli.batch import run_jobs
 
-        with _bar(self.quiet) as bar:
+        with progress_bar("{task.fields[unit]}", self.quiet) as bar:
             files = bar.add_task("images", total=len(jobs), unit="images", visible=len(jobs) > 1)
             tiles = bar.add_task("", total=None, unit="tiles")
 
             def on_start(job: Job) -> None:
-                bar.reset(tiles, description=escape(printable(job.source.name)), total=None)
+                bar.reset(tiles, description=printable(job.source.name), total=None)
 
             def on_tile(done: int, total: int) -> None:
                 bar.update(tiles, completed=done, total=total)
@@ -378,16 +376,3 @@ def _code(outcomes: Sequence[Outcome], jobs: int) -> int:
     if jobs == 1 and outcomes[0].error:
         raise outcomes[0].error
     return exit_code(outcomes, jobs)
-
-
-def _bar(quiet: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[unit]}"),
-        TimeRemainingColumn(),
-        console=stderr,
-        disable=quiet or not stderr.is_terminal,
-        transient=True,
-    )
