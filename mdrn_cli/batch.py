@@ -94,6 +94,7 @@ def run_jobs(
                 if on_start:
                     on_start(job)
                 writing.add(_restore(job, given, restore, on_progress, writer, finish))
+                del given  # the picture as read, for whose room its result may wait
             yield from writing.finished(everything=True)
             yield from writing.under_way()
         except CallbackError as raised:

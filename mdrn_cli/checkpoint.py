@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ METADATA_KEY = "mdrn"
 FORMAT = "mdrn.checkpoint/1"
 FLOAT_TYPES = ("F16", "BF16", "F32")
 """Of tensors, as safetensors calls them."""
+
+
+@lru_cache(maxsize=8)
+def _shapes(config: MDRNConfig) -> dict[str, list[int]]:
+    """Of a network's tensors, by name."""
+    with torch.device("meta"):
+        return {name: list(tensor.shape) for name, tensor in MDRN(config).state_dict().items()}
 
 
 @dataclass(frozen=True)
@@ -45,9 +53,16 @@ class Checkpoint:
         """Of what kind the noise is that it was trained on (see manifest.py): white where its run says nothing."""
         return str(self.record.get("noise", WHITE))
 
+    @property
+    def distillation(self) -> Mapping[str, Any]:
+        """How it was distilled, as its run has written down; empty where that says nothing."""
+        written = self.record.get("distillation")
+        return written if isinstance(written, dict) else {}
+
     def build(self) -> MDRN:
-        """The network with these weights, on the CPU, in evaluation mode."""
-        model = MDRN(self.config)
+        """The network with these weights, on the CPU, in evaluation mode; torch's generator is left as it was."""
+        with torch.random.fork_rng(devices=()):
+            model = MDRN(self.config)
         model.load_state_dict(self.state)
         return model.eval()
 
@@ -109,8 +124,7 @@ def _parse_metadata(metadata: Mapping[str, str], path: Path) -> tuple[MDRNConfig
 
 def _check_layout(slices: Mapping[str, Any], config: MDRNConfig, path: Path) -> None:
     """Refuse tensors that are not the network's, from names, shapes and types alone."""
-    with torch.device("meta"):
-        expected = {name: list(tensor.shape) for name, tensor in MDRN(config).state_dict().items()}
+    expected = _shapes(config)
     for name in expected.keys() - slices.keys():
         raise WeightsError(f"{path} lacks the tensor {name}")
     for name, tensor in slices.items():

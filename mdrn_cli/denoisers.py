@@ -6,7 +6,7 @@ import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from mdrn_cli.hardware import threads_asked_for
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, serving
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.stretch import Function, stretched
-from mdrn_cli.weights import all_records, explicit_path, locate, named
+from mdrn_cli.weights import all_records, explicit_path, locate, named, recorded
 
 if TYPE_CHECKING:
     from mdrn_cli.checkpoint import Checkpoint
@@ -104,7 +104,7 @@ class Denoisers:
         self.model, self.device, self.precision, self.manifests = model, device, precision, manifests
         self.seconds = 0.0
         threads_asked_for()
-        self._loaded: dict[str, tuple[Engine, Checkpoint, str]] = {}
+        self._loaded: dict[str, tuple[Engine, str, float, str | None, str]] = {}
         self._records: tuple[Record, ...] = ()
         self._path = explicit_path(model, manifests)
         if self._path:
@@ -135,15 +135,15 @@ class Denoisers:
         if name not in self._loaded:  # a file is checked once a run, not once a picture
             path = locate(record) if record else self._path
             assert path
-            self._loaded[name] = (*self._load(path), record.sha256 if record else sha256_of(path))
-        engine, checkpoint, sha256 = self._loaded[name]
+            sha256 = record.sha256 if record else sha256_of(path)
+            known = record or recorded(sha256)
+            engine, checkpoint = self._load(path)
+            distilled, learned = (known.distilled, known.noise) if known else _as_it_says(checkpoint)
+            self._loaded[name] = engine, sha256, checkpoint.sigma, distilled, learned
+        engine, sha256, trained, distilled, learned = self._loaded[name]
         if engine.config.color != color:
             raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones")
-        about = checkpoint.record.get("distillation")
-        written = about.get("mode") if isinstance(about, dict) else None
-        distilled = record.distilled if record else written
-        trained_on = record.noise if record else checkpoint.noise
-        return Denoiser(engine, checkpoint.sigma, sigma, name, sha256, distilled, trained_on)
+        return Denoiser(engine, trained, sigma, name, sha256, distilled, learned)
 
     def _learned(self, color: str, noise: str) -> str:
         """The color mode of the networks for a kind of noise in pictures of a color mode."""
@@ -160,7 +160,12 @@ class Denoisers:
         checkpoint = load_checkpoint(path)
         engine = Engine(checkpoint, self.device, self.precision)
         self.seconds += time.perf_counter() - began
-        return engine, replace(checkpoint, state={})
+        return engine, checkpoint
+
+
+def _as_it_says(checkpoint: Checkpoint) -> tuple[str | None, str]:
+    """How a network was distilled and on which noise it was trained, for which there is no record."""
+    return checkpoint.distillation.get("mode"), checkpoint.noise
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.engine import layout
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
-from mdrn_cli.manifest import FAMILY_BLOCKS, choose
+from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose
 from mdrn_cli.model import MDRN
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.photographs import PhotoFolder, Reading
@@ -22,7 +22,7 @@ from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
-from mdrn_cli.weights import all_records, explicit_path, find_weights, locate
+from mdrn_cli.weights import all_records, explicit_path, find_weights, locate, recorded
 
 HMDS_LEVELS = {"gray": (25.0, 50.0), "color": (50.0, 70.0)}
 """Noise levels of teacher and student of the paper's Table 5."""
@@ -46,6 +46,9 @@ def run_distill(
     if distillation is None:
         raise UsageError("no teacher to learn from", "a plain run goes on by `mdrn train --resume`")
     teacher = load_checkpoint(Path(distillation.teacher))
+    known = recorded(sha256_of(Path(distillation.teacher)))
+    if (known or teacher).noise != WHITE:
+        raise UsageError("the teacher has learned noise that is not white, and the student is to learn white noise")
     check_teacher(config, distillation, teacher)
     sources = {TEACHER: sha256_of(Path(distillation.teacher))}
     if resume and saved_sources(output).get(TEACHER, sources[TEACHER]) != sources[TEACHER]:

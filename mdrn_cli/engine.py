@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +15,7 @@ from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
-from mdrn_cli.hardware import check_precision, threads_asked_for
+from mdrn_cli.hardware import check_precision, cores, threads_asked_for
 from mdrn_cli.model import MDRN
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
@@ -55,7 +54,7 @@ def layout(device: torch.device) -> torch.memory_format:
 
 
 def limit_threads(processes: int = 1) -> None:
-    """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set.
+    """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set, and else no more than there are cores.
 
     Args:
         processes: of this machine that share the threads, or else all cores.
@@ -64,13 +63,8 @@ def limit_threads(processes: int = 1) -> None:
         UsageError: see `threads_asked_for`.
     """
     threads = threads_asked_for()
-    if threads or processes > 1:
-        torch.set_num_threads(max((threads or _cores()) // processes, 1))
-
-
-def _cores() -> int:
-    """CPU cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if threads or processes > 1 or cores() < torch.get_num_threads():  # in a container these are those of the machine
+        torch.set_num_threads(max((threads or cores()) // processes, 1))
 
 
 def native_bfloat16(device: torch.device) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
@@ -12,6 +13,13 @@ PRECISIONS = ("auto", "bfloat16", "float32")
 MOST_THREADS = 1024
 _MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 """Files in which Linux says what a container may use, of both versions of control groups."""
+_CPU_LIMITS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
+)
+"""The same of processors: microseconds in a period, and those of the period."""
+_MOST_MEMORY, _SHARE_OF_MEMORY = 2 * 2**30, 0.8
+"""Bytes that restoring uses unless more is given, and how much of a smaller machine's."""
 
 
 def system_name() -> str:
@@ -21,10 +29,29 @@ def system_name() -> str:
 
 def half_of_memory() -> float:
     """Bytes: half of this machine's memory, or of what a container may use."""
+    return _memory() / 2
+
+
+def memory_to_use() -> int:
+    """Bytes that restoring may use unless it is told: 2 GiB, or less where that is too much for this machine."""
+    return min(_MOST_MEMORY, int(_SHARE_OF_MEMORY * _memory()))
+
+
+def _memory() -> float:
     names = getattr(os, "sysconf_names", {})
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
     texts = (file.read_text().strip() for file in _MEMORY_LIMITS if file.is_file())
-    return min([total, *(float(text) for text in texts if text.isdecimal())]) / 2
+    return min([total, *(float(text) for text in texts if text.isdecimal())])
+
+
+def cores() -> int:
+    """CPU cores this process may run on, or as many as the time that a container may use them for is worth."""
+    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for files in _CPU_LIMITS:
+        numbers = " ".join(file.read_text() for file in files if file.is_file()).split()
+        if len(numbers) == 2 and all(map(str.isdecimal, numbers)) and int(numbers[1]):  # else there is no limit
+            known = min(known, max(math.ceil(int(numbers[0]) / int(numbers[1])), 1))
+    return known
 
 
 def check_precision(precision: str) -> None:

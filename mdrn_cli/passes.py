@@ -347,7 +347,7 @@ def _denoised_rows(
 
     for top, restored in tiled_rows(window, height, width, function, tile or whole, OVERLAP, count, ahead):
         if not np.isfinite(restored).all():
-            raise MdrnError("the network gave values that are not finite", "try --precision float32")
+            raise MdrnError("the network gave values that are not finite")
         yield top, restored
 
 

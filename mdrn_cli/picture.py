@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Picture:
         """The channels as float32, intensities in [0, 1]."""
         return to_unit(self.channels)
 
-    @property
+    @cached_property
     def seen(self) -> NDArray[np.bool_] | None:
         """Where anything can be seen, (H, W): colors under full transparency are whatever a program has left there.
         None where that is everywhere."""
@@ -108,6 +109,12 @@ class Picture:
         """The largest intensity, in the file's own values, where anything can be seen."""
         where = True if self.seen is None else self.seen
         return float(self.channels.max(initial=0, where=where))
+
+    @property
+    def least_seen(self) -> float:
+        """The smallest intensity below black, in the file's own values, where anything can be seen; 0 without."""
+        where = True if self.seen is None else self.seen
+        return float(self.channels.min(initial=0, where=where))
 
     def whitened(self, white: float) -> Picture:
         """The same picture with its intensities multiplied where anything can be seen, so that what was `white`, in the

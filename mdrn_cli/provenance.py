@@ -68,7 +68,7 @@ def training_of(trained: Checkpoint, environment: Mapping[str, Any], checks: Map
 
 def _teaching(trained: Checkpoint) -> dict[str, Any] | None:
     """How the student learned, and from which teacher; None for a plain run."""
-    written = how_distilled(trained)
+    written = trained.distillation
     if not written:
         return None
     about = {key: written.get(key) for key in TEACHING_KEYS}
@@ -108,9 +108,3 @@ def _machine(session: Mapping[str, Any]) -> str:
     device, processes = session.get("device", "cpu"), session.get("processes", 1)
     threads = f", {session['threads']} CPU threads" if device == "cpu" and "threads" in session else ""
     return f"{device}{threads}" if processes == 1 else f"{processes} x {device}{threads}"
-
-
-def how_distilled(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """How the student learned, as its run has written down; empty for a plain run."""
-    written = checkpoint.record.get("distillation")
-    return written if isinstance(written, dict) else {}

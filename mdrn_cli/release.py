@@ -22,6 +22,7 @@ from mdrn_cli.manifest import (
     DISTILLATIONS,
     FAMILY_BLOCKS,
     NAME_PATTERN,
+    WHITE,
     Record,
     load_manifest,
     manifest_path,
@@ -30,7 +31,7 @@ from mdrn_cli.manifest import (
 )
 from mdrn_cli.paths import exists, is_file, is_folder, refuse_existing, sha256_of
 from mdrn_cli.places import Places
-from mdrn_cli.provenance import how_distilled, training_of
+from mdrn_cli.provenance import training_of
 from mdrn_cli.runfolder import load_environment
 from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
 
@@ -63,7 +64,7 @@ def distillation_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
         raise UsageError(f"distilled must be one of {', '.join(filter(None, DISTILLATIONS))}, not {asked!r}")
     if "distillation" not in checkpoint.record:
         return asked
-    mode = how_distilled(checkpoint).get("mode")
+    mode = checkpoint.distillation.get("mode")
     if asked not in (None, mode):
         raise UsageError(f"the run was {'distilled by ' + str(mode) if mode else 'not distilled'}, not by {asked}")
     return mode
@@ -168,7 +169,7 @@ def pack(
         folder.mkdir(parents=manifest is not None, exist_ok=True)
     candidate = folder / f".{name}.candidate.safetensors"
     try:
-        save_checkpoint(candidate, replace(trained, record={"name": name}), torch.float16)
+        save_checkpoint(candidate, replace(trained, record=_told(name, trained, distilled)), torch.float16)
         stored = load_checkpoint(candidate)
         checks = _harmless(source, trained, stored, photographs, on_set, device)
         results = [_measured(stored, dataset, on_set, device) for dataset in measured]
@@ -183,6 +184,16 @@ def pack(
     finally:
         candidate.unlink(missing_ok=True)
     return record, checks
+
+
+def _told(name: str, trained: Checkpoint, distilled: str | None) -> dict[str, Any]:
+    """What the file says of itself, for whoever has it without its record."""
+    about: dict[str, Any] = {"name": name}
+    if trained.noise != WHITE:
+        about["noise"] = trained.noise
+    if distilled:
+        about["distillation"] = {"mode": distilled}
+    return about
 
 
 def _harmless(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from mdrn_cli.alike import is_alike
 from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.hardware import check_precision
+from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
@@ -24,8 +24,6 @@ from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
 from mdrn_cli.unseen import with_unseen_filled
 from mdrn_cli.white import white_of, whitened
-
-DEFAULT_MEMORY = 2 * 2**30
 
 NOISELESS = 0.7
 """Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
@@ -67,7 +65,7 @@ class DenoiseOptions:
     ensemble: bool = False
     strength: float = 1.0
     tile: int | None = None
-    memory: int = DEFAULT_MEMORY
+    memory: int = field(default_factory=memory_to_use)
     device: str = "auto"
     precision: str = "auto"
     manifests: tuple[str, ...] = ()

@@ -109,6 +109,12 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
         raise FetchError(error.message, error.hint or "see `mdrn weights import` and MDRN_WEIGHTS_URL") from error
 
 
+def recorded(sha256: str) -> Record | None:
+    """The record of this project's own checkpoint whose file has this hash, wherever that lies; files that were packed
+    before they said it of themselves do not tell what noise they are for."""
+    return next((record for record in load_manifest() if record.sha256 == sha256), None)
+
+
 def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     """The file that a request for a model names, of a run folder its best checkpoint; None if it is a name. Names have
     neither folder nor suffix; a run folder that lies here and is called as a checkpoint is has to be given as `./NAME`.

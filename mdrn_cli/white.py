@@ -26,7 +26,7 @@ def whitened(picture: Picture, white: float | None) -> Picture:
             is a warning then where it may not be.
 
     Raises:
-        InputError: integers go beyond white, or floats far beyond 1.
+        InputError: integers go beyond white, or floats far beyond 1 or below 0.
     """
     scaled = _told_of_unused_bits(picture) if white is None else picture.whitened(white)
     white_of(scaled)
@@ -44,10 +44,15 @@ def white_of(picture: Picture) -> float:
     where anything can be seen.
 
     Raises:
-        InputError: it goes so far that its values must mean something else.
+        InputError: it goes so far that its values must mean something else, or any value is so far below black.
     """
     if picture.depth != "float32":
         return 1.0
+    if (least := picture.least_seen) < -FLOAT_LIMIT:  # one alone would spoil all that the network sees it from
+        raise InputError(
+            f"floats should be from 0 to 1, and these reach down to {least:.4g}",
+            "values that stand for no data are to be replaced, or hidden by an alpha",
+        )
     means = _block_means(picture.channels)
     if picture.seen is not None:
         whole = _block_means(picture.seen[None])[0] == 1

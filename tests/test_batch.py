@@ -869,6 +869,31 @@ def test_outcomes_hold_no_pixels(tree, tmp_path, tiny_weights, monkeypatch):
     assert not any(reference() is not None for reference in pixels)
 
 
+@pytest.mark.parametrize("memory", [2 * 2**30, 500 * 2**20])
+def test_a_picture_as_read_is_let_go_before_its_result_is_encoded(tree, tmp_path, tiny_weights, monkeypatch, memory):
+    """Of an only file, and of all where there is no room for others to be read meanwhile."""
+    encode, read, alive, made = batch.encode_picture, batch.read_picture, [], []
+
+    def reading(source):
+        picture = read(source)
+        made.append(weakref.ref(picture.channels))
+        return picture
+
+    def noted(picture, *args):
+        deadline = time.monotonic() + 5
+        while made[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        alive.append(made[0]())
+        return encode(picture, *args)
+
+    monkeypatch.setattr(batch, "read_picture", reading)
+    monkeypatch.setattr(batch, "encode_picture", noted)
+    options = DenoiseOptions(50.0, str(tiny_weights("color")), memory=memory, tile=192)
+    (outcome,) = run_jobs(plan_jobs([tree / "a.png"], Naming(tmp_path / "out.png")), options)
+    assert outcome.status == "done"
+    assert alive == [None]
+
+
 def broken_inputs(folder: Path) -> set[str]:
     """Ten inputs that cannot be restored, each for a reason of its own."""
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8))

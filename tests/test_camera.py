@@ -18,6 +18,7 @@ from mdrn_cli.passes import Passes
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.weights import BUNDLED
 
 SIGMA = 12
 
@@ -80,6 +81,15 @@ def test_of_a_gray_picture_one_for_color_gives_the_mean_of_channels(manifest):
     gray = np.random.default_rng(0).random((1, 32, 32), np.float32)
     expected = denoiser.engine(np.repeat(gray, 3, axis=0)).mean(axis=0, keepdims=True)
     np.testing.assert_allclose(denoiser(gray), expected, atol=1e-6)
+
+
+def test_by_its_file_a_bundled_one_is_served_as_by_its_name():
+    named = Denoisers("mdrn-2b-camera-color-15").find("color", 5)
+    path = BUNDLED / "mdrn-2b-camera-color-15.safetensors"
+    given = Denoisers(str(path)).find("color", 5)
+    assert (given.noise, given.sha256) == (named.noise, named.sha256) == ("camera", sha256_of(path))
+    image = np.random.default_rng(0).random((3, 24, 24), np.float32)
+    assert np.array_equal(given(image), named(image))
 
 
 @pytest.mark.parametrize("level", [5.0, 30.0])

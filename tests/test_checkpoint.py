@@ -26,6 +26,23 @@ def test_round_trip_keeps_weights_config_and_record(tmp_path):
     assert all(torch.equal(after.state[name], before.state[name]) for name in before.state)
 
 
+def test_reading_a_network_draws_nothing_and_shares_nothing(tmp_path):
+    """A program that has seeded torch's generator gets the same numbers whatever is loaded meanwhile."""
+    save_checkpoint(tmp_path / "a.safetensors", tiny_checkpoint())
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    checkpoint = load_checkpoint(tmp_path / "a.safetensors")
+    model, other = checkpoint.build(), checkpoint.build()
+    assert torch.equal(torch.rand(3), expected)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(tensor, checkpoint.state[name])
+    assert any(tensor.any() for tensor in checkpoint.state.values())
+
+
 def test_float16_is_the_default_and_loads_as_float32(tmp_path):
     before = tiny_checkpoint()
     save_checkpoint(tmp_path / "a.safetensors", before)

@@ -119,6 +119,12 @@ def test_a_pair_that_makes_no_sense_is_a_usage_error(teacher, mode, teacher_sigm
         check_teacher(tiny_config("x", distillation=distillation, **student), distillation, tiny_checkpoint(*teacher))
 
 
+def test_a_teacher_that_has_learned_other_noise_is_refused(photo_folder, tmp_path):
+    arguments = ["--mode", "hads", "--color", "color", "--teacher", "mdrn-camera-color-15", "--blocks", 1]
+    done = run_mdrn("distill", "--data", photo_folder, *arguments, "--iterations", 1, "--output", tmp_path / "run")
+    assert (done.returncode, "noise that is not white" in done.stderr) == (2, True), done.stderr
+
+
 def test_a_teacher_of_hmds_may_be_of_any_size():
     distillation = Distillation("hmds", "", 25.0)
     for blocks in (1, 2, 3):

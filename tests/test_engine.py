@@ -20,6 +20,7 @@ from mdrn_cli.engine import (
 )
 from mdrn_cli.errors import DeviceError, UsageError
 from mdrn_cli.freedmemory import keep_freed_memory
+from mdrn_cli.hardware import cores
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 from mdrn_cli.weights import BUNDLED
@@ -134,6 +135,27 @@ def test_threads_are_limited_by_the_environment(monkeypatch):
         monkeypatch.setenv("MDRN_THREADS", wrong)
         with pytest.raises(UsageError, match="MDRN_THREADS"):
             limit_threads()
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [("150000 100000", 2), ("400000 100000", 4), ("50000 100000", 1), ("max 100000", 8), ("1 0", 8), ("", 8)],
+)
+def test_a_container_has_the_cores_that_its_time_is_worth(monkeypatch, tmp_path, limit, expected):
+    (tmp_path / "cpu.max").write_text(limit)
+    for name, number in zip(("quota", "period"), limit.replace("max", "-1").split(), strict=False):
+        (tmp_path / name).write_text(f"{number}\n")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
+    monkeypatch.delenv("MDRN_THREADS", raising=False)
+    for files in ((tmp_path / "cpu.max",), (tmp_path / "quota", tmp_path / "period"), (tmp_path / "none",)):
+        monkeypatch.setattr("mdrn_cli.hardware._CPU_LIMITS", (files,))
+        assert cores() == (8 if files[0].name == "none" else expected)
+    monkeypatch.setattr("mdrn_cli.hardware._CPU_LIMITS", ((tmp_path / "cpu.max",),))
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    limit_threads()
+    assert torch.get_num_threads() == expected
+    torch.set_num_threads(before)
 
 
 def test_bfloat16_sees_noise_below_its_own_steps(photo):

@@ -13,11 +13,12 @@ from PIL import Image
 from mdrn_cli import photographs
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.hardware import half_of_memory
+from mdrn_cli.hardware import half_of_memory, memory_to_use
 from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_photographs
+from mdrn_cli.restore import DenoiseOptions
 
 
 def pictures(photos: PhotoFolder) -> list[np.ndarray]:
@@ -190,8 +191,10 @@ def test_the_default_is_half_of_the_memory_that_a_container_may_use(monkeypatch,
     for file in limits:
         file.write_text("1000000\n")
         assert half_of_memory() == 500_000
+        assert memory_to_use() == DenoiseOptions().memory == 800_000
         file.write_text("max\n" if file == limits[0] else f"{2**63 - 4096}\n")
         assert half_of_memory() == whole
+    assert memory_to_use() == min(2 * 2**30, int(1.6 * whole))
 
 
 def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path):

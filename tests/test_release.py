@@ -271,6 +271,7 @@ def test_the_record_says_where_the_weights_come_from(room, pictures):
 def test_what_noise_a_network_is_for_is_in_its_name_and_record(room, pictures):
     record, _ = release.pack(trained(room, sigma=15.0, noise="camera"), [str(pictures)], str(pictures))
     assert (record.name, record.noise) == ("mdrn-2b-camera-gray-15", "camera")
+    assert load_checkpoint(room / "weights" / record.file).noise == "camera", "its file says so, too"
     record, _ = release.pack(trained(room), [str(pictures)], str(pictures))
     assert (record.name, record.noise) == ("mdrn-2b-gray-50", "white")
 

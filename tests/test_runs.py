@@ -62,6 +62,7 @@ def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path
     [
         ("train", ["--optimizer", "adamw", "--muon-learning-rate", 0.01], "with --optimizer adamw"),
         ("train", ["--halvings", 3], "--halvings does nothing with --schedule cosine"),
+        ("train", ["--validate-every", "1m"], "--validate-every does nothing without --val"),
         ("distill", ["--mode", "hads", "--no-shared-noise"], "--shared-noise does nothing with --mode hads"),
     ],
 )

@@ -105,6 +105,22 @@ def test_colors_under_full_transparency_do_not_count_and_stay(noisy, dtype):
         assert "--white 4095" in told[0].warnings[0]
 
 
+@pytest.mark.parametrize("value", [-9999, -32767, -3e38, -4.5])
+def test_floats_that_stand_for_no_data_are_refused_where_they_can_be_seen(value):
+    """One pixel would spoil all the network sees it from."""
+    pixels = np.full((64, 64, 2), 0.5, np.float32)
+    pixels[..., 1] = 1
+    pixels[10, 12, 0] = value
+    with pytest.raises(InputError, match="reach down to"):
+        mdrn_cli.denoise(pixels, SIGMA)
+    with pytest.raises(InputError, match="reach down to"):
+        mdrn_cli.estimate_sigma(pixels[:, :, 0])
+    with pytest.raises(InputError, match="reach down to"):
+        mdrn_cli.denoise(pixels * np.float32(0.9), SIGMA, white=0.9)
+    pixels[10, 12, 1] = 0
+    assert np.abs(mdrn_cli.denoise(pixels, SIGMA, "mdrn-2b")[20:, :, 0] - 0.5).max() < 0.1
+
+
 def test_a_white_that_makes_no_sense_is_refused(noisy):
     for white in (0, -1, np.inf, np.nan):
         with pytest.raises(UsageError, match="white must be above 0"):

@@ -124,7 +124,11 @@ Tile = Annotated[
 MaxMemory = Annotated[
     Any,
     typer.Option(
-        parser=parse_bytes, metavar="SIZE", help="Memory to stay within, such as 800M.", rich_help_panel=NETWORK
+        parser=parse_bytes,
+        metavar="SIZE",
+        help="Memory to stay within, such as 800M.",
+        show_default="2G, or 80 % of what there is",
+        rich_help_panel=NETWORK,
     ),
 ]
 FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)]
@@ -183,7 +187,7 @@ def denoise(
     color: Color = "auto",
     ensemble: Ensemble = False,
     tile: Tile = "auto",
-    max_memory: MaxMemory = "2G",
+    max_memory: MaxMemory = None,
     device: Device = "auto",
     precision: Precision = "auto",
     manifest: Manifests = None,
@@ -209,6 +213,7 @@ def denoise(
       cat a.png | mdrn denoise - -o - -f png > b.png
     """
     from mdrn_cli.encoding import SaveOptions
+    from mdrn_cli.hardware import memory_to_use
     from mdrn_cli.jobs import plan_jobs
     from mdrn_cli.pipes import PIPE
     from mdrn_cli.restore import DenoiseOptions
@@ -220,7 +225,7 @@ def denoise(
         ensemble,
         strength,
         parse_tile(tile),
-        max_memory,
+        memory_to_use() if max_memory is None else max_memory,
         device,
         precision,
         tuple(manifest or ()),

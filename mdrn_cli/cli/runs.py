@@ -259,6 +259,8 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         raise UsageError("no photographs to train on", "give --data FOLDER")
     if ctx.params["smoke"] and values["val"] is None:
         values["val"] = values["data"]
+    if "validate_every" in given and values["val"] is None:
+        raise UsageError("--validate-every does nothing without --val", "leave it out, or give --val FOLDER")
     if isinstance(values["init"], str):
         values["init"] = _checkpoint_file(values["init"])
     for key, parse in _PARSED.items():
