@@ -30,9 +30,9 @@ from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
 if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
 
-OVERLAP = 96
-"""Pixels shared by neighbouring tiles. Measured in tests/test_weights.py: enough for tiled and whole results to
-agree within 1/255."""
+OVERLAP, LITTLE_OVERLAP, LITTLE_NOISE = 96, 64, 25.0
+"""Pixels shared by neighbouring tiles at any noise level, and up to one on the 0-255 scale: the less noise there is,
+the less far networks look. Enough for tiled and whole results to agree within 1/255 (tests/test_weights.py)."""
 
 ALONE, OVERLAPPING = 3, 5
 """Pictures in memory at once: one as read, the same restored, and its file; beside them the next one being read and
@@ -77,7 +77,7 @@ class Pass:
         sha256: of its file.
         trained_sigma: noise level it was trained at.
         device, precision: what it ran on and in.
-        tile, tiles: side of a tile in pixels (0: none), and how many there were.
+        tile, overlap, tiles: side of a tile in pixels (0: none), what neighbours share, and how many there were.
         beside: the other network of two, or None.
     """
 
@@ -88,6 +88,7 @@ class Pass:
     device: str
     precision: str
     tile: int
+    overlap: int
     tiles: int
     beside: Beside | None = None
 
@@ -181,27 +182,29 @@ class Passes:
         """
         color, kinds = "gray" if self.tone else self.picture.color, (kind,) if kind == WHITE else (kind, WHITE)
         denoiser, *others = found = [self.denoisers.find(color, sigma / self.white, one) for one in kinds]
-        tile = self._tile(denoiser.engine, beside)
+        overlap = overlap_at(sigma / self.white)
+        tile = self._tile(denoiser.engine, overlap, beside)
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         function = toned(whitened(mean_of(found), self.white), self.tone)
         _, height, width = noisy.shape
         window = self._window(noisy, sigma)
-        before, total = self.tiles, count_tiles(height, width, tile, OVERLAP) if tile else 1
+        before, total = self.tiles, count_tiles(height, width, tile, overlap) if tile else 1
         self.tiles += total
 
         def on_tile(done: int, _total: int) -> None:
             _tell(self.on_tile, before + done, self.tiles)
 
         ahead = 0 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
-        for top, rows in _denoised_rows(window, height, width, function, tile, self.ensemble, on_tile, ahead):
+        how = tile, overlap, self.ensemble, on_tile, ahead
+        for top, rows in _denoised_rows(window, height, width, function, *how):
             result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
         engine = denoiser.engine
         about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
         second = next((Beside(other.name, other.sha256, other.trained) for other in others), None)
-        self.last = Pass(sigma, *about, tile, total, second)
+        self.last = Pass(sigma, *about, tile, overlap, total, second)
         return result
 
     def _window(self, noisy: NDArray[Any], sigma: float) -> Window:
@@ -223,13 +226,13 @@ class Passes:
 
         return moved
 
-    def _tile(self, engine: Engine, beside: int) -> int:
+    def _tile(self, engine: Engine, overlap: int, beside: int) -> int:
         """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
         if self.tile is not None:
             return self.tile
         pictures = _filled(self.picture) + (OVERLAPPING if has_room(self.picture, self.memory) else ALONE)
         memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
-        return largest_tile(memory, engine.bytes_per_pixel, OVERLAP)
+        return largest_tile(memory, engine.bytes_per_pixel, overlap)
 
     def without_smeared_noise(self, channels: NDArray[Any]) -> AtSmallerSizes:
         """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
@@ -279,6 +282,11 @@ class Passes:
         )
 
 
+def overlap_at(sigma: float) -> int:
+    """Pixels that neighbouring tiles share where noise of a level, 0-255 scale, is removed."""
+    return LITTLE_OVERLAP if sigma <= LITTLE_NOISE else OVERLAP
+
+
 def whitened(function: Function, white: float) -> Function:
     """A denoiser for intensities up to 1, for those up to `white`."""
     if white == 1:
@@ -312,7 +320,8 @@ def denoise_pixels(
     """
     result = np.empty_like(noisy)
     _, height, width = noisy.shape
-    for top, rows in _denoised_rows(partial(_part, noisy), height, width, function, tile, ensemble, on_tile):
+    how = tile, OVERLAP, ensemble, on_tile
+    for top, rows in _denoised_rows(partial(_part, noisy), height, width, function, *how):
         result[:, top : top + rows.shape[1]] = rows
     return result
 
@@ -327,17 +336,18 @@ def _denoised_rows(
     width: int,
     function: Function,
     tile: int,
+    overlap: int,
     ensemble: bool,
     on_tile: OnTile | None,
     ahead: int = 0,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; rows given
     as they are finished."""
-    function = halving(function, OVERLAP)
+    function = halving(function, overlap)
     if ensemble:
         function = self_ensemble(function)
-    whole = max(2 * OVERLAP, height + -height % GRID, width + -width % GRID)
-    total, done = count_tiles(height, width, tile or whole, OVERLAP), 0
+    tile = tile or max(2 * overlap, height + -height % GRID, width + -width % GRID)
+    total, done = count_tiles(height, width, tile, overlap), 0
     _tell(on_tile, 0, total)
 
     def count() -> None:
@@ -345,7 +355,7 @@ def _denoised_rows(
         done += 1
         _tell(on_tile, done, total)
 
-    for top, restored in tiled_rows(window, height, width, function, tile or whole, OVERLAP, count, ahead):
+    for top, restored in tiled_rows(window, height, width, function, tile, overlap, count, ahead):
         if not np.isfinite(restored).all():
             raise MdrnError("the network gave values that are not finite")
         yield top, restored

@@ -28,7 +28,6 @@ from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
-from mdrn_cli.passes import OVERLAP
 from mdrn_cli.peers import SIGMA, peers, run_plainly
 from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.runtimes import runtimes
@@ -231,7 +230,7 @@ def _file_case(megapixels: float, device: str) -> tuple[Speed, Speed]:
     assert done is not None
     whole = Speed("file", "mdrn-2b", done.precision, facts.width, facts.height, seconds, seconds, _peak_memory())
     denoiser = Denoisers("mdrn-2b", device).find("color", SIGMA)
-    height, width = (plan_axis(side, done.tile, OVERLAP)[0].stop for side in (facts.height, facts.width))
+    height, width = (plan_axis(side, done.tile, done.overlap)[0].stop for side in (facts.height, facts.width))
     tile = _timed("tiles", "mdrn-2b", done.precision, denoiser, height, width, repeats=2)
     network = replace(tile, width=facts.width, height=facts.height, seconds=tile.seconds * done.tiles)
     return whole, network

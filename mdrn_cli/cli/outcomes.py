@@ -124,8 +124,6 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
 
 def _pass_to_json(done: Pass | None) -> dict[str, Any]:
     """The network that was used, on what and how; nulls where none was."""
-    from mdrn_cli.passes import OVERLAP
-
     if not done:
         return dict.fromkeys(("model", "beside", "device", "precision", "tile"))
     return {
@@ -133,7 +131,7 @@ def _pass_to_json(done: Pass | None) -> dict[str, Any]:
         "beside": done.beside and _network_to_json(done.beside),
         "device": done.device,
         "precision": done.precision,
-        "tile": {"size": done.tile, "overlap": OVERLAP, "count": done.tiles},
+        "tile": {"size": done.tile, "overlap": done.overlap, "count": done.tiles},
     }
 
 
