@@ -107,4 +107,4 @@ def _refuse_folder(error: OSError) -> None:
 
 
 def _unlisted(error: OSError) -> InputError:
-    return InputError(f"cannot list {error.filename} ({error.strerror})")
+    return InputError(f"cannot list {Path(error.filename)} ({error.strerror})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -58,7 +57,7 @@ class Picture:
         """The channels as float32, intensities in [0, 1]."""
         return to_unit(self.channels)
 
-    @cached_property
+    @property
     def seen(self) -> NDArray[np.bool_] | None:
         """Where anything can be seen, (H, W): colors under full transparency are whatever a program has left there.
         None where that is everywhere."""

@@ -57,12 +57,17 @@ def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path
     assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (5, True)
 
 
+def test_an_interval_of_validation_without_photographs_for_it_is_refused(photo_folder, tmp_path):
+    arguments = ["--data", photo_folder, "--validate-every", "1m", "--iterations", 1]
+    done = run_mdrn("train", *arguments, "--output", tmp_path / "run")
+    assert (done.returncode, "--validate-every does nothing without --val" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "wrong", "told"),
     [
         ("train", ["--optimizer", "adamw", "--muon-learning-rate", 0.01], "with --optimizer adamw"),
         ("train", ["--halvings", 3], "--halvings does nothing with --schedule cosine"),
-        ("train", ["--validate-every", "1m"], "--validate-every does nothing without --val"),
         ("distill", ["--mode", "hads", "--no-shared-noise"], "--shared-noise does nothing with --mode hads"),
     ],
 )
