@@ -129,16 +129,17 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = N
 
 @contextmanager
 def _told_in_arguments() -> Iterator[None]:
-    """Have hints name arguments where the command line has options; how much memory is used is none of them."""
+    """Have hints name arguments where the command line has options."""
     try:
         yield
     except MdrnError as error:
-        error.hint = _of_arguments(error.hint.replace("raise --max-memory, or ", ""))
+        error.hint = _of_arguments(error.hint)
         raise
 
 
 def _of_arguments(text: str) -> str:
-    """Text with options of the command line as arguments."""
+    """Text with options of the command line as arguments; how much memory is used is none of them."""
+    text = text.replace("raise --max-memory, or ", "")
     return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), text)
 
 

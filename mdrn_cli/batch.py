@@ -216,6 +216,7 @@ def _restore(
         raise  # there is no such device for the other pictures either
     except Exception as error:
         return known(Outcome(job, FAILED, as_mdrn_error(error, job.source, "read")))
+    restored = replace(restored, warnings=restored.warnings + _misnamed(job, given))
     result = _Result(
         restored,
         facts,
@@ -224,7 +225,6 @@ def _restore(
         before=replace(given.picture, white=restored.white) if finish.on_restored else None,
         same_as=given.source if restored.channels is given.picture.channels else None,
         told=restored.warnings[len(given.picture.warnings) :],
-        misnamed=_misnamed(job, given),
         seconds=spent,
     )
     return writer.submit(finish, job, result)
@@ -233,8 +233,7 @@ def _restore(
 @dataclass(frozen=True)
 class _Result:
     """A picture restored and what was done, the stamp of its file, the picture before where it is still wanted, where
-    nothing was done what it came from, warnings of restoring and of a format that is not the input's, and the seconds
-    it took."""
+    nothing was done what it came from, warnings of what was done, and the seconds it took."""
 
     picture: Picture
     facts: Facts
@@ -242,7 +241,6 @@ class _Result:
     before: Picture | None
     same_as: Path | bytes | None
     told: tuple[str, ...]
-    misnamed: tuple[str, ...]
     seconds: float
 
 
@@ -280,7 +278,7 @@ class _Finish:
                 in_place = job.target == job.source != PIPE
                 return None if in_place else same, result.told
         content, lost = encode_picture(result.picture, job.kind, self.save)
-        return content, result.picture.warnings + result.misnamed + lost
+        return content, result.picture.warnings + lost
 
 
 def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
