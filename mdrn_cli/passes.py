@@ -165,7 +165,7 @@ class Passes:
     def __call__(
         self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0, kind: str = WHITE
     ) -> NDArray[Any]:
-        """Channels restored, (C, H, W) of a data type; only a row of tiles is held as floats.
+        """Channels restored, (C, H, W) of a data type; only a row of tiles, or a column, is held as floats.
 
         Args:
             noisy: of any data type.
@@ -197,8 +197,8 @@ class Passes:
 
         ahead = 0 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
         how = tile, overlap, self.ensemble, on_tile, ahead
-        for top, rows in _denoised_rows(window, height, width, function, *how):
-            result[:, top : top + rows.shape[1]] = from_unit(rows, depth)
+        for place, band in _denoised_bands(window, height, width, function, *how):
+            result[place] = from_unit(band, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
         engine = denoiser.engine
@@ -321,8 +321,8 @@ def denoise_pixels(
     result = np.empty_like(noisy)
     _, height, width = noisy.shape
     how = tile, OVERLAP, ensemble, on_tile
-    for top, rows in _denoised_rows(partial(_part, noisy), height, width, function, *how):
-        result[:, top : top + rows.shape[1]] = rows
+    for place, band in _denoised_bands(partial(_part, noisy), height, width, function, *how):
+        result[place] = band
     return result
 
 
@@ -330,7 +330,7 @@ def _part(channels: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.flo
     return to_unit(channels[:, rows, columns])
 
 
-def _denoised_rows(
+def _denoised_bands(
     window: Window,
     height: int,
     width: int,
@@ -340,9 +340,10 @@ def _denoised_rows(
     ensemble: bool,
     on_tile: OnTile | None,
     ahead: int = 0,
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; rows given
-    as they are finished."""
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
+    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised: where in
+    the image, and what is there, in rows of tiles as they are finished, or in columns where these are shorter, for two
+    of them are held as floats."""
     function = halving(function, overlap)
     if ensemble:
         function = self_ensemble(function)
@@ -355,10 +356,27 @@ def _denoised_rows(
         done += 1
         _tell(on_tile, done, total)
 
-    for top, restored in tiled_rows(window, height, width, function, tile, overlap, count, ahead):
-        if not np.isfinite(restored).all():
+    how = tile, overlap, count, ahead
+    if width > height:
+        bands = tiled_rows(
+            lambda columns, rows: _turned(window(rows, columns)),
+            width,
+            height,
+            lambda pixels: _turned(function(_turned(pixels))),
+            *how,
+        )
+    else:
+        bands = tiled_rows(window, height, width, function, *how)
+    for first, band in bands:
+        if not np.isfinite(band).all():
             raise MdrnError("the network gave values that are not finite")
-        yield top, restored
+        along = slice(first, first + band.shape[1])
+        yield (np.s_[:, :, along], _turned(band)) if width > height else (np.s_[:, along], band)
+
+
+def _turned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows as columns."""
+    return pixels.transpose(0, 2, 1)
 
 
 def _tell(on_tile: OnTile | None, done: int, total: int) -> None:

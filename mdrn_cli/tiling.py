@@ -20,7 +20,8 @@ GRID = 8
 """Tiles start at multiples of this, so the network's strided levels fall on the same pixels as for the whole image."""
 
 LARGEST_TILE = 1024
-"""Beyond this, overlaps are so small a share of the work that nothing is gained."""
+"""Beyond this nothing is gained on a CPU: of 12 megapixels 1544 took 30 % longer than 1024, 2048 44 %, for glibc then
+fetches fresh pages for every feature map (freedmemory.py), and overlaps are a small share of the work."""
 
 
 @dataclass(frozen=True)
@@ -64,21 +65,21 @@ def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
     tile = GRID * tile_cells
     starts = [GRID * (k * (cells - tile_cells) // (count - 1)) for k in range(count)]
     bounds = [(start, min(start + tile, length)) for start in starts]
-    rises = [_rise(right[0], left[1], overlap, length) for left, right in pairwise(bounds)]
+    joints = [(right[0], left[1]) for left, right in pairwise(bounds)]
     spans = []
     for k, (start, stop) in enumerate(bounds):
-        weight = np.ones(length, np.float32) if k == 0 else rises[k - 1].copy()
+        weight = np.ones(stop - start, np.float32) if k == 0 else _rise(joints[k - 1], overlap, start, stop)
         if k < count - 1:
-            weight -= rises[k]
-        spans.append(Span(start, stop, weight[start:stop]))
+            weight -= _rise(joints[k], overlap, start, stop)
+        spans.append(Span(start, stop, weight))
     return spans
 
 
-def _rise(start: int, stop: int, overlap: int, length: int) -> Pixels:
-    """0 before and 1 after the middle of the shared pixels [start, stop), linear over half the overlap."""
+def _rise(shared: tuple[int, int], overlap: int, start: int, stop: int) -> Pixels:
+    """Over the pixels [start, stop): 0 before and 1 after the middle of those shared, linear over half the overlap."""
     ramp = overlap // 2
-    first = (start + stop - ramp) / 2
-    return np.clip((np.arange(length, dtype=np.float32) + 0.5 - first) / ramp, 0, 1)
+    first = (sum(shared) - ramp) / 2
+    return np.clip((np.arange(start, stop, dtype=np.float32) + 0.5 - first) / ramp, 0, 1)
 
 
 def largest_tile(memory: float, bytes_per_pixel: int, overlap: int) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,18 @@ def test_memory_is_bounded_by_the_tile():
 
     denoise_pixels(np.zeros((1, 1000, 1500), np.float32), function, tile=256)
     assert largest <= 256 * 256
+
+
+@pytest.mark.parametrize("size", [(20000, 200), (200, 20000)])
+def test_tiles_under_way_take_little_memory_of_a_long_picture(size):
+    """They are put together across it, whichever way it lies; along it they would take twice what the picture does."""
+    picture = np.random.default_rng(0).random((3, *size), np.float32)
+    tracemalloc.start()
+    restored = denoise_pixels(picture, lambda x: x, tile=192)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * restored.nbytes
+    np.testing.assert_allclose(restored, picture, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 20), (5, 3)])
