@@ -44,7 +44,8 @@ fetching these pages again is nothing beside the time its tiles take."""
 
 MOST_AHEAD = 8
 """Tiles that are made ready on the processor, a thread for each, while a GPU is at others: mending what was clipped
-takes a core ten times as long as a GPU takes for the network."""
+takes a core ten times as long as a GPU takes for the network. A network on the processor is never much faster than one
+thread makes tiles ready."""
 
 Window = Callable[[slice, slice], NDArray[np.float32]]
 """(rows, columns) -> that part of an image, (C, h, w)."""
@@ -195,7 +196,7 @@ class Passes:
         def on_tile(done: int, _total: int) -> None:
             _tell(self.on_tile, before + done, self.tiles)
 
-        ahead = 0 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
+        ahead = 1 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
         how = tile, overlap, self.ensemble, on_tile, ahead
         for place, band in _denoised_bands(window, height, width, function, *how):
             result[place] = from_unit(band, depth)
