@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,3 +90,14 @@ class DeviceError(MdrnError):
 
 class OutOfMemoryError(DeviceError):
     """The device ran out of memory (exit code 6)."""
+
+
+def exit_code_of(failures: Sequence[MdrnError], tried: int) -> int:
+    """The exit code of a run over several inputs (DESIGN section 5): 0 where none failed, 3 where some did; where all
+    did, their common code, or 4."""
+    if not failures:
+        return 0
+    if len(failures) < tried:
+        return 3
+    codes = {failure.exit_code for failure in failures}
+    return codes.pop() if len(codes) == 1 else 4

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, exit_code_of
 from mdrn_cli.jobs import Job
 from mdrn_cli.restore import Facts
 
@@ -138,11 +138,5 @@ def _released(outcome: Outcome) -> Outcome:
 
 
 def exit_code(outcomes: Sequence[Outcome], jobs: int) -> int:
-    """The exit code of DESIGN section 5, of outcomes and the number of jobs, of which some may not have been tried:
-    0 all done or skipped, 3 some failed; when all failed, their common code, or 4."""
-    failures = [outcome.error.exit_code for outcome in outcomes if outcome.error]
-    if not failures:
-        return 0
-    if len(failures) < jobs:
-        return 3
-    return failures[0] if len(set(failures)) == 1 else 4
+    """The exit code of outcomes and the number of jobs, of which some may not have been tried; see `exit_code_of`."""
+    return exit_code_of([outcome.error for outcome in outcomes if outcome.error], jobs)

@@ -13,7 +13,7 @@ import typer
 from mdrn_cli.cli.console import echo, print_error, print_warning, printable
 from mdrn_cli.cli.options import Json, White
 from mdrn_cli.cli.outcomes import warn_of_others
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, exit_code_of
 
 SCHEMA = "mdrn.estimate/1"
 
@@ -52,7 +52,7 @@ def estimate(
             read = read_picture(readable(file))
             picture = whitened(read, white)
             sigma = estimate_sigma(picture.channels, picture.seen)
-        except (MdrnError, OSError, MemoryError) as raised:
+        except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
@@ -67,7 +67,7 @@ def estimate(
             print_warning(f"{printable(str(file))}: {warning}")
     if count == 1 and failures:
         raise failures[0][1]
-    return 0 if not failures else 4 if len(failures) == count else 3
+    return exit_code_of([error for _, error in failures], count)
 
 
 def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> None:
