@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
+from mdrn_cli.monochrome import Tone
 from mdrn_cli.noise import estimate_coarse_sigma
 from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 
@@ -22,6 +23,9 @@ SMALLEST = 64
 SMEARED = 1.5
 """Level at half the size, over what there is at full size of middle frequencies, from which on noise is removed at half
 the size first; chosen on validation photographs."""
+SMEARED_GRAY = 0.5
+"""In gray also over the level that is told at full size: white noise has half of that at half the size, even where JPEG
+has left nothing of its middle frequencies; chosen on the same."""
 _STRIP = 256
 """Rows of an image of half the size worked on at once."""
 
@@ -64,14 +68,21 @@ def without_coarse_noise(
 
 
 def without_smeared_noise(
-    channels: NDArray[Any], denoise: Denoise, seen: NDArray[np.bool_] | None = None, sizes: int = SCALES
+    channels: NDArray[Any],
+    denoise: Denoise,
+    seen: NDArray[np.bool_] | None = None,
+    tone: Tone | None = None,
+    told: float = 0.0,
+    sizes: int = SCALES,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image that has not been denoised at half its size, and before that at a quarter, where its noise is
     smeared; what that changes is put back into a copy of the image.
 
     Args:
-        channels: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
+        channels: (C, H, W): uint8, uint16, or floats with intensities in [0, 1].
         denoise, seen: as for `without_coarse_noise`.
+        tone: see `estimate_coarse_sigma`.
+        told: level of the noise in the image, 0-255 scale, as `estimate_sigma` tells it.
         sizes: how many there are, each half of the one before.
 
     Returns:
@@ -80,12 +91,14 @@ def without_smeared_noise(
     if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
-    sigma = estimate_coarse_sigma(half, half_seen)
-    if not sigma or sigma < SMEARED * quiet_amplitude(looked_at(channels, seen)):
+    sigma = estimate_coarse_sigma(half, half_seen, tone)
+    blocks = looked_at(channels, seen, tone.intensity if tone else to_unit)
+    in_gray = blocks.pixels.shape[1] == 1
+    if not sigma or sigma < max(SMEARED * quiet_amplitude(blocks), SMEARED_GRAY * told * in_gray):
         return channels, ()
-    restored, others = without_smeared_noise(half, denoise, half_seen, sizes - 1)
+    restored, others = without_smeared_noise(half, denoise, half_seen, tone, sizes=sizes - 1)
     if restored is not half:
-        sigma = estimate_coarse_sigma(restored, half_seen)
+        sigma = estimate_coarse_sigma(restored, half_seen, tone)
     finer = denoise(restored, sigma) if sigma else restored
     levels = (sigma if finer is not restored else 0.0, *others)
     return _changed(channels, half, finer, False), levels

@@ -38,6 +38,8 @@ AGREEMENT = 0.3
 """Between the two networks, in natural logarithms of the level; up to twice that where clipping left less of noise."""
 LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
+LEAST_GRAY_COARSE = 3.0
+"""The least level told of an image of half the size in gray, where texture may pass for noise."""
 BRIGHTNESSES, LEAST_UNEVEN, UNEVEN = 4, 1.0, 1.25
 """Parts of an image, dark to light, in which noise is looked at by itself; the level from which on it is; and the
 highest of theirs over the lowest from which on it is taken to be uneven."""
@@ -112,12 +114,17 @@ def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, share
     if is_drawn(blocks):
         return Noise(0.0, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        noise = _find_in_quarters(image, seen, tone.intensity)
+        noise = find_noise_of_tone(image, seen, tone)
         if tone.explains(noise.sigma):
-            return noise._replace(tone=tone)
+            return noise
     if shared and len(image) == 3 and is_alike(image, seen, blocks):
-        return _find_in_quarters(image, seen, SHARED.intensity)._replace(tone=SHARED)
+        return find_noise_of_tone(image, seen, SHARED)
     return _find_in_quarters(image, seen, to_unit, blocks)
+
+
+def find_noise_of_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone) -> Noise:
+    """`find_noise` of a photograph of one tone, or of what all channels share, which is known to be one."""
+    return _find_in_quarters(image, seen, tone.intensity)._replace(tone=tone)
 
 
 def _find_in_quarters(
@@ -143,24 +150,27 @@ def _find_in_quarters(
     return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
 
 
-def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
+def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None) -> float:
     """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
 
     So far from the pixel, texture is as sharp as noise, but seldom colored: what is noise is told by the differences of
-    colors. Noise that all channels have in common is not found.
+    colors, and noise that all channels have in common is not found. In gray, or of one tone, texture may pass for it.
 
     Args:
-        half: (3, H, W), as for `estimate_sigma`.
+        half: (C, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
+        tone: of which the noise is, where an image of three channels is taken as gray.
     """
-    blocks = looked_at(half, seen).without_even()
-    planes = np.einsum("kc,ncij->nkij", OPPONENT[1:], blocks.pixels) + np.float32(127.5)
-    if min(_find(Blocks.of(planes[:, k : k + 1])).sigma for k in range(2)) < LEAST_COARSE:
-        return 0.0
+    blocks = looked_at(half, seen, tone.intensity if tone else to_unit).without_even()
+    planes, least = blocks.pixels, LEAST_GRAY_COARSE
+    if planes.shape[1] == 3:
+        planes, least = np.einsum("kc,ncij->nkij", OPPONENT[1:], planes) + np.float32(127.5), LEAST_COARSE
+        if min(_find(Blocks.of(planes[:, k : k + 1])).sigma for k in range(2)) < LEAST_COARSE:
+            return 0.0
     energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
     sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
-    return sigma if sigma >= LEAST_COARSE else 0.0
+    return sigma if sigma >= least else 0.0
 
 
 def _find_at_each_brightness(blocks: Blocks) -> Noise:

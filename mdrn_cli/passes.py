@@ -238,9 +238,9 @@ class Passes:
     def without_smeared_noise(self, channels: NDArray[Any]) -> AtSmallerSizes:
         """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
         it is there beside the pass at full size."""
-        return self._at_smaller_sizes(
-            lambda denoise: without_smeared_noise(channels, denoise, self.picture.seen), channels.nbytes
-        )
+        assert self.noise
+        about = self.picture.seen, self.tone, self.noise.sigma
+        return self._at_smaller_sizes(lambda denoise: without_smeared_noise(channels, denoise, *about), channels.nbytes)
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""

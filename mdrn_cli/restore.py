@@ -18,7 +18,7 @@ from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
-from mdrn_cli.noise import Noise, find_noise
+from mdrn_cli.noise import Noise, find_noise, find_noise_of_tone
 from mdrn_cli.passes import OVERLAP, AtSmallerSizes, OnTile, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
@@ -227,7 +227,7 @@ class Restorer:
         if found and self._may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels)
             if small.channels is not picture.channels:
-                found = find_noise(small.channels, picture.seen, shared=False)  # for the same network for color
+                found = _find_noise_left(small.channels, picture.seen, tone)
         told = options.sigma if found is None else found.sigma
         assert told is not None
         channels, network = small.channels, None
@@ -267,8 +267,11 @@ class Restorer:
 
     def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
         """Whether noise that was found may have to be removed at half the size first."""
-        sought = self.options.coarse is None and picture.color == "color" and not tone
-        return sought and not noise.white and noise.sigma >= NOISELESS
+        if self.options.coarse is not None:
+            return False
+        if tone or picture.color == "gray":  # of smeared noise in gray next to none may be told, or that it is white
+            return noise.sigma > 0
+        return not noise.white and noise.sigma >= NOISELESS
 
     def _coarse_levels(self, picture: Picture, found: Noise | None, tone: Tone | None) -> Sequence[float | None]:
         """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them: where it is to be found
@@ -289,6 +292,11 @@ class Restorer:
             return from_unit(before + strength * (to_unit(restored) - before), str(restored.dtype))
 
         return by_rows(blend, noisy, restored, result=restored)
+
+
+def _find_noise_left(channels: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None) -> Noise:
+    """What is left of noise that was removed at smaller sizes, for the same network as there."""
+    return find_noise_of_tone(channels, seen, tone) if tone else find_noise(channels, seen, shared=False)
 
 
 def _find_noise(picture: Picture, shared: bool) -> Noise:

@@ -10,7 +10,7 @@ from mdrn_cli.coarse import without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import LEAST_COARSE, add_noise, estimate_coarse_sigma, find_noise
+from mdrn_cli.noise import LEAST_COARSE, LEAST_GRAY_COARSE, add_noise, estimate_coarse_sigma, find_noise
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, halved, to_unit
@@ -142,8 +142,6 @@ def test_levels_that_are_given_are_taken_at_their_word_in_gray_and_in_one_tone_t
     """And each network that did something is told of."""
     clean = photo[:256, :256, :1].repeat(3, 2)
     noisy = with_grain(clean, common=True)
-    found = Restorer(DenoiseOptions(model=LIGHT))(picture_of(noisy, False))[1]
-    assert not any(found.coarse_sigmas)
     for pixels in (noisy, noisy[:, :, :1]):
         restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 5.0), model="mdrn-2b"))(picture_of(pixels, False))
         assert facts.coarse_sigmas == (10.0, 5.0)
@@ -241,6 +239,41 @@ def test_smeared_noise_is_removed_at_smaller_sizes_first(photo, blur):
     at_full_size, _ = Restorer(DenoiseOptions(model=LIGHT, sigma=found))(Picture(noisy))
     before, after = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (at_full_size, restored))
     assert after > before + 0.5
+
+
+def in_gray(pixels):
+    return pixels.mean(axis=2, keepdims=True).round().astype(np.uint8)
+
+
+def in_sepia(pixels):
+    return np.rint(in_gray(pixels) * np.array([0.95, 0.8, 0.65])).astype(np.uint8)
+
+
+def in_colors(pixels):
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("tinted", "blur"), [(in_gray, 1.2), (in_gray, 2.0), (in_sepia, 1.2), (in_sepia, 2.0), (in_colors, 1.2)]
+)
+def test_so_is_that_of_gray_photographs_and_what_all_channels_share(photo, tinted, blur):
+    clean = photo[:256, :256]
+    noisy = channels_of(tinted(with_grain(clean, blur, common=True)))
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(Picture(noisy))
+    assert max(facts.coarse_sigmas) > LEAST_GRAY_COARSE
+    assert {one.model.split("-")[2] for one in facts.passes} <= {"gray", "camera"}
+    found = find_noise(noisy).sigma
+    at_full_size, _ = Restorer(DenoiseOptions(model=LIGHT, sigma=max(found, 1.0)))(Picture(noisy))
+    before, after = (psnr(one.channels.transpose(1, 2, 0), tinted(clean)) for one in (at_full_size, restored))
+    assert after > before + 0.3
+
+
+@pytest.mark.parametrize("name", ["astronaut", "camera", "chelsea", "coffee", "moon", "rocket"])
+def test_gray_photographs_as_they_are_or_with_white_noise_are_not_touched_at_smaller_sizes(name):
+    clean = np.atleast_3d(getattr(skimage.data, name)())
+    gray = channels_of(in_gray(clean))
+    for noisy in (gray, from_unit(add_noise(gray.transpose(1, 2, 0), 10), "uint8")):
+        assert without_smeared_noise(noisy, pytest.fail) == (noisy, ())
 
 
 @pytest.mark.parametrize("blur", [0.0, 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +161,7 @@ def smeared_noise(shape: tuple[int, ...], level: float, blur: float, seed: int) 
     return scaled
 
 
-def grain_table(dataset: Dataset) -> list[str]:
+def grain_table(dataset: Dataset, color: str = "color") -> list[str]:
     """Rows by level and grain of noise: PSNR as the network alone restores it, and as `mdrn denoise` does."""
     rows = [
         "| noise | smeared by | noisy | at full size alone | `mdrn denoise` | coarse noise found |",
@@ -170,7 +171,7 @@ def grain_table(dataset: Dataset) -> list[str]:
     for level, blur in GRAINS:
         figures, found = [], 0
         for k, file in enumerate(dataset.files):
-            clean = _middle(read_uint8(file, "color"))
+            clean = _middle(read_uint8(file, color))
             noisy = np.clip(np.rint(clean + smeared_noise(clean.shape, level, blur, k)), 0, 255).astype(np.uint8)
             told = max(estimate_sigma(noisy.transpose(2, 0, 1)), 1)
             (ours, alone), facts = restored(denoisers, noisy, clean, at_levels([told]))
@@ -296,6 +297,16 @@ def print_grain(data: Path) -> None:
     )
 
 
+def print_gray_grain(data: Path) -> None:
+    """The same in gray."""
+    _print_crops(
+        data,
+        "Noise of coarse grain in gray",
+        "in gray, with noise as above.",
+        partial(grain_table, color="gray"),
+    )
+
+
 def print_alike(data: Path) -> None:
     """Noise that all channels have in common."""
     _print_crops(
@@ -326,5 +337,6 @@ CROP_SECTIONS = {
     "uneven": print_uneven,
     "sensor": print_sensor,
     "grain": print_grain,
+    "gray-grain": print_gray_grain,
     "alike": print_alike,
 }
