@@ -8,6 +8,11 @@ from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+try:
+    import resource
+except ImportError:
+    resource = None
+
 _SERVER = multiprocessing.get_context("forkserver")
 _PLOTS = ("matplotlib.figure", "matplotlib.backends.backend_agg", "torch.utils.tensorboard")
 _CONSOLE = ("typer", "rich.progress")  # not mdrn_cli.cli, which looks at the environment
@@ -34,14 +39,19 @@ class Command:
         hangs = self.process.exitcode is None and self.kill()  # else the tests would wait for it at their end
         assert not hangs, "it hangs"
         assert self.process.exitcode is not None
-        return Finished(self.process.exitcode, self.stdout.read_text(), self.stderr.read_text())
+        peak = self.stdout.with_suffix(".peak")
+        memory = float(peak.read_text()) if peak.is_file() else 0.0
+        return Finished(self.process.exitcode, self.stdout.read_text(), self.stderr.read_text(), memory)
 
 
 @dataclass(frozen=True)
 class Finished:
+    """What became of a command; its peak of resident memory in MiB, 0 where it was killed."""
+
     returncode: int
     stdout: str
     stderr: str
+    peak: float
 
 
 def start(*arguments: object, logs: Path, cwd: Path | None = None, **environment: str) -> Command:
@@ -76,4 +86,8 @@ def _run(arguments: list[str], stdout: str, stderr: str, folder: str, environmen
     sys.argv = ["mdrn", *arguments]
     from mdrn_cli.cli import main
 
-    sys.exit(main())
+    code = main()
+    if resource:  # there is none on Windows
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        Path(stdout).with_suffix(".peak").write_text(str(peak))
+    sys.exit(code)

@@ -64,7 +64,7 @@ def denoised(files, out, options):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_bytes_for_any_number_of_threads_and_in_any_order(tmp_path, pictures, monkeypatch, precision):
     """Of the files in a run, and so of the networks loaded: each level is estimated."""
-    options = DenoiseOptions(tile=192, device="cpu", precision=precision)
+    options = DenoiseOptions(model="mdrn-2b", tile=192, device="cpu", precision=precision)
     monkeypatch.setenv("MDRN_THREADS", "1")
     expected = denoised(pictures, tmp_path / "one", options)
     assert len(expected) == 3

@@ -1,12 +1,14 @@
 """The command lines of the documents exist: each `mdrn` line parses, with options the command has."""
 
 import re
+import runpy
 import shlex
 from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import run_mdrn
+from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -32,6 +34,19 @@ def options_of(command: tuple[str, ...]) -> str:
 
 def test_there_are_command_lines():
     assert len(command_lines()) > 10
+
+
+def test_the_demonstration_restores_its_photograph(tmp_path, monkeypatch, capsys):
+    """`make demo`, of a part of it."""
+    demo = runpy.run_path(str(PROJECT / "examples" / "demo.py"))
+    with Image.open(demo["PHOTO"]) as photo:
+        photo.crop((100, 60, 228, 156)).save(tmp_path / "part.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(demo["main"].__globals__, "PHOTO", tmp_path / "part.png")
+    demo["main"]()
+    noisy, restored = (float(db) for db in re.findall(r"([\d.]+) dB", capsys.readouterr().out))
+    assert restored > noisy + 8
+    assert Image.open(tmp_path / demo["OUTPUT"]).size == (256, 96)
 
 
 @pytest.mark.parametrize("line", sorted(set(command_lines())))
