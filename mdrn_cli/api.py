@@ -18,7 +18,7 @@ from PIL import Image
 from mdrn_cli import noise
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.image import picture_of, plain_mode
+from mdrn_cli.image import is_deep, picture_of, plain_mode
 from mdrn_cli.levels import check_white
 from mdrn_cli.paths import is_file
 from mdrn_cli.picture import Picture
@@ -50,17 +50,19 @@ def denoise(
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
             [0, 1]; or a Pillow image of mode L, LA, RGB, RGBA or I;16, or 1, P or PA, which become L, RGB or RGBA. A
-            transparent color (`info["transparency"]`) becomes alpha.
+            transparent color (`info["transparency"]`) becomes alpha. Of a file in color of 16 bits a channel Pillow
+            gives 8, which is warned of.
         sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
-            none; "auto" estimates them where `sigma` is estimated, and removes smeared noise there first.
+            none; "auto" estimates them where `sigma` is estimated: of smeared noise before full size, in color else
+            after.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         white: what is white, in the values of the image, as 4095 where 12 bits are used of 16; None for the largest
             value of its data type, of floats 1.
-        tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; "auto" (or None)
-            lets memory decide.
+        tile: largest side of a tile in pixels, a multiple of 8 from 192 up; 0 takes the image whole; "auto" (or
+            None) lets memory decide.
         device: "auto", "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
@@ -70,9 +72,10 @@ def denoise(
 
     Raises:
         UsageError: an argument makes no sense.
-        InputError: the noise level cannot be estimated.
+        InputError: the noise level cannot be estimated, or intensities go beyond white, of floats far beyond.
         WeightsError: no checkpoint serves the request.
         DeviceError: no such device, or it is out of memory.
+        MdrnError: the network gave values that are not finite. It is the base of the others (`mdrn_cli.errors`).
     """
     if isinstance(sigma, str) and sigma != "auto":
         raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
@@ -146,6 +149,8 @@ def _of_arguments(text: str) -> str:
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
     if isinstance(image, (str, bytes, PathLike)):
         raise UsageError("arrays and Pillow images are taken, not paths", "open the file first: Image.open(path)")
+    if isinstance(image, Image.Image) and image.mode in ("RGB", "RGBA", "LA") and is_deep(image):
+        warnings.warn("Pillow reads 16 bits a channel as 8; give an array of uint16 to keep them", stacklevel=3)
     if isinstance(image, Image.Image) and (mode := plain_mode(image)) and mode != image.mode:
         image = image.convert(mode)
     if isinstance(image, Image.Image) and image.mode not in ("L", "LA", "RGB", "RGBA", "I;16"):

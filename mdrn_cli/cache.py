@@ -55,7 +55,7 @@ def cache_root() -> Path:
     """The cache folder: `MDRN_HOME`, or the platform's."""
     home = os.environ.get("MDRN_HOME")
     if home:
-        return Path(home)
+        return Path(home).expanduser()
     try:
         import platformdirs
     except ImportError:  # training runs without it

@@ -112,8 +112,9 @@ class Denoisers:
                 raise WeightsError(f"no checkpoint file {self._path}")
         else:
             self._records = all_records(manifests)
-            if model not in ("auto", *FAMILIES):
-                named(self._records, model)
+            choices = ("auto", *FAMILIES)
+            if model not in choices:
+                named(self._records, model, choices)
 
     def are_for(self, noise: str, color: str) -> bool:
         """Whether among those to choose from there is a network trained on such noise; False where one was asked for

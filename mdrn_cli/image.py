@@ -120,7 +120,7 @@ def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
     try:
         with _opened(path) as file:
             bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-            if _is_deep(file) or file.mode == "F" or max(bits) > 8:
+            if is_deep(file) or file.mode == "F" or max(bits) > 8:
                 return None
             _check(file, str(path))
             whole = _read_whole_jpeg(file, path)
@@ -235,7 +235,7 @@ def _read_other(source: Path | bytes) -> Picture:
         warnings = _check(file, _name(source))
         data: NDArray[Any] | None = None
         has_alpha = False
-        if _is_deep(file):
+        if is_deep(file):
             data, has_alpha, _ = read_deep(source, _name(source))
         else:
             data = _read_whole_jpeg(file, source)
@@ -305,7 +305,7 @@ def _check(file: Image.Image, name: str) -> tuple[str, ...]:
     frames = len(listed_pictures(getattr(file, "applist", ()))) if is_jpeg else getattr(file, "n_frames", 1)
     if frames > 1 and not is_jpeg:
         raise InputError(f"{name} has {frames} frames; only single images are handled")
-    if plain_mode(file) is None and not _is_deep(file):
+    if plain_mode(file) is None and not is_deep(file):
         raise InputError(f"{name} is of mode {file.mode}; gray and RGB are handled", "convert it to RGB first")
     if frames > 1:  # a JPEG with more behind it, as cameras and phones write it
         return (f"only the first of {frames} images in the file is kept",)
@@ -321,7 +321,8 @@ def _more_bits(bits: int, data: NDArray[Any]) -> tuple[str, ...]:
     return (_ONE_BIT,) if bits == 1 else ()
 
 
-def _is_deep(file: Image.Image) -> bool:
+def is_deep(file: Image.Image) -> bool:
+    """Whether a file that Pillow has opened, and not read yet, has pixels that it would not give as they are."""
     # Pillow opens 16-bit RGB as 8-bit RGB; only the decoder's raw mode tells.
     # Of PNG alone: a BMP has the length of its rows there, which may be 16, too.
     raw = [str(tile[3]) for tile in getattr(file, "tile", ())] if file.format == "PNG" else []

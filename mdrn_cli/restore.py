@@ -43,7 +43,7 @@ class DenoiseOptions:
     Args:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
         coarse: noise levels of what has been denoised, at half the size and at a quarter, 0-255 scale, 0 for none;
-            None estimates them, too, where sigma is estimated (color only), and removes smeared noise there first.
+            None estimates them, too, where sigma is estimated: of smeared noise before full size, in color else after.
         model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.

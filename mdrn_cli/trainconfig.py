@@ -187,7 +187,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check(self, _RULES)
         if (self.iterations is None) == (self.time_budget is None):
-            raise UsageError("give either a number of iterations or a time budget")
+            raise UsageError(
+                "give either a number of iterations or a time budget", "--time-budget 60m, or --iterations N"
+            )
         check_sigma(self.sigma, HIGHEST_TRAINED)
         try:
             MDRNConfig(self.color, self.blocks, self.features)

@@ -56,16 +56,17 @@ def item_of(record: Record) -> Item:
     return Item(record.file, record.sha256, record.bytes, (*mirrored, *record.urls), record.licence)
 
 
-def named(records: Sequence[Record], name: str) -> Record:
+def named(records: Sequence[Record], name: str, others: Sequence[str] = ()) -> Record:
     """The record of a name.
 
     Raises:
-        WeightsError: there is none; the hint lists those there are.
+        WeightsError: there is none; the hint lists those there are, after others that may be given.
     """
     for record in records:
         if record.name == name:
             return record
-    raise WeightsError(f"no checkpoint {name!r}", hint_of(name, [record.name for record in records], most=3))
+    known = [*others, *(record.name for record in records)]
+    raise WeightsError(f"no checkpoint {name!r}", hint_of(name, known, most=3))
 
 
 def status(record: Record, cache: Cache | None = None) -> Status:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 import mdrn_cli
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.errors import InputError, UsageError, WeightsError
 from mdrn_cli.noise import add_noise
 
 
@@ -86,6 +87,23 @@ def test_hints_are_of_arguments_not_of_options():
     with pytest.raises(InputError) as told:
         mdrn_cli.denoise(np.zeros((4, 4), np.uint8))
     assert told.value.hint == "give sigma"
+
+
+def test_colors_of_sixteen_bits_that_pillow_cuts_are_warned_of(tmp_path, photo):
+    deep = photo[:32, :32].astype(np.uint16) * 257
+    pyvips.Image.new_from_array(deep).copy(interpretation="rgb16").write_to_file(str(tmp_path / "deep.png"))
+    Image.fromarray(photo[:32, :32]).save(tmp_path / "plain.png")
+    with pytest.warns(UserWarning, match="16 bits a channel as 8"):
+        mdrn_cli.estimate_sigma(Image.open(tmp_path / "deep.png"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mdrn_cli.estimate_sigma(Image.open(tmp_path / "plain.png"))
+
+
+def test_a_family_that_is_misspelt_is_told_what_there_is():
+    with pytest.raises(WeightsError) as caught:
+        mdrn_cli.denoise(np.zeros((16, 16), np.uint8), model="MDRN-2B-")
+    assert caught.value.hint.startswith("did you mean mdrn-2b")
 
 
 def test_importing_is_light():

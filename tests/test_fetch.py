@@ -522,3 +522,10 @@ def test_removing_says_what_it_freed(site, cache):
     assert cache.remove(item) > len(CONTENT)
     assert cache.remove(item) == 0
     assert cache.find(item) is None
+
+
+def test_the_cache_folder_of_a_setting_that_no_shell_has_read_is_the_users(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("MDRN_HOME", "~/networks")
+    assert Cache().root == tmp_path / "networks"

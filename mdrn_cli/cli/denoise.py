@@ -117,7 +117,7 @@ Tile = Annotated[
     str,
     typer.Option(
         metavar="auto|PIXELS",
-        help="Largest side of a tile, a multiple of 8; 0: no tiles; auto: as memory allows.",
+        help="Largest side of a tile, a multiple of 8 from 192 up; 0: no tiles; auto: as --max-memory allows.",
         rich_help_panel=NETWORK,
     ),
 ]
@@ -126,7 +126,7 @@ MaxMemory = Annotated[
     typer.Option(
         parser=parse_bytes,
         metavar="SIZE",
-        help="Memory to stay within, such as 800M.",
+        help="Memory to stay within, such as 800M; --tile N does without.",
         show_default="2G, or 80 % of what there is",
         rich_help_panel=NETWORK,
     ),

@@ -79,7 +79,7 @@ def verify(names: Names = None, manifest: Manifests = None, as_json: Json = Fals
         echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
     else:
         for status in statuses:
-            echo(f"{status.record.name}\t{status.state}\t{status.record.bytes}\t{status.path or ''}")
+            echo(f"{status.record.name}\t{status.state}\t{status.record.bytes}\t{printable(str(status.path or ''))}")
     states = {status.record.name: status.state for status in statuses}
     bad = [name for name, state in states.items() if state == "corrupt" or (state == "missing" and name in expected)]
     if bad:
@@ -103,7 +103,7 @@ def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> N
     """Print the path of a checkpoint's file, fetching it if need be."""
     from mdrn_cli.weights import all_records, locate, named
 
-    echo(str(locate(named(all_records(manifest or ()), name))))
+    echo(printable(str(locate(named(all_records(manifest or ()), name)))))
 
 
 @app.command()
@@ -145,7 +145,7 @@ def export(
         print_warning("not checked: onnxruntime is not installed")
     else:
         print_note(f"checked by ONNX Runtime: largest difference {difference:.1e} on a scale of 1")
-    echo(str(target))
+    echo(printable(str(target)))
 
 
 @app.command()
