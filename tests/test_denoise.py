@@ -220,9 +220,11 @@ def test_errors_are_one_line_with_a_hint_and_a_code(noisy, arguments, code, mess
 
 
 def test_no_checkpoint_lists_those_there_are(noisy):
-    done = run_mdrn("denoise", noisy, "--sigma", 33, "--model", "mdrn-9b")
-    assert "hint: there are: " in done.stderr
+    done = run_mdrn("denoise", noisy, "--sigma", 33, "--model", "swinir")
+    assert "hint: there are: auto, mdrn, mdrn-2b, " in done.stderr
     assert "mdrn-2b-color-50" in done.stderr
+    done = run_mdrn("denoise", noisy, "--model", "mdrn-9b")
+    assert "hint: did you mean mdrn-2b?" in done.stderr
     done = run_mdrn("denoise", noisy, "--model", "mdrn-2b-grey-50")
     assert "hint: did you mean mdrn-2b-gray-50 or " in done.stderr
 
