@@ -92,9 +92,9 @@ def without_smeared_noise(
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, half_seen, tone)
-    blocks = looked_at(channels, seen, tone.intensity if tone else to_unit)
-    in_gray = blocks.pixels.shape[1] == 1
-    if not sigma or sigma < max(SMEARED * quiet_amplitude(blocks), SMEARED_GRAY * told * in_gray):
+    if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
+        return channels, ()
+    if sigma < SMEARED * quiet_amplitude(looked_at(channels, seen, tone.intensity if tone else to_unit)):
         return channels, ()
     restored, others = without_smeared_noise(half, denoise, half_seen, tone, sizes=sizes - 1)
     if restored is not half:
