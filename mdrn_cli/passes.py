@@ -25,7 +25,7 @@ from mdrn_cli.noise import Noise
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.stretch import Function
-from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_rows
+from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_bands
 
 if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
@@ -342,9 +342,8 @@ def _denoised_bands(
     on_tile: OnTile | None,
     ahead: int = 0,
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
-    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised: where in
-    the image, and what is there, in rows of tiles as they are finished, or in columns where these are shorter, for two
-    of them are held as floats."""
+    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; as
+    `tiled_bands` gives them."""
     function = halving(function, overlap)
     if ensemble:
         function = self_ensemble(function)
@@ -357,27 +356,10 @@ def _denoised_bands(
         done += 1
         _tell(on_tile, done, total)
 
-    how = tile, overlap, count, ahead
-    if width > height:
-        bands = tiled_rows(
-            lambda columns, rows: _turned(window(rows, columns)),
-            width,
-            height,
-            lambda pixels: _turned(function(_turned(pixels))),
-            *how,
-        )
-    else:
-        bands = tiled_rows(window, height, width, function, *how)
-    for first, band in bands:
+    for place, band in tiled_bands(window, height, width, function, tile, overlap, count, ahead):
         if not np.isfinite(band).all():
             raise MdrnError("the network gave values that are not finite")
-        along = slice(first, first + band.shape[1])
-        yield (np.s_[:, :, along], _turned(band)) if width > height else (np.s_[:, along], band)
-
-
-def _turned(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows as columns."""
-    return pixels.transpose(0, 2, 1)
+        yield place, band
 
 
 def _tell(on_tile: OnTile | None, done: int, total: int) -> None:

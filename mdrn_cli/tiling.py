@@ -156,6 +156,42 @@ def tiled_rows(
         unfinished = band[:, stop - row.start :]
 
 
+def tiled_bands(
+    window: Callable[[slice, slice], Pixels],
+    height: int,
+    width: int,
+    function: Callable[[Pixels], Pixels],
+    tile: int,
+    overlap: int,
+    on_tile: Callable[[], None] | None = None,
+    ahead: int = 0,
+) -> Iterator[tuple[tuple[slice, ...], Pixels]]:
+    """`tiled_rows`, or the same by columns where these are shorter, for two of them are held as floats.
+
+    Yields:
+        Where in the image, (C, H, W), and the pixels there.
+    """
+    how = tile, overlap, on_tile, ahead
+    if width <= height:
+        for top, rows in tiled_rows(window, height, width, function, *how):
+            yield np.s_[:, top : top + rows.shape[1]], rows
+        return
+
+    def turned_window(columns: slice, rows: slice) -> Pixels:
+        return _turned(window(rows, columns))
+
+    def turned_function(pixels: Pixels) -> Pixels:
+        return _turned(function(_turned(pixels)))
+
+    for left, columns in tiled_rows(turned_window, width, height, turned_function, *how):
+        yield np.s_[:, :, left : left + columns.shape[1]], _turned(columns)
+
+
+def _turned(pixels: Pixels) -> Pixels:
+    """Rows as columns."""
+    return pixels.transpose(0, 2, 1)
+
+
 def _got_ahead(
     window: Callable[[slice, slice], Pixels], places: Sequence[tuple[slice, slice]], ahead: int
 ) -> Iterator[Pixels]:
@@ -191,7 +227,7 @@ def _runs(weight: Pixels) -> Iterator[tuple[slice, bool]]:
 
 
 def run_tiled(image: Pixels, function: Callable[[Pixels], Pixels], tile: int, overlap: int) -> Pixels:
-    """`tiled_rows` of an array in memory, put together.
+    """`tiled_bands` of an array in memory, put together.
 
     Args:
         image: float32 (C, H, W).
@@ -205,8 +241,8 @@ def run_tiled(image: Pixels, function: Callable[[Pixels], Pixels], tile: int, ov
     """
     _, height, width = image.shape
     result = np.empty_like(image)
-    for top, rows in tiled_rows(lambda y, x: image[:, y, x], height, width, function, tile, overlap):
-        result[:, top : top + rows.shape[1]] = rows
+    for place, band in tiled_bands(lambda y, x: image[:, y, x], height, width, function, tile, overlap):
+        result[place] = band
     return result
 
 
