@@ -71,6 +71,7 @@ class Result:
         published: PSNR in dB by method; none unless the images are those of the public set.
         sha256: of the checkpoint's file; None of another denoiser.
         device, precision: that the network ran on and in; empty of another denoiser.
+        clean: whether noise was added; else the images carry their own, and there is no truth to compare with.
         verified: whether the images are those of the public set, byte for byte; None of a folder.
         reference: the published method that the result is held against, see `reference_of`; None for none.
     """
@@ -85,6 +86,7 @@ class Result:
     sha256: str | None = None
     device: str = ""
     precision: str = ""
+    clean: bool = True
     verified: bool | None = None
     reference: str | None = None
 
@@ -163,8 +165,8 @@ def measure(
         if on_image:
             on_image(file, restored)
     published = published_psnr(dataset.name, dataset.color, sigma) if dataset.verified else {}
-    images = tuple(rows)
-    return Result(dataset.name, dataset.color, sigma, model, ensemble, images, published, verified=dataset.verified)
+    about = (dataset.name, dataset.color, sigma, model, ensemble)
+    return Result(*about, tuple(rows), published, clean=dataset.clean, verified=dataset.verified)
 
 
 def reference_of(blocks: int, distilled: str | None, ensemble: bool) -> str | None:

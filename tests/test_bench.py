@@ -110,7 +110,7 @@ def test_json_is_one_object(public, tiny_weights):
 def test_csv_and_markdown_and_table(public, tiny_weights):
     arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=8)]
     (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
-    assert row["MDRN"] == "27.56"
+    assert (row["set"], row["MDRN"]) == ("Set12", "27.56")
     assert float(row["ours - MDRN"]) == pytest.approx(float(row["PSNR"]) - 27.56, abs=0.011)
     markdown = bench(*arguments, "--markdown").splitlines()
     assert markdown[1].startswith("| --- |")
@@ -395,3 +395,12 @@ def test_default_levels_are_the_paper_s_and_a_stretched_network_is_named_so(sets
     assert list(models) == [15.0, 25.0, 50.0]
     assert "stretched" not in models[15.0]
     assert "trained at 15, stretched" in models[50.0]
+
+
+def test_of_images_without_truth_no_protocol_is_stated(public, monkeypatch, tiny_weights):
+    real = replace(datasets.benchmark_sets()["Set12"], clean=False)
+    monkeypatch.setattr(datasets, "benchmark_sets", lambda: {"Set12": real})
+    about = json.loads(bench("Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(), "--json"))
+    (result,) = about["results"]
+    assert (about["clean"], about["protocol"], result["psnr"]) == (False, None, None)
+    assert result["noise_before"] is not None

@@ -151,7 +151,10 @@ def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: b
         echo(json.dumps(to_json(results)))
     elif as_csv:
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows(_cells(results, decimals=4))
+        header, *rows = _cells(results, decimals=4)
+        csv.writer(text, lineterminator="\n").writerows(
+            [["set", *header], *([results[0].dataset, *row] for row in rows)]
+        )
         echo(text.getvalue(), newline=False)
     elif as_markdown:
         header, *rows = _cells(results)
@@ -261,8 +264,9 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
         "schema": SCHEMA,
         "dataset": results[0].dataset,
         "color": results[0].color,
+        "clean": results[0].clean,
         "verified": results[0].verified,
-        "protocol": PROTOCOL,
+        "protocol": PROTOCOL if results[0].clean else None,
         "results": [
             {
                 "sigma": result.sigma,
@@ -285,8 +289,10 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
                         "file": row.file,
                         "psnr": _finite(row.psnr),
                         "ssim": _finite(row.ssim),
+                        "noisy_psnr": _finite(row.noisy_psnr),
                         "noise_before": _finite(row.noise_before),
                         "noise_after": _finite(row.noise_after),
+                        "seconds": round(row.seconds, 3),
                     }
                     for row in result.images
                 ],
@@ -304,14 +310,13 @@ def _finite(value: float) -> float | None:
 def _cells(results: Sequence[Result], decimals: int = 2) -> list[list[str]]:
     """The table as text: header, then a row for each result; levels and dB of some decimals, as measured."""
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
-    truth = math.isfinite(results[0].mean("noisy_psnr"))
-    measured = ["PSNR", "SSIM", "noisy"] if truth else ["noise before", "noise after"]
+    measured = ["PSNR", "SSIM", "noisy"] if results[0].clean else ["noise before", "noise after"]
     references = _references(results)
     header = ["sigma", "model", *measured, "MP/s", *methods, *(f"ours - {reference}" for reference in references)]
     rows = []
     for result in results:
         row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
-        if truth:
+        if result.clean:
             columns = {"psnr": decimals, "ssim": 4, "noisy_psnr": decimals}
         else:
             columns = dict.fromkeys(("noise_before", "noise_after"), decimals)
@@ -354,7 +359,7 @@ def _heading(result: Result) -> str:
 def _table(results: Sequence[Result]) -> Table:
     """For a terminal: methods down, noise levels across."""
     first = results[0]
-    what = "PSNR in dB" if math.isfinite(first.mean("noisy_psnr")) else "estimated noise level, 0-255 scale"
+    what = "PSNR in dB" if first.clean else "estimated noise level, 0-255 scale"
     title = f"{first.dataset}, {first.color}, {len(first.images)} images, {what}"
     table = Table(title=Text(printable(title)))
     table.add_column("")
@@ -365,7 +370,7 @@ def _table(results: Sequence[Result]) -> Table:
         cells = ("-" if value is None or math.isnan(value) else format(value, form) for value in values)
         table.add_row(label, *cells, style=style)
 
-    if not math.isfinite(first.mean("noisy_psnr")):
+    if not first.clean:
         add("before", [result.mean("noise_before") for result in results])
         add("after", [result.mean("noise_after") for result in results], style="bold")
     else:

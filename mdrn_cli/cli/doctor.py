@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from mdrn_cli import __version__
-from mdrn_cli.cli.console import echo
+from mdrn_cli.cli.console import echo, printable
 from mdrn_cli.cli.options import Json, Offline
 from mdrn_cli.errors import MdrnError
 
@@ -25,11 +25,16 @@ def doctor(_offline: Offline = False, as_json: Json = False) -> int:
         echo(json.dumps({"schema": SCHEMA, **about}))
     else:
         for label, value in about.items():
-            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-            echo(f"{label.replace('_', ' '):12} {text}")
+            echo(printable(f"{label:12} {_text(value)}"))
     if problem:
         raise problem
     return 0 if about["weights"]["damaged or missing"] == 0 else 5
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        value = [f"{name} {each}" for name, each in value.items()]
+    return (", ".join(value) if isinstance(value, list) else value and str(value)) or "none"
 
 
 def _examine() -> tuple[dict[str, Any], MdrnError | None]:
@@ -54,10 +59,12 @@ def _examine() -> tuple[dict[str, Any], MdrnError | None]:
         "system": system_name(),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "device": str(device),
-        "cuda": cuda or "none",
+        "cuda": cuda,
         "precision": str(compute_type(device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "cache": str(Cache().root),
+        "data": os.environ.get("MDRN_DATA") or None,
+        "mirror": os.environ.get("MDRN_WEIGHTS_URL") or None,
         "network": "off (MDRN_OFFLINE)" if is_offline() else "may be used to fetch weights and image sets",
         "weights": _weights(),
     }
