@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -41,11 +42,13 @@ def denoise(
     strength: float = 1.0,
     white: float | None = None,
     tile: int | str | None = "auto",
+    max_memory: int | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> ImageLike:
     """Remove noise from an image, as `mdrn denoise` does. Networks are loaded once and kept, those of a
-    file until it changes.
+    file until it changes. torch is left with no more CPU threads than `MDRN_THREADS` says, or than there are cores,
+    and glibc's allocator keeping what it has freed for the next tile.
 
     Args:
         image: (H, W) or (H, W, C) array, C being 1 to 4 with alpha last of 2 or 4, of uint8, uint16 or floats in
@@ -63,6 +66,8 @@ def denoise(
             value of its data type, of floats 1.
         tile: largest side of a tile in pixels, a multiple of 8 from 192 up; 0 takes the image whole; "auto" (or
             None) lets memory decide.
+        max_memory: bytes that the process may use, by which tiles are chosen, on a CPU; None for 2 GiB, or 80 % of what
+            a smaller machine has.
         device: "auto", "cpu", "cuda", ...
         precision: "auto", "float32" or "bfloat16".
 
@@ -95,6 +100,8 @@ def denoise(
         precision=precision,
         coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
     )
+    if max_memory is not None:
+        options = replace(options, memory=max_memory)
     pixels = _pixels(image)
     with _told_in_arguments():
         result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
@@ -141,8 +148,7 @@ def _told_in_arguments() -> Iterator[None]:
 
 
 def _of_arguments(text: str) -> str:
-    """Text with options of the command line as arguments; how much memory is used is none of them."""
-    text = text.replace("raise --max-memory, or ", "")
+    """Text with options of the command line as arguments."""
     return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), text)
 
 

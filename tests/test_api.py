@@ -15,7 +15,7 @@ from PIL import Image
 import mdrn_cli
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import InputError, UsageError, WeightsError
+from mdrn_cli.errors import DeviceError, InputError, UsageError, WeightsError
 from mdrn_cli.noise import add_noise
 
 
@@ -87,6 +87,17 @@ def test_hints_are_of_arguments_not_of_options():
     with pytest.raises(InputError) as told:
         mdrn_cli.denoise(np.zeros((4, 4), np.uint8))
     assert told.value.hint == "give sigma"
+
+
+def test_memory_to_stay_within_can_be_given(photo):
+    with pytest.raises(DeviceError, match="too little memory") as told:
+        mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", max_memory=10**8)
+    assert told.value.hint == "raise max_memory, or give a tile"
+    bytes_for_all = 2**40
+    assert np.array_equal(
+        mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", max_memory=bytes_for_all),
+        mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", tile=0),
+    )
 
 
 def test_colors_of_sixteen_bits_that_pillow_cuts_are_warned_of(tmp_path, photo):
