@@ -14,6 +14,7 @@ from mdrn_cli.alike import is_alike
 from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.grid import is_through_jpeg
 from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
@@ -30,7 +31,8 @@ NOISELESS = 0.7
 
 LEAST_CAMERA = 3.0
 """Estimated level from which on networks for noise as files have it are taken: of fine texture less is told, and of
-that they would take more than those for white noise. Chosen on validation photographs."""
+that they would take more than those for white noise; not so of what JPEG has left of it. Chosen on validation
+photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -261,9 +263,10 @@ class Restorer:
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
         """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
-        as_files_have_it = found is not None and not found.white and found.sigma >= LEAST_CAMERA
-        color = "gray" if tone else picture.color
-        return CAMERA if as_files_have_it and self._denoisers.are_for(CAMERA, color) else WHITE
+        if found is None or found.white or not self._denoisers.are_for(CAMERA, "gray" if tone else picture.color):
+            return WHITE
+        strong = found.sigma >= LEAST_CAMERA
+        return CAMERA if strong or is_through_jpeg(picture.channels, picture.seen) else WHITE
 
     def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
         """Whether noise that was found may have to be removed at half the size first."""

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -74,6 +75,19 @@ def photo() -> np.ndarray:
 def gray_photo(photo: np.ndarray) -> np.ndarray:
     """The same in gray, uint8 (512, 512, 1)."""
     return np.asarray(Image.fromarray(photo).convert("L"))[:, :, None]
+
+
+@pytest.fixture(scope="session")
+def resized_photo(photo: np.ndarray) -> np.ndarray:
+    """The same at half its size, uint8 (256, 256, 3), of which no trace of JPEG is left."""
+    return np.asarray(Image.fromarray(photo).resize((256, 256), Image.Resampling.LANCZOS))
+
+
+def through_jpeg(pixels: np.ndarray, quality: int, subsampling: int = 0) -> np.ndarray:
+    """An image, uint8 (H, W) or (H, W, 3), stored as JPEG and read again."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return np.asarray(Image.open(buffer))
 
 
 @pytest.fixture

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import record_json
+from conftest import record_json, through_jpeg
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.image import picture_of
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.metrics import psnr
+from mdrn_cli.noise import find_noise
 from mdrn_cli.passes import Passes
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.picture import Picture
-from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.restore import LEAST_CAMERA, NOISELESS, DenoiseOptions, Restorer
 from mdrn_cli.weights import BUNDLED
 
 SIGMA = 12
@@ -105,6 +106,13 @@ def test_next_to_no_noise_is_not_for_it(photo, manifest, monkeypatch):
     picture = noisy(photo, 0.8)
     monkeypatch.setattr("mdrn_cli.restore.LEAST_CAMERA", 50.0)
     assert network_for(picture, manifest).startswith("mdrn-2b-color-")
+
+
+def test_what_jpeg_has_left_of_little_noise_is(resized_photo, manifest):
+    through = through_jpeg(resized_photo, 80)
+    sigma = find_noise(np.ascontiguousarray(through.transpose(2, 0, 1))).sigma
+    assert NOISELESS <= sigma < LEAST_CAMERA
+    assert network_for(picture_of(through, has_alpha=False), manifest) == "lab-color"
 
 
 def test_white_noise_is_not(photo, manifest):

@@ -47,6 +47,7 @@ PARTS = {
     "blocks",
     "drawn",
     "alike",
+    "grid",
     "unseen",
     "white",
     "clipping",

@@ -32,6 +32,7 @@ UNEVEN = {
 }
 UNEVEN_LEVELS = (0.8, 0.9, 1.0, 1.1, 1.25)
 JPEG_LEVELS = (0.5, 0.7, 1.0, 1.4, 2.0)
+STORED_QUALITIES = (97, 92, 85, 75, 50)
 GRAINS = ((0.5, 0.0), (0.7, 0.0), (1, 0.0), (5, 0.0), (20, 0.0), (8, 0.8), (8, 1.2), (8, 2.0), (12, 3.0))
 # Level, Gaussian that smears it in pixels, and quality of the JPEG, if one; and what the first is multiplied with.
 ALIKE, ALIKE_LEVELS = ((15, 0.0, None), (15, 0.0, 90), (10, 0.8, None)), (1.0, 1.6, 2.5)
@@ -76,6 +77,18 @@ def jpeg_table(dataset: Dataset) -> list[str]:
                 f"| {level} | quality {quality}, {name} | {low:.1f} to {high:.1f} | **{ours:.2f}** | {best:.2f} |"
             )
     return rows
+
+
+def print_stored(data: Path) -> None:
+    """Photographs that have lost something as JPEG, and else have no noise."""
+    _print_crops(
+        data,
+        "Photographs stored as JPEG",
+        "without any noise, stored as JPEG (4:2:0), restored by\n"
+        "`mdrn denoise`, and at the same level by the network for white noise alone. What JPEG has added is\n"
+        "found to be noise that is not white in so many of them; the others come out alike.",
+        stored_table,
+    )
 
 
 def print_clipped(data: Path) -> None:
@@ -179,6 +192,33 @@ def grain_table(dataset: Dataset, color: str = "color") -> list[str]:
             found += any(facts[0].coarse_sigmas)
         means = " | ".join(f"{mean:.2f}" for mean in np.mean(figures, axis=0))
         rows.append(f"| {level} | {f'{blur:g} pixels' if blur else '-'} | {means} | {found} of {len(figures)} |")
+    return rows
+
+
+def stored_table(dataset: Dataset) -> list[str]:
+    """Rows by color mode and quality of the JPEG that photographs without noise are stored as: what is told of them,
+    and PSNR as networks for white noise alone restore them, and as `mdrn denoise` does."""
+    rows = [
+        "| color | quality | noise found | as stored | white noise alone | `mdrn denoise` | of a crop |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    denoisers = Denoisers()
+    for color in ("color", "gray"):
+        for quality in STORED_QUALITIES:
+            figures, shared = [], 0
+            for file in dataset.files:
+                clean = _middle(read_uint8(file, color))
+                stored = jpeg_round_trip(clean, quality, 2)
+                (ours,), (facts,) = restored(denoisers, stored, clean, [DenoiseOptions()])
+                alone = ours
+                if facts.network and facts.network.beside:
+                    shared += 1
+                    (alone,), _ = restored(denoisers, stored, clean, [DenoiseOptions(max(facts.sigma, 1))])
+                figures.append((psnr(stored, clean), alone, ours))
+            means = " | ".join(f"{mean:.2f}" for mean in np.mean(figures, axis=0))
+            gains = [ours - alone for _, alone, ours in figures]
+            spread = f"{min(gains):+.2f} to {max(gains):+.2f}"
+            rows.append(f"| {color} | {quality} | {shared} of {len(figures)} | {means} | {spread} |")
     return rows
 
 
@@ -332,6 +372,7 @@ def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 CROP_SECTIONS = {
     "jpeg": print_jpeg,
+    "stored": print_stored,
     "clipped": print_clipped,
     "dark": print_dark,
     "uneven": print_uneven,
