@@ -86,7 +86,7 @@ def print_stored(data: Path) -> None:
         "Photographs stored as JPEG",
         "without any noise, stored as JPEG (4:2:0), restored by\n"
         "`mdrn denoise`, and at the same level by the network for white noise alone. What JPEG has added is\n"
-        "found to be noise that is not white in so many of them; the others come out alike.",
+        "found to be noise that is not white in so many, which two networks share; the others come out alike.",
         stored_table,
     )
 
@@ -199,7 +199,7 @@ def stored_table(dataset: Dataset) -> list[str]:
     """Rows by color mode and quality of the JPEG that photographs without noise are stored as: what is told of them,
     and PSNR as networks for white noise alone restore them, and as `mdrn denoise` does."""
     rows = [
-        "| color | quality | noise found | as stored | white noise alone | `mdrn denoise` | of a crop |",
+        "| color | quality | two networks | as stored | white noise alone | `mdrn denoise` | gain of a crop |",
         "|---|---|---|---|---|---|---|",
     ]
     denoisers = Denoisers()
