@@ -33,7 +33,7 @@ ALIKE, MOST_LOST = 1.4, 1.7
 level over what is seen of it."""
 
 
-def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[np.float32]:
+def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], white: bool) -> NDArray[np.float32]:
     """An image whose noise has the mean 0 at black and white, too.
 
     How many pixels around lie at an end tells how far the true intensity is from it, for noise is Gaussian; that, and
@@ -42,16 +42,17 @@ def unclipped(image: NDArray[np.float32], sigma: float, white: bool) -> NDArray[
 
     Args:
         image: (C, h, w), clipped to [0, 1].
-        sigma: noise level, 0-255 scale.
+        sigma: noise level, 0-255 scale, or those in black and in white.
         white: whether noise is, so that a network expects all of it: then the pixels at the end are moved beyond.
             Of other noise it would leave the more, so all pixels near the end are moved by their mean.
 
     Returns:
         float32 (C, h, w), not clipped; the image itself where nothing is at an end.
     """
-    level = np.float32(sigma / 255)
+    in_black, in_white = sigma if isinstance(sigma, tuple) else (sigma, sigma)
     result = image
-    for end, outwards in ((0, -1), (1, 1)):
+    for end, outwards, sigma_there in ((0, -1, in_black), (1, 1, in_white)):
+        level = np.float32(sigma_there / 255)
         for plane, channel in enumerate(image):
             at_end = channel == end
             if at_end.any() and not at_end.all():

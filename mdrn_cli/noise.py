@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from mdrn_cli.alike import is_alike
 from mdrn_cli.blocks import (
@@ -25,6 +25,7 @@ from mdrn_cli.blocks import (
 )
 from mdrn_cli.clipping import whole_level
 from mdrn_cli.drawn import is_drawn
+from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS, to_unit
 
@@ -46,6 +47,12 @@ highest of theirs over the lowest from which on it is taken to be uneven."""
 LEAST_SURE, MOST_UNEVEN, MOST_MORE = 3.0, 4.0, 1.6
 """Of noise that is not white, of which texture is told less well: the same level; the ratio beyond which one of them is
 taken for texture; and the level by the parts, over that by the whole, beyond which some are."""
+INTENSITIES, LEAST_WHITE = 8, 6
+"""Parts of an image, dark to light, by which the level of noise at each intensity is told; and how many must show white
+noise."""
+LEAST_SPREAD, MOST_ABOVE = 1.25, 1.8
+"""The highest level over the lowest from which on noise is taken to depend on the intensity; and the level by these
+parts, over that by all blocks, beyond which some are taken to be texture. All four chosen on validation photographs."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
@@ -62,11 +69,13 @@ class Noise(NamedTuple):
         sigma: its level as `estimate_sigma` tells it.
         white: whether it is: independent from pixel to pixel.
         tone: of which it is: that of a photograph of one tone, or what all channels share; None where each has its own.
+        by_intensity: its level at each intensity, where that clearly depends on it.
     """
 
     sigma: float
     white: bool
     tone: Tone | None = None
+    by_intensity: LevelFunction | None = None
 
 
 def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[np.float32]:
@@ -180,16 +189,43 @@ def _find_at_each_brightness(blocks: Blocks) -> Noise:
     noise = _find(blocks)
     if noise.sigma < LEAST_UNEVEN or len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
         return noise
-    order = np.argsort(blocks.pixels.mean(axis=(1, 2, 3)), kind="stable")
-    parts = [_find(blocks[part]) for part in np.array_split(order, BRIGHTNESSES)]
+    parts = [_find(blocks[part]) for part in np.array_split(_dark_to_light(blocks), BRIGHTNESSES)]
     levels = [part.sigma for part in parts]
-    level = max(noise.sigma, math.sqrt(np.mean(np.square(levels))))
+    level = max(noise.sigma, _root_mean_square(levels))
     spread = max(levels) / max(min(levels), LEAST_AMPLITUDE)
     white = all(part.white for part in parts)
     texture = noise.white or noise.sigma < LEAST_SURE or spread > MOST_UNEVEN or level > MOST_MORE * noise.sigma
-    if spread < UNEVEN or (texture and not white):
+    if spread >= UNEVEN and (white or not texture):
+        noise = Noise(level, white)
+    return _at_each_intensity(blocks, noise) if noise.white else noise
+
+
+def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
+    """White noise of blocks with its level at each intensity; as it was told where that hardly depends on it, or where
+    much of what is told of it is texture. Margins and bars do not count: they have an intensity, but no noise. Where
+    most noise is cut off, as on white paper, the less of it a block has the lighter it is, whatever the level."""
+    blocks = blocks.without_even()
+    if (~blocks.clipped).sum() < INTENSITIES * ENOUGH_BLOCKS:
         return noise
-    return Noise(level, white)
+    parts = [blocks[part] for part in np.array_split(_dark_to_light(blocks), INTENSITIES)]
+    found = [_find(part) for part in parts]
+    levels = [part.sigma for part in found]
+    if sum(part.white for part in found) < LEAST_WHITE or _root_mean_square(levels) > MOST_ABOVE * noise.sigma:
+        return noise
+    intensities = np.array([part.pixels.mean() / 255 for part in parts], np.float64)
+    function = LevelFunction.of(intensities, levels)
+    if function.spread < LEAST_SPREAD:
+        return noise
+    return noise._replace(sigma=_root_mean_square(function(intensities)), by_intensity=function)
+
+
+def _dark_to_light(blocks: Blocks) -> NDArray[np.intp]:
+    """The order of blocks by their mean intensity."""
+    return np.argsort(blocks.pixels.mean(axis=(1, 2, 3)), kind="stable")
+
+
+def _root_mean_square(values: ArrayLike) -> float:
+    return math.sqrt(np.mean(np.square(values)))
 
 
 def _find(blocks: Blocks) -> Noise:

@@ -18,6 +18,7 @@ from mdrn_cli.denoisers import Denoisers, labelled, mean_of
 from mdrn_cli.ensemble import self_ensemble
 from mdrn_cli.errors import MdrnError, OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
+from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.monochrome import Tone, toned
@@ -73,7 +74,7 @@ class Pass:
     """What a network did to a picture, or to a smaller one made of it.
 
     Attributes:
-        sigma: noise level removed, 0-255 scale.
+        sigma: noise level removed, 0-255 scale: of what depended on the intensity, after it was made the same.
         model: name or path of the checkpoint.
         sha256: of its file.
         trained_sigma: noise level it was trained at.
@@ -164,7 +165,13 @@ class Passes:
         self.last: Pass | None = None
 
     def __call__(
-        self, noisy: NDArray[Any], depth: str, sigma: float, beside: int = 0, kind: str = WHITE
+        self,
+        noisy: NDArray[Any],
+        depth: str,
+        sigma: float,
+        beside: int = 0,
+        kind: str = WHITE,
+        by_intensity: LevelFunction | None = None,
     ) -> NDArray[Any]:
         """Channels restored, (C, H, W) of a data type; only a row of tiles, or a column, is held as floats.
 
@@ -175,6 +182,7 @@ class Passes:
             beside: bytes in memory beside the pictures.
             kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
                 one on white noise, which is better than either (docs/training.md).
+            by_intensity: its level at each intensity, where it depends on it; for pictures white in which is 1.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
@@ -182,14 +190,17 @@ class Passes:
             MdrnError: the network gave values that are not finite.
         """
         color, kinds = "gray" if self.tone else self.picture.color, (kind,) if kind == WHITE else (kind, WHITE)
+        ends = by_intensity.ends if by_intensity else (sigma, sigma)
+        sigma = by_intensity.stabilized_sigma if by_intensity else sigma
         denoiser, *others = found = [self.denoisers.find(color, sigma / self.white, one) for one in kinds]
         overlap = overlap_at(sigma / self.white)
         tile = self._tile(denoiser.engine, overlap, beside)
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
-        function = toned(whitened(mean_of(found), self.white), self.tone)
+        mean = by_intensity.stabilized(mean_of(found)) if by_intensity else mean_of(found)
+        denoise = toned(whitened(mean, self.white), self.tone)
         _, height, width = noisy.shape
-        window = self._window(noisy, sigma)
+        window = self._window(noisy, ends)
         before, total = self.tiles, count_tiles(height, width, tile, overlap) if tile else 1
         self.tiles += total
 
@@ -198,7 +209,7 @@ class Passes:
 
         ahead = 1 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
         how = tile, overlap, self.ensemble, on_tile, ahead
-        for place, band in _denoised_bands(window, height, width, function, *how):
+        for place, band in _denoised_bands(window, height, width, denoise, *how):
             result[place] = from_unit(band, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
@@ -208,8 +219,9 @@ class Passes:
         self.last = Pass(sigma, *about, tile, overlap, total, second)
         return result
 
-    def _window(self, noisy: NDArray[Any], sigma: float) -> Window:
-        """What gives parts of channels as floats in which noise has the mean 0 (clipping.py): at full size, for at
+    def _window(self, noisy: NDArray[Any], ends: tuple[float, float]) -> Window:
+        """What gives parts of channels as floats in which noise, of levels in black and white, has the mean 0
+        (clipping.py): at full size, for at
         smaller ones hardly anything lies at an end. Where noise has been removed there first, the picture as it was
         tells what was cut off."""
         picture = self.picture.channels
@@ -217,7 +229,7 @@ class Passes:
             return partial(_part, noisy)
         if noisy is picture:
             white = self.noise is None or self.noise.white
-            return lambda rows, columns: unclipped(_part(picture, rows, columns), sigma, white)
+            return lambda rows, columns: unclipped(_part(picture, rows, columns), ends, white)
         assert self.noise
         first = self.noise.sigma
 

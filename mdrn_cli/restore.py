@@ -16,6 +16,7 @@ from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.grid import is_through_jpeg
 from mdrn_cli.hardware import check_precision, memory_to_use
+from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
@@ -106,6 +107,7 @@ class Facts:
         network: what was done at full size; None where no noise was found.
         coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
             where noise was not looked for.
+        by_intensity: the level at each intensity, where it depends on it and was taken to.
     """
 
     width: int
@@ -116,6 +118,7 @@ class Facts:
     sigma_source: str
     network: Pass | None
     coarse: tuple[Pass | None, ...]
+    by_intensity: LevelFunction | None = None
 
     @property
     def coarse_sigmas(self) -> tuple[float, ...]:
@@ -136,12 +139,14 @@ class _Passed(NamedTuple):
         sigma: noise level at full size that was given or found; of the latter no more than HIGHEST_SIGMA is removed.
         network: what was done at full size.
         small: what was done at smaller sizes, or left, and why.
+        by_intensity: the level at each intensity, where it depends on it.
     """
 
     channels: NDArray[Any]
     sigma: float
     network: Pass | None
     small: AtSmallerSizes
+    by_intensity: LevelFunction | None
 
 
 class Restorer:
@@ -189,7 +194,7 @@ class Restorer:
         whole = picture
         if picture.seen is not None:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
-        channels, sigma, network, small = self._passed(picture, on_tile)
+        channels, sigma, network, small, by_intensity = self._passed(picture, on_tile)
         estimated = options.sigma is None
         if estimated and sigma > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
@@ -214,6 +219,7 @@ class Restorer:
             sigma_source="estimate" if estimated else "option",
             network=network,
             coarse=small.passes,
+            by_intensity=by_intensity,
         )
         return restored, facts
 
@@ -232,17 +238,18 @@ class Restorer:
                 found = _find_noise_left(small.channels, picture.seen, tone)
         told = options.sigma if found is None else found.sigma
         assert told is not None
-        channels, network = small.channels, None
+        channels, network, by_intensity = small.channels, None, None
         if found is None or found.sigma >= NOISELESS:
             sigma = told if found is None else min(told, HIGHEST_SIGMA)
             beside = 0 if channels is picture.channels else channels.nbytes
-            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone))
+            by_intensity = found.by_intensity if found and white == 1 and sigma == told else None
+            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone), by_intensity)
             network = run.last
         if not any(small.passes):
             later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))
             channels = later.channels
             small = later if any(later.passes) or later.left else later._replace(left=small.left)
-        return _Passed(channels, told, network, small)
+        return _Passed(channels, told, network, small, by_intensity)
 
     def _color_asked(self) -> bool:
         """Whether no other network than that of the picture's color mode may be taken."""

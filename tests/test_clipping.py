@@ -122,7 +122,7 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     assert any(coarse[1])
     Restorer(DenoiseOptions(12.0, ensemble=True, model=LIGHT))(picture_of(smeared, has_alpha=False))
     assert len(told) == 3, "once for all eight orientations"
-    assert told[-1] == (12, True)
+    assert told[-1] == ((12, 12), True)
 
 
 @pytest.mark.parametrize("tile", [0, 192])

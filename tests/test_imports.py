@@ -44,6 +44,7 @@ PARTS = {
     "places",
     "jobs",
     "noise",
+    "levelfunction",
     "blocks",
     "drawn",
     "alike",

@@ -144,24 +144,31 @@ def dark_table(dataset: Dataset) -> list[str]:
     return rows
 
 
-def uneven_table(dataset: Dataset) -> list[str]:
+def uneven_table(dataset: Dataset, color: str = "color") -> list[str]:
     """Rows by how white noise in 8 bits depends on the intensity: its root mean square, the estimate, and PSNR by
     `mdrn denoise` at it, and at the best of five levels about the former."""
-    rows = ["| noise | r.m.s. | estimate | noisy | PSNR | at the best of five levels |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| noise | r.m.s. | estimate | noisy | `mdrn denoise` | at the best of five levels | level at each found |",
+        "|---|---|---|---|---|---|---|",
+    ]
     denoisers = Denoisers()
     for name, (black, white, power) in UNEVEN.items():
-        figures = []
+        figures, found = [], 0
         for k, file in enumerate(dataset.files):
-            clean = _middle(read_uint8(file, "color"))
+            clean = _middle(read_uint8(file, color))
             level = (black**power + (white**power - black**power) * (clean / 255)) ** (1 / power)
             noise = level * np.random.RandomState(k).normal(size=clean.shape)
             noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
             true = float(noise.std())
             options = at_levels(true * factor for factor in UNEVEN_LEVELS)
             (ours, *others), facts = restored(denoisers, noisy, clean, options)
+            found += facts[0].by_intensity is not None
             figures.append((true, facts[0].sigma, psnr(noisy, clean), ours, max(others)))
         true, estimate, plain, ours, best = np.mean(figures, axis=0)
-        rows.append(f"| {name} | {true:.1f} | {estimate:.1f} | {plain:.2f} | **{ours:.2f}** | {best:.2f} |")
+        rows.append(
+            f"| {name} | {true:.1f} | {estimate:.1f} | {plain:.2f} | **{ours:.2f}** | {best:.2f} "
+            f"| {found} of {len(dataset.files)} |"
+        )
     return rows
 
 
@@ -302,14 +309,16 @@ def print_dark(data: Path) -> None:
 
 
 def print_uneven(data: Path) -> None:
-    """Noise that is stronger at one intensity than at another."""
-    _print_crops(
-        data,
-        "Noise that depends on the light",
-        "with white noise in 8 bits, the level of which depends on the\n"
-        "intensity, restored by `mdrn denoise` at the estimate, and at the best of five levels, chosen image by image.",
-        uneven_table,
-    )
+    """Noise that is stronger at one intensity than at another, in color and in gray."""
+    for title, what, color in (("", "", "color"), (", in gray", " in gray", "gray")):
+        _print_crops(
+            data,
+            f"Noise that depends on the light{title}",
+            f"with white noise{what} in 8 bits, the level of which depends on the\n"
+            "intensity, restored by `mdrn denoise`, and, given one level, at the best of five, chosen image by image.\n"
+            "Where the level at each intensity is found, it is made the same at all before the network.",
+            partial(uneven_table, color=color),
+        )
 
 
 def print_sensor(data: Path) -> None:

@@ -78,6 +78,8 @@ def _shown(target: Path) -> str:
 def _line(target: str, done: Facts, seconds: float) -> str:
     """What was done."""
     how = "estimated" if done.sigma_source == "estimate" else "given"
+    if done.by_intensity:
+        how += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
     if any(done.coarse_sigmas):
         sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
         how += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
@@ -107,6 +109,7 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
     if not done:
         nothing = dict.fromkeys(("width", "height", "mode", "bit_depth", "sigma"))
         return {**nothing, **_pass_to_json(None), "coarse": []}
+    ends = done.by_intensity.ends if done.by_intensity else None
     return {
         "width": done.width,
         "height": done.height,
@@ -116,6 +119,8 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
             "value": round(done.sigma, 3),
             "source": done.sigma_source,
             "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
+            "in_black": round(ends[0], 3) if ends else None,
+            "in_white": round(ends[1], 3) if ends else None,
         },
         **_pass_to_json(done.network),
         "coarse": [_pass_to_json(one) for one in done.coarse],
