@@ -13,6 +13,7 @@ from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import find_noise
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
+ENDS = "in_black", "in_white"
 INTENSITIES = np.linspace(0.05, 0.95, 8)
 
 
@@ -128,6 +129,8 @@ def test_it_is_told(photo, tmp_path):
     done = run_mdrn(*arguments, "--json")
     sigma = json.loads(done.stdout.splitlines()[0])["sigma"]
     assert 3 < sigma["in_black"] < sigma["value"] < sigma["in_white"] < 30
+    estimated = json.loads(run_mdrn("estimate", str(file), "--json").stdout)
+    assert [estimated[key] for key in ("sigma", *ENDS)] == [sigma[key] for key in ("value", *ENDS)]
     done = run_mdrn(*arguments, "--overwrite", "--sigma", "12", "--json")
     sigma = json.loads(done.stdout.splitlines()[0])["sigma"]
-    assert (sigma["in_black"], sigma["in_white"]) == (None, None)
+    assert [sigma[key] for key in ENDS] == [None, None]

@@ -6,14 +6,17 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mdrn_cli.cli.console import echo, print_error, print_warning, printable
 from mdrn_cli.cli.options import Json, White
-from mdrn_cli.cli.outcomes import warn_of_others
+from mdrn_cli.cli.outcomes import ends_to_json, warn_of_others
 from mdrn_cli.errors import MdrnError, exit_code_of
+
+if TYPE_CHECKING:
+    from mdrn_cli.noise import Noise
 
 SCHEMA = "mdrn.estimate/1"
 
@@ -37,7 +40,7 @@ def estimate(
     from mdrn_cli.files import as_mdrn_error
     from mdrn_cli.image import read_picture
     from mdrn_cli.levels import check_white
-    from mdrn_cli.noise import estimate_sigma
+    from mdrn_cli.noise import find_noise
     from mdrn_cli.pipes import readable
     from mdrn_cli.white import whitened
 
@@ -51,18 +54,18 @@ def estimate(
         try:
             read = read_picture(readable(file))
             picture = whitened(read, white)
-            sigma = estimate_sigma(picture.channels, picture.seen)
+            noise = find_noise(picture.channels, picture.seen)
         except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
             continue
-        told = not math.isnan(sigma)
         warnings = picture.warnings[len(read.warnings) :]
         if as_json:
-            echo(json.dumps(_to_json(file, None, round(sigma, 3) if told else None, warnings)))
+            echo(json.dumps(_to_json(file, None, noise, warnings)))
             continue
-        echo(f"{printable(str(file))}\t{format(sigma, '.2f') if told else 'too small to tell'}")
+        told = "too small to tell" if math.isnan(noise.sigma) else format(noise.sigma, ".2f")
+        echo(f"{printable(str(file))}\t{told}")
         for warning in warnings:
             print_warning(f"{printable(str(file))}: {warning}")
     if count == 1 and failures:
@@ -79,14 +82,15 @@ def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> 
 
 
 def _to_json(
-    source: Path, error: MdrnError | None, sigma: float | None, warnings: Sequence[str] = ()
+    source: Path, error: MdrnError | None, noise: Noise | None, warnings: Sequence[str] = ()
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "input": str(source),
         "status": "failed" if error else "done",
         "error": error.message if error else None,
-        "sigma": sigma,
+        "sigma": None if noise is None or math.isnan(noise.sigma) else round(noise.sigma, 3),
+        **ends_to_json(noise.by_intensity if noise else None),
         "warnings": list(warnings),
     }
 

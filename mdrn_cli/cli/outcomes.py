@@ -13,6 +13,7 @@ from mdrn_cli.cli.console import echo, print_error, print_note, print_warning, p
 
 if TYPE_CHECKING:
     from mdrn_cli.jobs import Job
+    from mdrn_cli.levelfunction import LevelFunction
     from mdrn_cli.outcome import Outcome
     from mdrn_cli.passes import Beside, Pass
     from mdrn_cli.restore import Facts
@@ -109,7 +110,6 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
     if not done:
         nothing = dict.fromkeys(("width", "height", "mode", "bit_depth", "sigma"))
         return {**nothing, **_pass_to_json(None), "coarse": []}
-    ends = done.by_intensity.ends if done.by_intensity else None
     return {
         "width": done.width,
         "height": done.height,
@@ -119,12 +119,17 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
             "value": round(done.sigma, 3),
             "source": done.sigma_source,
             "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
-            "in_black": round(ends[0], 3) if ends else None,
-            "in_white": round(ends[1], 3) if ends else None,
+            **ends_to_json(done.by_intensity),
         },
         **_pass_to_json(done.network),
         "coarse": [_pass_to_json(one) for one in done.coarse],
     }
+
+
+def ends_to_json(by_intensity: LevelFunction | None) -> dict[str, float | None]:
+    """The noise level in black and in white; nulls where it was not found to depend on the intensity."""
+    ends = by_intensity.ends if by_intensity else (None, None)
+    return {key: end and round(end, 3) for key, end in zip(("in_black", "in_white"), ends, strict=True)}
 
 
 def _pass_to_json(done: Pass | None) -> dict[str, Any]:
