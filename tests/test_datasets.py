@@ -187,6 +187,8 @@ def test_data_commands(tmp_path):
     assert len(dry) == 12
     assert dry[0].split("\t")[:2] == ["01.png", "38267"]
     assert run_mdrn("data", "fetch", "Set12", "--offline").returncode == 5
+    measured = run_mdrn("weights", "measure", "mdrn-2b-gray-25", "--offline", env={"MDRN_OFFLINE": ""})
+    assert (measured.returncode, "offline" in measured.stderr) == (5, True)
     assert run_mdrn("data", "verify", "Set12").returncode == 5
     assert run_mdrn("data", "verify").returncode == 0
     assert run_mdrn("data", "verify", "Set13").returncode == 2

@@ -203,6 +203,7 @@ def pack(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint of that name.")] = False,
     device: Device = "auto",
+    _offline: Offline = False,
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
@@ -216,7 +217,7 @@ def pack(
 
 
 @app.command()
-def measure(names: Names = None, data: Data = None, device: Device = "auto") -> None:
+def measure(names: Names = None, data: Data = None, device: Device = "auto", _offline: Offline = False) -> None:
     """Measure bundled checkpoints again, as the engine is now, and record that in the manifest."""
     from mdrn_cli import release
 
