@@ -221,9 +221,8 @@ class Passes:
 
     def _window(self, noisy: NDArray[Any], ends: tuple[float, float]) -> Window:
         """What gives parts of channels as floats in which noise, of levels in black and white, has the mean 0
-        (clipping.py): at full size, for at
-        smaller ones hardly anything lies at an end. Where noise has been removed there first, the picture as it was
-        tells what was cut off."""
+        (clipping.py): at full size, for at smaller ones hardly anything lies at an end. Where noise has been removed
+        there first, the picture as it was tells what was cut off."""
         picture = self.picture.channels
         if noisy.shape != picture.shape or self.picture.depth == "float32":
             return partial(_part, noisy)
