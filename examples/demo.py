@@ -11,7 +11,7 @@ from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
-from mdrn_cli.passes import denoise_pixels
+from mdrn_cli.tilewise import denoise_pixels
 
 PHOTO = Path(__file__).parent / "chelsea.png"
 OUTPUT = Path("demo-output") / "noisy-restored.png"

@@ -18,11 +18,12 @@ from mdrn_cli.image import kind_of_file, read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
-from mdrn_cli.passes import OnTile, has_room
+from mdrn_cli.passes import has_room
 from mdrn_cli.paths import exists, refuse_existing
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
+from mdrn_cli.tilewise import OnTile
 
 OnRestored = Callable[[Picture, Picture], None]
 """Called with (picture, restored picture)."""

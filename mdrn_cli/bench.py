@@ -17,7 +17,7 @@ from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, ssim, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
-from mdrn_cli.passes import OVERLAP, denoise_pixels
+from mdrn_cli.tilewise import OVERLAP, denoise_pixels
 from mdrn_cli.tiling import largest_tile
 
 if TYPE_CHECKING:

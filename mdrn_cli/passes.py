@@ -1,9 +1,9 @@
-"""The passes of networks over a picture: array -> tiles -> array."""
+"""The passes of networks over a picture, at full size and at smaller ones."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.coarse import Denoise, without_coarse_noise, without_smeared_noise
 from mdrn_cli.denoisers import Denoisers, labelled, mean_of
-from mdrn_cli.ensemble import self_ensemble
-from mdrn_cli.errors import MdrnError, OutOfMemoryError
+from mdrn_cli.errors import OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
@@ -24,16 +23,13 @@ from mdrn_cli.manifest import WHITE
 from mdrn_cli.monochrome import Tone, toned
 from mdrn_cli.noise import Noise
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import from_unit, to_unit
+from mdrn_cli.pixels import from_unit
 from mdrn_cli.stretch import Function
-from mdrn_cli.tiling import GRID, count_tiles, halving, largest_tile, tiled_bands
+from mdrn_cli.tilewise import OnTile, Window, denoised_bands, overlap_at, part_of
+from mdrn_cli.tiling import count_tiles, largest_tile
 
 if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
-
-OVERLAP, LITTLE_OVERLAP, LITTLE_NOISE = 96, 64, 25.0
-"""Pixels shared by neighbouring tiles at any noise level, and up to one on the 0-255 scale: the less noise there is,
-the less far networks look. Enough for tiled and whole results to agree within 1/255 (tests/test_weights.py)."""
 
 ALONE, OVERLAPPING = 3, 5
 """Pictures in memory at once: one as read, the same restored, and its file; beside them the next one being read and
@@ -47,12 +43,6 @@ MOST_AHEAD = 8
 """Tiles that are made ready on the processor, a thread for each, while a GPU is at others: mending what was clipped
 takes a core ten times as long as a GPU takes for the network. A network on the processor is never much faster than one
 thread makes tiles ready."""
-
-Window = Callable[[slice, slice], NDArray[np.float32]]
-"""(rows, columns) -> that part of an image, (C, h, w)."""
-
-OnTile = Callable[[int, int], None]
-"""Called with (tiles done, tiles in all), first with 0 done."""
 
 
 class Beside(NamedTuple):
@@ -198,18 +188,19 @@ class Passes:
         # Laid out as files have it, channels last, so that nothing need be moved for writing.
         result = np.empty((*noisy.shape[1:], len(noisy)), depth).transpose(2, 0, 1)
         mean = by_intensity.stabilized(mean_of(found)) if by_intensity else mean_of(found)
-        denoise = toned(whitened(mean, self.white), self.tone)
+        denoise = toned(with_white(mean, self.white), self.tone)
         _, height, width = noisy.shape
         window = self._window(noisy, ends)
         before, total = self.tiles, count_tiles(height, width, tile, overlap) if tile else 1
         self.tiles += total
 
         def on_tile(done: int, _total: int) -> None:
-            _tell(self.on_tile, before + done, self.tiles)
+            if self.on_tile:
+                self.on_tile(before + done, self.tiles)
 
         ahead = 1 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
         how = tile, overlap, self.ensemble, on_tile, ahead
-        for place, band in _denoised_bands(window, height, width, denoise, *how):
+        for place, band in denoised_bands(window, height, width, denoise, *how):
             result[place] = from_unit(band, depth)
         if result.nbytes >= LARGE_PICTURE:
             release_freed_memory()
@@ -225,16 +216,16 @@ class Passes:
         there first, the picture as it was tells what was cut off."""
         picture = self.picture.channels
         if noisy.shape != picture.shape or self.picture.depth == "float32":
-            return partial(_part, noisy)
+            return partial(part_of, noisy)
         if noisy is picture:
             white = self.noise is None or self.noise.white
-            return lambda rows, columns: unclipped(_part(picture, rows, columns), ends, white)
+            return lambda rows, columns: unclipped(part_of(picture, rows, columns), ends, white)
         assert self.noise
         first = self.noise.sigma
 
         def moved(rows: slice, columns: slice) -> NDArray[np.float32]:
-            before = _part(picture, rows, columns)
-            return _part(noisy, rows, columns) + (unclipped(before, first, white=False) - before)
+            before = part_of(picture, rows, columns)
+            return part_of(noisy, rows, columns) + (unclipped(before, first, white=False) - before)
 
         return moved
 
@@ -294,85 +285,9 @@ class Passes:
         )
 
 
-def overlap_at(sigma: float) -> int:
-    """Pixels that neighbouring tiles share where noise of a level, 0-255 scale, is removed."""
-    return LITTLE_OVERLAP if sigma <= LITTLE_NOISE else OVERLAP
-
-
-def whitened(function: Function, white: float) -> Function:
+def with_white(function: Function, white: float) -> Function:
     """A denoiser for intensities up to 1, for those up to `white`."""
     if white == 1:
         return function
     scale = np.float32(white)
     return lambda image: function(image / scale) * scale
-
-
-def denoise_pixels(
-    noisy: NDArray[np.float32],
-    function: Function,
-    tile: int = 0,
-    ensemble: bool = False,
-    on_tile: OnTile | None = None,
-) -> NDArray[np.float32]:
-    """Denoise an array.
-
-    Args:
-        noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
-        function: an Engine, or any callable on (C, h, w).
-        tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
-        ensemble: average over eight orientations of each tile.
-        on_tile: called with (tiles done, tiles in all).
-
-    Returns:
-        float32 (C, H, W), not clipped.
-
-    Raises:
-        OutOfMemoryError: the smallest tile is too large for the device.
-        MdrnError: the network gave values that are not finite.
-    """
-    result = np.empty_like(noisy)
-    _, height, width = noisy.shape
-    how = tile, OVERLAP, ensemble, on_tile
-    for place, band in _denoised_bands(partial(_part, noisy), height, width, function, *how):
-        result[place] = band
-    return result
-
-
-def _part(channels: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.float32]:
-    return to_unit(channels[:, rows, columns])
-
-
-def _denoised_bands(
-    window: Window,
-    height: int,
-    width: int,
-    function: Function,
-    tile: int,
-    overlap: int,
-    ensemble: bool,
-    on_tile: OnTile | None,
-    ahead: int = 0,
-) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
-    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; as
-    `tiled_bands` gives them."""
-    function = halving(function, overlap)
-    if ensemble:
-        function = self_ensemble(function)
-    tile = tile or max(2 * overlap, height + -height % GRID, width + -width % GRID)
-    total, done = count_tiles(height, width, tile, overlap), 0
-    _tell(on_tile, 0, total)
-
-    def count() -> None:
-        nonlocal done
-        done += 1
-        _tell(on_tile, done, total)
-
-    for place, band in tiled_bands(window, height, width, function, tile, overlap, count, ahead):
-        if not np.isfinite(band).all():
-            raise MdrnError("the network gave values that are not finite")
-        yield place, band
-
-
-def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
-    if on_tile:
-        on_tile(done, total)

@@ -21,9 +21,10 @@ from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise, find_noise_of_tone
-from mdrn_cli.passes import OVERLAP, AtSmallerSizes, OnTile, Pass, Passes
+from mdrn_cli.passes import AtSmallerSizes, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
+from mdrn_cli.tilewise import OVERLAP, OnTile
 from mdrn_cli.unseen import with_unseen_filled
 from mdrn_cli.white import white_of, whitened
 

@@ -27,8 +27,8 @@ from mdrn_cli.image import picture_of, read_picture, read_uint8
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import Noise, add_noise
-from mdrn_cli.passes import denoise_pixels
 from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.tilewise import denoise_pixels
 
 
 def denoise_file(source, target, options, on_tile=None, existing="error"):

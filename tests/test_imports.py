@@ -56,6 +56,7 @@ PARTS = {
     "denoisers",
     "monochrome",
     "passes",
+    "tilewise",
     "manifest",
     "checkpoint",
     "fetch",

@@ -14,8 +14,8 @@ from mdrn_cli.engine import Engine
 from mdrn_cli.manifest import CAMERA, load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
-from mdrn_cli.passes import denoise_pixels, overlap_at
 from mdrn_cli.stretch import stretched
+from mdrn_cli.tilewise import denoise_pixels, overlap_at
 from mdrn_cli.tiling import run_tiled
 from mdrn_cli.weights import BUNDLED
 

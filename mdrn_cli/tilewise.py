@@ -1,0 +1,103 @@
+"""An image denoised tile by tile: what runs a network, or any other function, over all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdrn_cli.ensemble import self_ensemble
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.pixels import to_unit
+from mdrn_cli.stretch import Function
+from mdrn_cli.tiling import GRID, count_tiles, halving, tiled_bands
+
+OVERLAP, LITTLE_OVERLAP, LITTLE_NOISE = 96, 64, 25.0
+"""Pixels shared by neighbouring tiles at any noise level, and up to one on the 0-255 scale: the less noise there is,
+the less far networks look. Enough for tiled and whole results to agree within 1/255 (tests/test_weights.py)."""
+
+Window = Callable[[slice, slice], NDArray[np.float32]]
+"""(rows, columns) -> that part of an image, (C, h, w)."""
+
+OnTile = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all), first with 0 done."""
+
+
+def overlap_at(sigma: float) -> int:
+    """Pixels that neighbouring tiles share where noise of a level, 0-255 scale, is removed."""
+    return LITTLE_OVERLAP if sigma <= LITTLE_NOISE else OVERLAP
+
+
+def denoise_pixels(
+    noisy: NDArray[np.float32],
+    function: Function,
+    tile: int = 0,
+    ensemble: bool = False,
+    on_tile: OnTile | None = None,
+) -> NDArray[np.float32]:
+    """Denoise an array.
+
+    Args:
+        noisy: float32 (C, H, W), intensities in [0, 1] plus noise.
+        function: an Engine, or any callable on (C, h, w).
+        tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
+        ensemble: average over eight orientations of each tile.
+        on_tile: called with (tiles done, tiles in all).
+
+    Returns:
+        float32 (C, H, W), not clipped.
+
+    Raises:
+        OutOfMemoryError: the smallest tile is too large for the device.
+        MdrnError: the network gave values that are not finite.
+    """
+    result = np.empty_like(noisy)
+    _, height, width = noisy.shape
+    how = tile, OVERLAP, ensemble, on_tile
+    for place, band in denoised_bands(partial(part_of, noisy), height, width, function, *how):
+        result[place] = band
+    return result
+
+
+def part_of(channels: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.float32]:
+    """That part of (C, H, W) of any data type as floats in [0, 1]."""
+    return to_unit(channels[:, rows, columns])
+
+
+def denoised_bands(
+    window: Window,
+    height: int,
+    width: int,
+    function: Function,
+    tile: int,
+    overlap: int,
+    ensemble: bool,
+    on_tile: OnTile | None,
+    ahead: int = 0,
+) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
+    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; as
+    `tiled_bands` gives them."""
+    function = halving(function, overlap)
+    if ensemble:
+        function = self_ensemble(function)
+    tile = tile or max(2 * overlap, height + -height % GRID, width + -width % GRID)
+    total, done = count_tiles(height, width, tile, overlap), 0
+    _tell(on_tile, 0, total)
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        _tell(on_tile, done, total)
+
+    for place, band in tiled_bands(window, height, width, function, tile, overlap, count, ahead):
+        if not np.isfinite(band).all():
+            raise MdrnError("the network gave values that are not finite")
+        yield place, band
+
+
+def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
+    if on_tile:
+        on_tile(done, total)
