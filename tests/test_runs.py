@@ -82,6 +82,14 @@ def smoke(photo_folder, *more):
     return run_mdrn("train", "--data", photo_folder, *shape, "--smoke", *more)
 
 
+def test_a_run_and_its_resumption_may_be_kept_from_the_network(photo_folder, tmp_path):
+    run = tmp_path / "run"
+    for arguments in (["--data", photo_folder, "--smoke", "--blocks", 1, "--patch-size", 16], ["--resume"]):
+        done = run_mdrn("train", *arguments, "--offline", run, env={"MDRN_OFFLINE": ""})
+        assert done.returncode == 0, done.stderr
+    assert not [key for key in saved_config(run) if "offline" in key]
+
+
 def test_smoke_validates_on_the_photographs_there_are(photo_folder, tmp_path, monkeypatch):
     done = smoke(photo_folder, tmp_path / "run")
     assert done.returncode == 0, done.stderr

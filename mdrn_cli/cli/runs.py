@@ -22,7 +22,7 @@ from mdrn_cli.cli.console import (
     print_warning,
     stderr,
 )
-from mdrn_cli.cli.options import Device, Precision, options_given
+from mdrn_cli.cli.options import Device, Offline, Precision, options_given
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import is_file, is_folder
@@ -135,6 +135,7 @@ def _shared(
     device: Device = "auto",
     precision: Precision = "auto",
     compile_: Compile = None,
+    _offline: Offline = False,
     preset: Preset = None,
     config: ConfigFile = None,
     resume: Resume = False,
@@ -168,7 +169,7 @@ _PARSED = {
     "cache_memory": parse_bytes,
 }
 # Options that are no part of a run's configuration.
-_CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke")
+_CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke", "_offline")
 # What may differ each time a run is resumed, besides a larger budget and where its teacher lies.
 _OF_THE_MACHINE = ("device", "cache_memory", "data", "val")
 # Options that have an effect only where another has a value.
@@ -177,7 +178,7 @@ _ONLY_WITH = {
     "halvings": ("schedule", "halving"),
     "shared_noise": ("mode", "hmds"),
 }
-_ON_RESUME = ("run", "output", "resume", *_OF_THE_MACHINE, "iterations", "time_budget", "teacher")
+_ON_RESUME = ("run", "output", "resume", "_offline", *_OF_THE_MACHINE, "iterations", "time_budget", "teacher")
 
 
 def run_folder(ctx: typer.Context) -> Path:
