@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +39,7 @@ def denoise(
     model: str | Path = "auto",
     *,
     ensemble: bool = False,
-    coarse_sigma: float | Sequence[float] | str = "auto",
+    coarse_sigma: float | Sequence[float] | str | None = "auto",
     strength: float = 1.0,
     white: float | None = None,
     tile: int | str | None = "auto",
@@ -59,8 +60,8 @@ def denoise(
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
-            none; "auto" estimates them where `sigma` is estimated: of smeared noise before full size, in color else
-            after.
+            none; "auto" (or None) estimates them where `sigma` is estimated: of smeared noise before full size, in
+            color else after.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         white: what is white, in the values of the image, as 4095 where 12 bits are used of 16; None for the largest
             value of its data type, of floats 1.
@@ -88,6 +89,11 @@ def denoise(
         raise UsageError(f"tile must be a number of pixels or 'auto', not {tile!r}")
     if isinstance(coarse_sigma, str) and coarse_sigma != "auto":
         raise UsageError(f"coarse_sigma must be numbers or 'auto', not {coarse_sigma!r}")
+    if not isinstance(strength, Real):
+        raise UsageError(f"strength must be a number from 0 to 1, not {strength!r}")
+    if max_memory is not None and not isinstance(max_memory, Real):
+        raise UsageError(f"max_memory must be a number of bytes, not {max_memory!r}")
+    coarse_sigma = "auto" if coarse_sigma is None else coarse_sigma
     levels = coarse_sigma if isinstance(coarse_sigma, (str, Sequence, np.ndarray)) else (coarse_sigma,)
     options = DenoiseOptions(
         sigma=None if sigma is None or isinstance(sigma, str) else float(sigma),

@@ -10,7 +10,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from mdrn_cli.encoding import SaveOptions, encode_picture, refuse_unwritable
+from mdrn_cli.encoding import SaveOptions, encode_picture, layout_of, refuse_unwritable
 from mdrn_cli.errors import DeviceError, InputError, OutOfMemoryError, UsageError
 from mdrn_cli.files import as_mdrn_error, remove_leftovers, write_atomically
 from mdrn_cli.formats import FORMATS, kind_of
@@ -255,7 +255,7 @@ class _Finish:
     def __call__(self, job: Job, result: _Result) -> Outcome:
         began = time.perf_counter()
         try:
-            content, warnings = self._content(job, result)
+            content, facts, warnings = self._content(job, result)
             if outcome := _appeared(job):
                 return outcome
             if job.target == job.source:
@@ -268,18 +268,19 @@ class _Finish:
             return Outcome(job, FAILED, as_mdrn_error(error, job.target, "write"))
         if self.on_restored and result.before:
             self.on_restored(result.before, result.picture)
-        return Outcome(job, DONE, None, result.facts, warnings, result.seconds + time.perf_counter() - began)
+        return Outcome(job, DONE, None, facts, warnings, result.seconds + time.perf_counter() - began)
 
-    def _content(self, job: Job, result: _Result) -> tuple[bytes | None, tuple[str, ...]]:
-        """What to write, and warnings. A file to which nothing was done is taken as it is: decoded and encoded again it
-        would lose, if it is a JPEG; None where it is its own result."""
+    def _content(self, job: Job, result: _Result) -> tuple[bytes | None, Facts, tuple[str, ...]]:
+        """What to write, what was done, and warnings. A file to which nothing was done is taken as it is: decoded and
+        encoded again it would lose, if it is a JPEG; None where it is its own result."""
         if result.same_as and self.save.ask_nothing_of(result.picture, job.kind):
             same = result.same_as if isinstance(result.same_as, bytes) else _read_again(job, result.stamp)
             if kind_of(same) == job.kind:
                 in_place = job.target == job.source != PIPE
-                return None if in_place else same, result.told
+                return None if in_place else same, result.facts, result.told
         content, lost = encode_picture(result.picture, job.kind, self.save)
-        return content, result.picture.warnings + lost
+        facts = replace(result.facts, **layout_of(result.picture, job.kind, self.save)._asdict())
+        return content, facts, result.picture.warnings + lost
 
 
 def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:

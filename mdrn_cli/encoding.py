@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,31 @@ def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None
         )
 
 
+class Layout(NamedTuple):
+    """How the pixels of a file are laid out.
+
+    Attributes:
+        width, height: in pixels.
+        mode: L, LA, RGB or RGBA.
+        bit_depth: bits a channel.
+    """
+
+    width: int
+    height: int
+    mode: str
+    bit_depth: int
+
+
+def layout_of(picture: Picture, kind: str, options: SaveOptions) -> Layout:
+    """The layout of the file that `encode_picture` makes."""
+    _, height, width = picture.channels.shape
+    if _is_turned(picture, kind, options) and picture.is_sideways:
+        width, height = height, width
+    is_bare = kind in _NO_ALPHA or _is_laid_on(picture, options)
+    mode = replace(picture, alpha=None).mode if is_bare else picture.mode
+    return Layout(width, height, mode, BITS[_depth_for(picture.depth, kind)])
+
+
 def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = None) -> tuple[bytes, tuple[str, ...]]:
     """The content of an image file, with the picture's alpha and metadata and, where the format has it, its depth.
 
@@ -112,13 +137,13 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     options = options or SaveOptions()
     refuse_unwritable(picture, kind, options)
     told: tuple[str, ...] = ()
-    if options.flatten is not None and picture.alpha is not None and picture.metadata.extra_is_alpha:
+    if options.flatten is not None and _is_laid_on(picture, options):
         if picture.color == "gray" and len({*parse_color(options.flatten)}) > 1:
             told = (f"the picture is gray, and is laid on gray as bright as {options.flatten}",)
         picture = picture.flattened(options.flatten)
     if kind in _NO_ALPHA:
         picture = replace(picture, alpha=None)  # opaque
-    if options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]:
+    if _is_turned(picture, kind, options):
         picture = picture.upright()
     metadata = picture.metadata.appearance if options.strip_metadata else picture.metadata
     depth = _depth_for(picture.depth, kind)
@@ -142,6 +167,16 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
     return content, told + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
+
+
+def _is_laid_on(picture: Picture, options: SaveOptions) -> bool:
+    """Whether the picture is laid on a background."""
+    return options.flatten is not None and picture.alpha is not None and picture.metadata.extra_is_alpha
+
+
+def _is_turned(picture: Picture, kind: str, options: SaveOptions) -> bool:
+    """Whether pixels are turned, for the file will not say how they are to be."""
+    return options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]
 
 
 def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:

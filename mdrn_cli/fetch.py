@@ -223,11 +223,16 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
             have = _begin(response, have, size, part, on_bytes)
             _stream(response, part, have, size, on_bytes)
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-        raise _TryAgainError(f"the connection failed ({type(error).__name__})") from error
+        raise _TryAgainError(_failed_connection(error)) from error
     except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
         raise _GiveUpError(str(error)) from error
     if _size(part) < size:
         raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
+
+
+def _failed_connection(error: Exception) -> str:
+    """In a few words; those of the library run over several lines."""
+    return f"the connection failed ({type(error).__name__})"
 
 
 def _answer(url: str, **options: Any) -> requests.Response:
@@ -319,7 +324,9 @@ def read_small(source: str, most: int) -> bytes:
                     if len(content) > most:
                         break
         except (requests.RequestException, ValueError) as error:
-            raise FetchError(f"cannot fetch {source} ({error})") from error
+            failed = isinstance(error, (requests.ConnectionError, requests.Timeout))
+            reason = _failed_connection(error) if failed else str(error)
+            raise FetchError(f"cannot fetch {source} ({reason})", "bring it by hand, and give the file") from error
     if len(content) > most:
         raise FetchError(f"{source} is larger than {most} bytes")
     return content

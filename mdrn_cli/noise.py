@@ -57,6 +57,8 @@ QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
 """Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
+MOST_CUT_OFF = 0.05
+"""Share of a block's intensities that may lie at an end of the scale where its noise is to be told."""
 SOME = 64
 """Blocks that show of most images that it has more."""
 _NETWORKS = "noise_estimator.npz"
@@ -205,7 +207,8 @@ def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
     much of what is told of it is texture. Margins and bars do not count: they have an intensity, but no noise. Where
     most noise is cut off, as on white paper, the less of it a block has the lighter it is, whatever the level."""
     blocks = blocks.without_even()
-    if (~blocks.clipped).sum() < INTENSITIES * ENOUGH_BLOCKS:
+    cut_off = ((blocks.pixels <= 0.5) | (blocks.pixels >= 254.5)).mean(axis=(1, 2, 3))
+    if (cut_off < MOST_CUT_OFF).sum() < INTENSITIES * ENOUGH_BLOCKS:
         return noise
     parts = [blocks[part] for part in np.array_split(_dark_to_light(blocks), INTENSITIES)]
     found = [_find(part) for part in parts]

@@ -215,7 +215,7 @@ class Passes:
         (clipping.py): at full size, for at smaller ones hardly anything lies at an end. Where noise has been removed
         there first, the picture as it was tells what was cut off."""
         picture = self.picture.channels
-        if noisy.shape != picture.shape or self.picture.depth == "float32":
+        if noisy.shape != picture.shape or not self.picture.may_be_cut_off:
             return partial(part_of, noisy)
         if noisy is picture:
             white = self.noise is None or self.noise.white

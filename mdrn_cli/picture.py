@@ -163,9 +163,20 @@ class Picture:
             return self
         alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
         metadata = self.metadata
-        if metadata.dpi and self.metadata.orientation >= _SIDEWAYS:
+        if metadata.dpi and self.is_sideways:
             metadata = replace(metadata, dpi=metadata.dpi[::-1])
         return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha, metadata=metadata)
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether `upright` swaps width and height."""
+        return self.metadata.orientation in _TURNS and self.metadata.orientation >= _SIDEWAYS
+
+    @property
+    def may_be_cut_off(self) -> bool:
+        """Whether all is from black to white, where noise beyond is cut off: that of integers is, that of floats often
+        not."""
+        return self.depth != "float32" or bool(self.channels.min() >= 0 and self.channels.max() <= 1)
 
     def flattened(self, background: str) -> Picture:
         """The picture laid on a background, its transparency gone; or what a TIFF has instead left off.

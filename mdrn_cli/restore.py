@@ -99,9 +99,9 @@ class Facts:
     """What was done to a picture.
 
     Attributes:
-        width, height: of the picture in pixels.
+        width, height: of the picture in pixels; where it was written, of the file, and so the next two.
         mode: Pillow's name of its pixel layout.
-        bit_depth: bits a channel of the file.
+        bit_depth: bits a channel.
         sigma: noise level assumed at full size, 0-255 scale: where noise was removed at smaller sizes first, of what
             was left.
         sigma_source: "option" or "estimate".
@@ -243,7 +243,9 @@ class Restorer:
         if found is None or found.sigma >= NOISELESS:
             sigma = told if found is None else min(told, HIGHEST_SIGMA)
             beside = 0 if channels is picture.channels else channels.nbytes
-            by_intensity = found.by_intensity if found and white == 1 and sigma == told else None
+            by_intensity = found.by_intensity if found and white == 1 else None
+            if by_intensity and max(told, by_intensity.stabilized_sigma) > HIGHEST_SIGMA:
+                by_intensity = None
             channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone), by_intensity)
             network = run.last
         if not any(small.passes):

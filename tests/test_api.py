@@ -76,6 +76,8 @@ def test_shape_type_and_alpha_come_back(tiny_weights, dtype, shape):
         (np.zeros((8, 8), np.uint8), {"sigma": "much"}, "sigma"),
         (np.zeros((8, 8), np.uint8), {"sigma": 0.1}, "below 1"),
         (np.zeros((8, 8), np.uint8), {"sigma": 5, "strength": 3}, "strength"),
+        (np.zeros((8, 8), np.uint8), {"sigma": 5, "strength": "1"}, "strength"),
+        (np.zeros((8, 8), np.uint8), {"sigma": 5, "max_memory": "2G"}, "max_memory"),
     ],
 )
 def test_what_makes_no_sense_is_said(image, options, message):
@@ -220,7 +222,7 @@ def test_what_is_left_to_be_found_may_be_none_or_auto(noisy, tiny_weights):
     weights = str(tiny_weights("color"))
     plainly = mdrn_cli.denoise(noisy, model=weights)
     assert np.array_equal(mdrn_cli.denoise(noisy, None, weights, tile="auto"), plainly)
-    assert np.array_equal(mdrn_cli.denoise(noisy, "auto", weights, tile=None), plainly)
+    assert np.array_equal(mdrn_cli.denoise(noisy, "auto", weights, tile=None, coarse_sigma=None), plainly)
     with pytest.raises(UsageError, match="tile must be"):
         mdrn_cli.denoise(noisy, 30, weights, tile="large")
 

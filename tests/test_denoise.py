@@ -20,13 +20,15 @@ from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.encoding import SaveOptions
+from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import picture_of, read_picture, read_uint8
 from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import Noise, add_noise
+from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.tilewise import denoise_pixels
 
@@ -152,7 +154,7 @@ def test_command_line_names_the_output_and_prints_json(noisy, tiny_weights):
     assert (about["input"], about["output"]) == (str(noisy), str(target))
     assert (about["width"], about["height"], about["mode"], about["bit_depth"]) == (200, 150, "RGB", 8)
     ends = {"in_black": None, "in_white": None}
-    assert about["sigma"] == {"value": 50.0, "source": "option", "coarse": [], **ends}
+    assert about["sigma"] == {"value": 50.0, "source": "option", "removed": 50.0, "coarse": [], **ends}
     assert about["tile"]["count"] == 2
     assert {"model", "device", "precision", "seconds", "warnings"} <= about.keys()
 
@@ -405,6 +407,29 @@ def test_strength_blends_with_the_input(tmp_path, noisy, tiny_weights):
     assert np.array_equal(results[0.0], np.asarray(Image.open(noisy)))
     inside = (results[1.0] > 0) & (results[1.0] < 255)
     assert np.abs(results[0.5] - (results[0.0] + results[1.0]) / 2)[inside].max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("target", "save", "told"),
+    [
+        ("a.tif", {}, (40, 24, "LA", 16)),
+        ("a.png", {"strip_metadata": True}, (24, 40, "LA", 16)),
+        ("a.png", {"flatten": "white"}, (40, 24, "L", 16)),
+        ("a.jpg", {"flatten": "white"}, (40, 24, "L", 8)),
+        ("a.bmp", {"flatten": "white"}, (24, 40, "L", 8)),
+    ],
+)
+def test_what_is_told_of_the_layout_is_that_of_the_result(tmp_path, tiny_weights, target, save, told):
+    sideways = Image.Exif()
+    sideways[274] = 6
+    data = np.random.default_rng(0).integers(0, 65536, (24, 40, 2)).astype(np.uint16)
+    picture = Picture(data[:, :, :1].transpose(2, 0, 1), data[:, :, 1], "uint16", Metadata(exif=sideways.tobytes()))
+    (tmp_path / "deep.tif").write_bytes(encode_picture(picture, "TIFF")[0])
+    plan = plan_jobs([tmp_path / "deep.tif"], Naming(tmp_path / target))
+    (outcome,) = run_jobs(plan, DenoiseOptions(50.0, str(tiny_weights())), save=SaveOptions(**save))
+    facts, result = outcome.facts, read_picture(tmp_path / target)
+    assert (facts.width, facts.height, facts.mode, facts.bit_depth) == told
+    assert told == (*result.channels.shape[:0:-1], result.mode, result.bit_depth)
 
 
 def test_sixteen_bits_stay_sixteen(tmp_path, tiny_weights):

@@ -9,8 +9,9 @@ from PIL import Image
 
 from mdrn_cli.image import picture_of
 from mdrn_cli.levelfunction import LevelFunction
+from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import find_noise
+from mdrn_cli.noise import Noise, find_noise
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 ENDS = "in_black", "in_white"
@@ -94,6 +95,22 @@ def test_it_is_found_in_a_photograph(photo, gray_photo, color):
     assert found.sigma == pytest.approx(np.sqrt(np.mean(rising(clean / 255) ** 2)), rel=0.12)
 
 
+def test_it_is_found_where_a_little_is_cut_off_everywhere(photo):
+    """Of a colored block one intensity of hundreds is at an end."""
+    clean = np.clip((photo[:256, :256].astype(float) - 128) * 1.3 + 128, 0, 255)
+    found = find_noise(planes(noisy_version(clean, rising)), shared=False)
+    assert found.by_intensity
+    np.testing.assert_allclose(found.by_intensity(0.7), rising(0.7), rtol=0.2)
+
+
+def test_beyond_the_highest_level_it_is_not_made_the_same(photo, monkeypatch):
+    strong = LevelFunction.of(np.linspace(0.02, 0.3, 8), np.linspace(30, 140, 8))
+    assert strong.stabilized_sigma > HIGHEST_SIGMA
+    monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_: Noise(91.0, True, None, strong))
+    _, facts = Restorer(DenoiseOptions(model="mdrn-2b"))(picture_of(photo[:64, :64], has_alpha=False))
+    assert (facts.by_intensity, facts.network.sigma) == (None, 91.0)
+
+
 @pytest.mark.parametrize("sigma", [4.0, 15.0])
 @pytest.mark.parametrize("color", ["gray", "color"])
 def test_not_where_it_is_the_same(photo, gray_photo, color, sigma):
@@ -129,6 +146,7 @@ def test_it_is_told(photo, tmp_path):
     done = run_mdrn(*arguments, "--json")
     sigma = json.loads(done.stdout.splitlines()[0])["sigma"]
     assert 3 < sigma["in_black"] < sigma["value"] < sigma["in_white"] < 30
+    assert 5 < sigma["removed"] < sigma["value"], "which is what it was made"
     estimated = json.loads(run_mdrn("estimate", str(file), "--json").stdout)
     assert [estimated[key] for key in ("sigma", *ENDS)] == [sigma[key] for key in ("value", *ENDS)]
     done = run_mdrn(*arguments, "--overwrite", "--sigma", "12", "--json")

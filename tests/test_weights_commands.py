@@ -101,6 +101,15 @@ def test_a_mirror_that_is_no_address_is_one_error(lab):
         assert said in done.stderr
 
 
+@pytest.mark.parametrize("command", [["verify"], ["import", "."], ["rm", "--all"], ["list"]])
+def test_a_manifest_that_cannot_be_had_is_one_line(tmp_path, command):
+    """Nor is it asked for where the network is forbidden."""
+    asked = ["weights", *command, "--manifest", "http://127.0.0.1:9/m.json"]
+    for more, said in (([], "(the connection failed (ConnectionError))"), (["--offline"], "offline: ")):
+        done = run_mdrn(*asked, *more, cwd=tmp_path, env={"MDRN_OFFLINE": "", "NO_PROXY": "*"})
+        assert (done.returncode, said in done.stderr, done.stderr.count("\n")) == (5, True, 2), done.stderr
+
+
 def test_verify_misses_a_bundled_file(tmp_path, monkeypatch):
     lost, *others = load_manifest()
     (tmp_path / "bundle").mkdir()

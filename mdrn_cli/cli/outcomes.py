@@ -118,6 +118,7 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
         "sigma": {
             "value": round(done.sigma, 3),
             "source": done.sigma_source,
+            "removed": done.network and round(done.network.sigma, 3),
             "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
             **ends_to_json(done.by_intensity),
         },

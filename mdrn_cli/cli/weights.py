@@ -68,7 +68,7 @@ def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = No
 
 
 @app.command()
-def verify(names: Names = None, manifest: Manifests = None, as_json: Json = False) -> None:
+def verify(names: Names = None, manifest: Manifests = None, _offline: Offline = False, as_json: Json = False) -> None:
     """Check the content of checkpoints against the manifest; exit code 5 if one asked for is not intact. Without names,
     those of further manifests need not be here."""
     from mdrn_cli.manifest import load_manifest
@@ -90,6 +90,7 @@ def verify(names: Names = None, manifest: Manifests = None, as_json: Json = Fals
 def import_(
     source: Annotated[Path, typer.Argument(metavar="FILE|FOLDER", help="safetensors file, or a folder of them.")],
     manifest: Manifests = None,
+    _offline: Offline = False,
 ) -> None:
     """Take checkpoints brought by hand into the cache; they are recognised by content."""
     from mdrn_cli.weights import all_records, import_files
@@ -153,6 +154,7 @@ def rm(
     names: Names = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
+    _offline: Offline = False,
 ) -> None:
     """Remove checkpoints from the cache (never bundled ones) and say how much that freed; `mdrn cache clear` takes
     whatever there is."""
