@@ -39,31 +39,33 @@ class Blocks:
         pixels: float32 (N, C, SIDE, SIDE) on the 0-255 scale.
         row, column: (N,), whether one is of one color, which noise does not leave, but margins, bars and whatever is
             drawn have.
-        clipped: (N,), whether any intensity is at an end of the scale.
+        cut_off: float32 (N,), the share of intensities at an end of the scale.
         energy: float32 (N, C, bands), the mean in bands of frequencies; in color of luminance and two differences.
     """
 
     pixels: NDArray[np.float32]
     row: NDArray[np.bool_]
     column: NDArray[np.bool_]
-    clipped: NDArray[np.bool_]
+    cut_off: NDArray[np.float32]
     energy: NDArray[np.float32]
 
     @classmethod
     def of(cls, pixels: NDArray[np.float32]) -> Blocks:
         """Look at blocks (N, C, SIDE, SIDE) on the 0-255 scale."""
         flat = pixels.reshape(len(pixels), -1)
-        clipped = ~((flat.min(axis=1) > 0.5) & (flat.max(axis=1) < 254.5))
+        cut_off = np.zeros(len(flat), np.float32)
+        at_end = np.flatnonzero((flat.min(axis=1) <= 0.5) | (flat.max(axis=1) >= 254.5))  # few are, as a rule
+        cut_off[at_end] = ((flat[at_end] <= 0.5) | (flat[at_end] >= 254.5)).mean(axis=1)
         planes = np.einsum("kc,ncij->nkij", OPPONENT, pixels) if pixels.shape[1] == 3 else pixels
         energy = _product(energies_of(planes), _bands())
-        return cls(pixels, _even(pixels), _even(pixels.swapaxes(2, 3)), clipped, energy)
+        return cls(pixels, _even(pixels), _even(pixels.swapaxes(2, 3)), cut_off, energy)
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def __getitem__(self, chosen: NDArray[Any]) -> Blocks:
         """Some of them, by a mask or by their numbers."""
-        known = (self.pixels, self.row, self.column, self.clipped, self.energy)
+        known = (self.pixels, self.row, self.column, self.cut_off, self.energy)
         return Blocks(*(each[chosen] for each in known))
 
     @property
@@ -76,11 +78,11 @@ class Blocks:
         even = self.even
         return self if len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
 
-    def told_from(self) -> tuple[NDArray[np.float32], float]:
-        """`energy` of those without a row or column of one color that are not clipped either, for there noise is less
-        than it was; where few are left, of those as well. And the share of clipped ones among the former."""
+    def told_from(self, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:
+        """`energy` of those without a row or column of one color of which no more is cut off either, for there noise is
+        less than it was; where few are left, of those as well. And the share of the latter among the former."""
         kept = self.without_even()
-        whole = ~kept.clipped
+        whole = kept.cut_off <= most_cut_off
         return kept.energy[whole] if whole.sum() >= ENOUGH_BLOCKS else kept.energy, 1 - float(whole.mean())
 
 
@@ -93,15 +95,16 @@ def looked_at(
     return Blocks.of(intensities(blocks_of(image, SIDE, seen)) * np.float32(255))
 
 
-def noise_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
-    """What is told from, independent of the level of noise but for the last feature.
+def noise_features(blocks: Blocks, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:
+    """What is told from, independent of the level of noise but for the last feature. Blocks of which more than a share
+    is cut off do not count.
 
     Returns:
         float32 (49 C + 3,): logarithms of quantiles, over blocks, of the amplitude in bands of frequencies, less a
-        reference; the share of blocks with even lines, and of clipped ones among the others; the reference, scaled. And
-        the reference itself: a logarithm of a level on the 0-255 scale.
+        reference; the share of blocks with even lines, and of those cut off among the others; the reference, scaled.
+        And the reference itself: a logarithm of a level on the 0-255 scale.
     """
-    energy, clipped = blocks.told_from()
+    energy, clipped = blocks.told_from(most_cut_off)
     logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()

@@ -58,7 +58,10 @@ QUIET, COARSE_EXCESS = 0.1, 2.5
 FEW, LEAST_STEP = 4, 8
 """Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
 MOST_CUT_OFF = 0.05
-"""Share of a block's intensities that may lie at an end of the scale where its noise is to be told."""
+"""Share of a block's intensities at an end of the scale up to which it counts where no more is told than the level of
+white noise at each intensity, or of noise that is not white."""
+BY_CONTENT = 0.5
+"""Share of the blocks that may well be cut off where there is no noise."""
 SOME = 64
 """Blocks that show of most images that it has more."""
 _NETWORKS = "noise_estimator.npz"
@@ -207,8 +210,7 @@ def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
     much of what is told of it is texture. Margins and bars do not count: they have an intensity, but no noise. Where
     most noise is cut off, as on white paper, the less of it a block has the lighter it is, whatever the level."""
     blocks = blocks.without_even()
-    cut_off = ((blocks.pixels <= 0.5) | (blocks.pixels >= 254.5)).mean(axis=(1, 2, 3))
-    if (cut_off < MOST_CUT_OFF).sum() < INTENSITIES * ENOUGH_BLOCKS:
+    if (blocks.cut_off <= MOST_CUT_OFF).sum() < INTENSITIES * ENOUGH_BLOCKS:
         return noise
     parts = [blocks[part] for part in np.array_split(_dark_to_light(blocks), INTENSITIES)]
     found = [_find(part) for part in parts]
@@ -240,12 +242,24 @@ def _find(blocks: Blocks) -> Noise:
         return Noise(0.0, white=False)
     white = log_reference + answer(features, stored_network(_NETWORKS, "white", channels))
     clipped = float(features[-2])
-    features, log_reference = about_luminance(features, log_reference)
+    features, log_reference = camera_features(blocks)
     camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
     # Where they agree, noise is white, which the first knows more closely.
     if abs(white - camera) < AGREEMENT * (1 + clipped):
         return Noise(whole_level(blocks.pixels, math.exp(white)), white=True)
     return Noise(math.exp(camera), white=False)
+
+
+def camera_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
+    """`noise_features` as the network for noise as files have it sees them: about luminance. In gray blocks count, too,
+    of which a little is cut off: where content alone does that, those left are the ones with most texture. What share
+    is cut off tells no more than the others do while it is small, but texture in the light would pass for noise by it.
+    In color, where differences of colors tell texture from noise, the network was better without."""
+    if blocks.pixels.shape[1] > 1:
+        return about_luminance(*noise_features(blocks))
+    features, log_reference = about_luminance(*noise_features(blocks, MOST_CUT_OFF))
+    features[-2] = max(float(features[-2]) - BY_CONTENT, 0) / (1 - BY_CONTENT)
+    return features, log_reference
 
 
 def _few_intensities(blocks: NDArray[np.float32]) -> bool:

@@ -24,8 +24,9 @@ def blocks(photo):
 def test_lines_of_one_color_and_clipped_intensities_are_seen(blocks):
     assert blocks.row[:200].all()
     assert blocks.column[200:600].all()
-    assert blocks.clipped[500:900].all()
-    for known in (blocks.row, blocks.column, blocks.clipped):
+    one = 1 / (3 * SIDE**2)
+    assert (np.median(blocks.cut_off[500:900]), blocks.cut_off[500:900].min()) == pytest.approx((one, one))
+    for known in (blocks.row, blocks.column, blocks.cut_off > 0):
         assert known.mean() < 0.3
     assert not blocks.without_even().even.any()
     assert len(blocks[:320].without_even()) == 320  # few would be left
@@ -62,6 +63,9 @@ def test_clipped_blocks_do_not_count_where_others_are_enough():
     energy, clipped = half_dark.told_from()
     assert len(energy) == 900
     assert 0.4 < clipped < 0.55
+    half_dark.pixels[:90, 0, 0, :4] = 255
+    slightly = Blocks.of(half_dark.pixels)
+    assert [len(slightly.told_from(most)[0]) for most in (0, 0.05, 0.1)] == [810, 810, 900]
     energy, clipped = Blocks.of(dark).told_from()
     assert clipped == 1
     assert len(energy) > 800, "all but those with an even line"

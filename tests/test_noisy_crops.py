@@ -45,6 +45,17 @@ def test_every_edit_is_drawn(tool):
     assert not any(edit.scale != 1 and edit.sharpened for edit in drawn)
 
 
+def test_contrast_is_raised_until_much_is_cut_off_in_some(tool, photo):
+    rng, photo = np.random.default_rng(0), photo[:128, :128]
+    raised = [tool.contrasted(photo, rng) for _ in range(100)]
+    changed = [one for one in raised if not np.array_equal(one, photo)]
+    assert 25 < len(changed) < 55
+    dark_to_light = np.argsort(photo.ravel(), kind="stable")
+    assert all((np.diff(one.ravel()[dark_to_light].astype(int)) >= 0).all() for one in changed)
+    cut_off = [((one == 0) | (one == 255)).mean() for one in changed]
+    assert np.quantile(cut_off, 0.5) > 0.02
+
+
 @pytest.mark.parametrize("along_edges", [False, True])
 @pytest.mark.parametrize("smoothed", [0.0, 2.0])
 def test_a_camera_leaves_noise_of_the_level_asked_for_in_a_picture_that_is_the_scene(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from noisy_crops import jpeg_round_trip
@@ -144,9 +145,16 @@ def dark_table(dataset: Dataset) -> list[str]:
     return rows
 
 
+def as_stored(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Rounded and clipped to 8 bits."""
+    stored: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return stored
+
+
 def uneven_table(dataset: Dataset, color: str = "color") -> list[str]:
-    """Rows by how white noise in 8 bits depends on the intensity: its root mean square, the estimate, and PSNR by
-    `mdrn denoise` at it, and at the best of five levels about the former."""
+    """Rows by how white noise in 8 bits depends on the intensity: its root mean square, the estimate, PSNR by `mdrn
+    denoise` and, as of noise of one level, at the best of five about the former, and of how many crops the level at
+    each intensity was found."""
     rows = [
         "| noise | r.m.s. | estimate | noisy | `mdrn denoise` | at the best of five levels | level at each found |",
         "|---|---|---|---|---|---|---|",
@@ -158,7 +166,7 @@ def uneven_table(dataset: Dataset, color: str = "color") -> list[str]:
             clean = _middle(read_uint8(file, color))
             level = (black**power + (white**power - black**power) * (clean / 255)) ** (1 / power)
             noise = level * np.random.RandomState(k).normal(size=clean.shape)
-            noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+            noisy = as_stored(clean + noise)
             true = float(noise.std())
             options = at_levels(true * factor for factor in UNEVEN_LEVELS)
             (ours, *others), facts = restored(denoisers, noisy, clean, options)
@@ -192,7 +200,7 @@ def grain_table(dataset: Dataset, color: str = "color") -> list[str]:
         figures, found = [], 0
         for k, file in enumerate(dataset.files):
             clean = _middle(read_uint8(file, color))
-            noisy = np.clip(np.rint(clean + smeared_noise(clean.shape, level, blur, k)), 0, 255).astype(np.uint8)
+            noisy = as_stored(clean + smeared_noise(clean.shape, level, blur, k))
             told = max(estimate_sigma(noisy.transpose(2, 0, 1)), 1)
             (ours, alone), facts = restored(denoisers, noisy, clean, at_levels([told]))
             figures.append((psnr(noisy, clean), alone, ours))
@@ -242,7 +250,7 @@ def alike_table(dataset: Dataset) -> list[str]:
         for k, file in enumerate(dataset.files):
             clean = _middle(read_uint8(file, "color"))
             noise = smeared_noise((*clean.shape[:2], 1), level, blur, k)
-            noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+            noisy = as_stored(clean + noise)
             stored = jpeg_round_trip(noisy, quality, 2) if quality else noisy
             by_color = (DenoiseOptions(level * factor, color="color") for factor in ALIKE_LEVELS)
             (ours, *others), _ = restored(denoisers, stored, clean, [DenoiseOptions(), *by_color])
@@ -269,7 +277,7 @@ def sensor_table(dataset: Dataset) -> list[str]:
         for k, file in enumerate(dataset.files):
             scene = _middle(read_uint8(file, "color")).astype(np.float32)
             picture, noise = camera.picture(scene, level, np.random.default_rng(k))
-            clean, noisy = (np.clip(np.rint(one), 0, 255).astype(np.uint8) for one in (picture, picture + noise))
+            clean, noisy = (as_stored(one) for one in (picture, picture + noise))
             stored = jpeg_round_trip(noisy, quality, 2) if quality else noisy
             options = at_levels(level * factor for factor in SENSOR_LEVELS)
             (ours, *others), _ = restored(denoisers, stored, clean, options)

@@ -35,6 +35,8 @@ RESIZED_SHARE, SHARPENED_SHARE = 0.2, 0.15
 """Of the crops with noise as files have it."""
 SCALES = (0.4, 3.0)
 KERNELS = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
+CONTRAST_SHARE, CONTRASTS = 0.4, (1.05, 2.5)
+"""Of the photographs whose contrast is raised before noise is added, so that it has no part in their being cut off."""
 LEAST_COMMON = -0.4
 """Share of noise common to channels; below 0 the less of that is left: cameras remove noise of luminance first."""
 
@@ -79,6 +81,17 @@ def _crop(
     if what < RAMP_SHARE:
         return part, _ramp(shape, photo.shape[2], rng)
     return part, _page(shape, photo.shape[2], rng) if what < RAMP_SHARE + PAGE_SHARE else part
+
+
+def contrasted(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A photograph, often with the contrast raised about any intensity, so that the light, the dark or both are cut
+    off."""
+    if rng.random() >= CONTRAST_SHARE:
+        return photo
+    factor, pivot = np.exp(rng.uniform(*np.log(CONTRASTS))), rng.uniform(0, 255)
+    curve = np.clip(np.rint((np.arange(256) - pivot) * factor + pivot), 0, 255).astype(np.uint8)
+    raised: NDArray[np.uint8] = curve[photo]
+    return raised
 
 
 def _ramp(shape: list[int], channels: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 import torch
-from noisy_crops import Crop, camera_crop, of_each, white_crop
+from noisy_crops import Crop, camera_crop, contrasted, of_each, white_crop
 from numpy.typing import NDArray
 from torch import nn
 
-from mdrn_cli.blocks import about_luminance, answer, looked_at, noise_features
+from mdrn_cli.blocks import answer, looked_at, noise_features
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
-from mdrn_cli.noise import estimate_sigma
+from mdrn_cli.noise import camera_features, estimate_sigma
 
 LABELLED_CROPS = 5
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
@@ -59,16 +59,19 @@ def _labels(file: Path, seed: tuple[int, int], color: str) -> list[tuple[NDArray
 
 
 def _rows(
-    file: Path, seed: tuple[int, int], color: str, ratios: Network
-) -> list[tuple[NDArray[np.float32], float, bool]]:
-    """Features of noisy crops, what is to be added to their references, and whether their noise is white."""
+    file: Path, seed: tuple[int, int], color: str, ratios: Network, kind: str
+) -> list[tuple[NDArray[np.float32], float]]:
+    """Features of noisy crops, white noise alone or of all kinds, and what is to be added to their references."""
     rng = np.random.default_rng(seed)
     photo = read_uint8(file, color)
+    draws, features_of = (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS, camera_features
+    if kind == "white":
+        draws, features_of = (white_crop,) * WHITE_CROPS, noise_features
     rows = []
-    for draw in (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS:
-        crop = draw(photo, rng)
-        features, reference = noise_features(looked_at(crop.shown))
-        rows.append((features, math.log(best_level(crop, ratios)) - reference, crop.kind is None))
+    for draw in draws:
+        crop = draw(contrasted(photo, rng), rng)
+        features, reference = features_of(looked_at(crop.shown))
+        rows.append((features, math.log(best_level(crop, ratios)) - reference))
     return rows
 
 
@@ -99,15 +102,6 @@ def best_ratio(crop: Crop) -> tuple[float, float]:
 @lru_cache
 def _denoisers() -> Denoisers:
     return Denoisers("mdrn-2b")  # the best level is about the same, and found four times as fast
-
-
-def _about_luminance(
-    features: NDArray[np.float32], targets: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """`about_luminance` of rows of features, and targets that go with it."""
-    moved = [about_luminance(row, 3 * row[-1]) for row in features]
-    shifts = np.array([reference for _, reference in moved]) - 3 * features[:, -1]
-    return np.array([row for row, _ in moved]), (targets - shifts).astype(np.float32)
 
 
 def fit(
@@ -183,23 +177,20 @@ def main() -> None:
             continue
         features, targets, weights = columns(of_each(arguments.train, partial(_labels, color=color), 0))
         ratios[color] = fit(features, targets, weights, epochs=LABEL_EPOCHS, hidden=LABEL_HIDDEN)
-        rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color]), 1)
         for kind in wanted:
+            rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color], kind=kind), 1)
             network = learned(kind, *columns(rows))
             stored |= {f"{color}_{kind}_{name}": value.astype(np.float16) for name, value in network.items()}
     np.savez_compressed(arguments.output, allow_pickle=False, **stored)
     report(arguments.val, ratios)
 
 
-def learned(
-    kind: str, features: NDArray[np.float32], targets: NDArray[np.float32], white: NDArray[np.bool_]
-) -> Network:
+def learned(kind: str, features: NDArray[np.float32], targets: NDArray[np.float32]) -> Network:
     """The network for white noise, or for all kinds that files have."""
     if kind == "white":
-        return fit(features[white], targets[white])
-    about, relative = _about_luminance(features, targets)
-    fitted = (fit(about, relative, None, CAMERA_EPOCHS, CAMERA_HIDDEN, EXCESS, seed) for seed in range(CAMERA_NETWORKS))
-    return mean_of(list(fitted))
+        return fit(features, targets)
+    how = CAMERA_EPOCHS, CAMERA_HIDDEN, EXCESS
+    return mean_of([fit(features, targets, None, *how, seed) for seed in range(CAMERA_NETWORKS)])
 
 
 def report(folder: Path, ratios: dict[str, Network]) -> None:
