@@ -29,6 +29,7 @@ from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
+_T = TypeVar("_T")
 
 _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
 
@@ -83,28 +84,22 @@ def denoise(
         DeviceError: no such device, or it is out of memory.
         MdrnError: the network gave values that are not finite. It is the base of the others (`mdrn_cli.errors`).
     """
-    if isinstance(sigma, str) and sigma != "auto":
-        raise UsageError(f"sigma must be a number or 'auto', not {sigma!r}")
-    if isinstance(tile, str) and tile != "auto":
-        raise UsageError(f"tile must be a number of pixels or 'auto', not {tile!r}")
-    if isinstance(coarse_sigma, str) and coarse_sigma != "auto":
-        raise UsageError(f"coarse_sigma must be numbers or 'auto', not {coarse_sigma!r}")
+    level = _none_if_auto("sigma", sigma, "a number")
+    coarse = _none_if_auto("coarse_sigma", coarse_sigma, "numbers")
     if not isinstance(strength, Real):
         raise UsageError(f"strength must be a number from 0 to 1, not {strength!r}")
     if max_memory is not None and not isinstance(max_memory, Real):
         raise UsageError(f"max_memory must be a number of bytes, not {max_memory!r}")
-    coarse_sigma = "auto" if coarse_sigma is None else coarse_sigma
-    levels = coarse_sigma if isinstance(coarse_sigma, (str, Sequence, np.ndarray)) else (coarse_sigma,)
     options = DenoiseOptions(
-        sigma=None if sigma is None or isinstance(sigma, str) else float(sigma),
+        sigma=None if level is None else float(level),
         model=str(model),
         ensemble=ensemble,
         strength=strength,
         white=white,
-        tile=None if isinstance(tile, str) else tile,
+        tile=_none_if_auto("tile", tile, "a number of pixels"),
         device=device,
         precision=precision,
-        coarse=None if isinstance(levels, str) else tuple(map(float, levels)),
+        coarse=None if coarse is None else tuple(map(float, np.atleast_1d(coarse))),
     )
     if max_memory is not None:
         options = replace(options, memory=max_memory)
@@ -141,6 +136,19 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = N
     with _told_in_arguments():
         picture = whitened(picture, white)
     return noise.estimate_sigma(picture.channels, picture.seen)
+
+
+def _none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
+    """An argument that may be "auto", as options have it: None then.
+
+    Raises:
+        UsageError: it is another word.
+    """
+    if not isinstance(value, str):
+        return value
+    if value != "auto":
+        raise UsageError(f"{name} must be {wanted} or 'auto', not {value!r}")
+    return None
 
 
 @contextmanager

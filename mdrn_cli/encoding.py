@@ -115,7 +115,7 @@ def layout_of(picture: Picture, kind: str, options: SaveOptions) -> Layout:
     _, height, width = picture.channels.shape
     if _is_turned(picture, kind, options) and picture.is_sideways:
         width, height = height, width
-    is_bare = kind in _NO_ALPHA or _is_laid_on(picture, options)
+    is_bare = kind in _NO_ALPHA or _background(picture, options)
     mode = replace(picture, alpha=None).mode if is_bare else picture.mode
     return Layout(width, height, mode, BITS[_depth_for(picture.depth, kind)])
 
@@ -137,10 +137,10 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     options = options or SaveOptions()
     refuse_unwritable(picture, kind, options)
     told: tuple[str, ...] = ()
-    if options.flatten is not None and _is_laid_on(picture, options):
-        if picture.color == "gray" and len({*parse_color(options.flatten)}) > 1:
-            told = (f"the picture is gray, and is laid on gray as bright as {options.flatten}",)
-        picture = picture.flattened(options.flatten)
+    if background := _background(picture, options):
+        if picture.color == "gray" and len({*parse_color(background)}) > 1:
+            told = (f"the picture is gray, and is laid on gray as bright as {background}",)
+        picture = picture.flattened(background)
     if kind in _NO_ALPHA:
         picture = replace(picture, alpha=None)  # opaque
     if _is_turned(picture, kind, options):
@@ -169,9 +169,9 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     return content, told + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
 
 
-def _is_laid_on(picture: Picture, options: SaveOptions) -> bool:
-    """Whether the picture is laid on a background."""
-    return options.flatten is not None and picture.alpha is not None and picture.metadata.extra_is_alpha
+def _background(picture: Picture, options: SaveOptions) -> str | None:
+    """The color that the picture is laid on; None for none."""
+    return options.flatten if picture.alpha is not None and picture.metadata.extra_is_alpha else None
 
 
 def _is_turned(picture: Picture, kind: str, options: SaveOptions) -> bool:

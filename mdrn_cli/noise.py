@@ -254,7 +254,7 @@ def camera_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
     """`noise_features` as the network for noise as files have it sees them: about luminance. In gray blocks count, too,
     of which a little is cut off: where content alone does that, those left are the ones with most texture. What share
     is cut off tells no more than the others do while it is small, but texture in the light would pass for noise by it.
-    In color, where differences of colors tell texture from noise, the network was better without."""
+    The network for color has not learned it so: trained alike, it told noise that channels share far too low."""
     if blocks.pixels.shape[1] > 1:
         return about_luminance(*noise_features(blocks))
     features, log_reference = about_luminance(*noise_features(blocks, MOST_CUT_OFF))

@@ -13,7 +13,7 @@ from conftest import run_mdrn, tiny_config
 from rich.progress import Progress
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.cli import runs
+from mdrn_cli.cli import runs, runshow
 from mdrn_cli.cli.distill import distill
 from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
@@ -152,9 +152,9 @@ def test_options_have_the_defaults_of_what_they_set():
 
 def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, capsys):
     clock = [0.0]
-    monkeypatch.setattr(runs.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(runshow.time, "monotonic", lambda: clock[0])
     bar = Progress(disable=True)
-    report = runs._reporter(bar, bar.add_task("training", total=1.0, state=""))
+    report = runshow._reporter(bar, bar.add_task("training", total=1.0, state=""))
     for clock[0] in (1.0, 59.0, 61.0, 120.0, 122.0):
         report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, 1e-3, None, None, 0))
     told = capsys.readouterr().err.splitlines()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from noisy_crops import jpeg_round_trip
+from noisy_crops import as_stored, jpeg_round_trip
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from sensor import Camera
@@ -143,12 +142,6 @@ def dark_table(dataset: Dataset) -> list[str]:
                 f"| {level} | {factor:g} | {low:.1f} to {high:.1f} | {plain:.2f} | **{ours:.2f}** | {best:.2f} |"
             )
     return rows
-
-
-def as_stored(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Rounded and clipped to 8 bits."""
-    stored: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return stored
 
 
 def uneven_table(dataset: Dataset, color: str = "color") -> list[str]:

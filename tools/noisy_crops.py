@@ -89,8 +89,7 @@ def contrasted(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     if rng.random() >= CONTRAST_SHARE:
         return photo
     factor, pivot = np.exp(rng.uniform(*np.log(CONTRASTS))), rng.uniform(0, 255)
-    curve = np.clip(np.rint((np.arange(256) - pivot) * factor + pivot), 0, 255).astype(np.uint8)
-    raised: NDArray[np.uint8] = curve[photo]
+    raised: NDArray[np.uint8] = as_stored((np.arange(256) - pivot) * factor + pivot)[photo]
     return raised
 
 
@@ -234,7 +233,7 @@ def camera_crop(
     quality, subsampling = int(rng.integers(50, 99)), int(rng.choice((0, 1, 2)))
 
     def stored(image: NDArray[Any]) -> NDArray[np.uint8]:
-        pixels = edit(np.clip(np.rint(image), 0, 255).astype(np.uint8))
+        pixels = edit(as_stored(image))
         return jpeg_round_trip(pixels, quality, subsampling) if through_jpeg else pixels
 
     noisy, clean = (planes(stored(image)) for image in (part + level * noise, part))
@@ -261,6 +260,12 @@ def smeared(
     noise *= np.sqrt(part.mean(axis=2, keepdims=True) + 8) if in_light else 1
     normal: NDArray[Any] = noise / noise.std()
     return normal
+
+
+def as_stored(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Rounded and clipped to 8 bits."""
+    stored: NDArray[np.uint8] = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return stored
 
 
 def jpeg_round_trip(image: NDArray[np.uint8], quality: int, subsampling: int) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from noisy_crops import camera_crop, jpeg_round_trip, planes, white_crop
+from noisy_crops import as_stored, camera_crop, jpeg_round_trip, planes, white_crop
 from numpy.typing import NDArray
 from telling import learned, report
 
@@ -59,8 +59,7 @@ def _muted(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
         return photo
     share = float(rng.uniform(0.03, 0.6))
     gray = photo.mean(axis=2, keepdims=True) if rng.random() < 0.7 else rng.uniform(60, 200, 3)
-    muted: NDArray[np.uint8] = np.clip(np.rint(gray + share * (photo - gray)), 0, 255).astype(np.uint8)
-    return muted
+    return as_stored(gray + share * (photo - gray))
 
 
 def _clean(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from noisy_crops import LEAST_COMMON, Edit, jpeg_round_trip, of_each, smeared
+from noisy_crops import LEAST_COMMON, Edit, as_stored, jpeg_round_trip, of_each, smeared
 from numpy.typing import NDArray
 from PIL import Image
 from sensor import Camera
@@ -99,7 +99,7 @@ def draw(
         blur = rng.uniform(0.35, 1.4) if rng.random() < 0.65 else rng.uniform(1.4, 3.2)
         noise = smeared(noise, part, common, blur, rng.random() < 0.4, rng)
     quality, subsampling = int(rng.integers(QUALITIES[0], QUALITIES[1] + 1)), int(rng.choice((0, 1, 2)))
-    noisy, clean = (edit(np.clip(np.rint(image), 0, 255).astype(np.uint8)) for image in (part + level * noise, part))
+    noisy, clean = (edit(as_stored(image)) for image in (part + level * noise, part))
     if rng.random() < GRAY_SHARE:
         noisy, clean = (np.asarray(Image.fromarray(image).convert("L"))[:, :, None] for image in (noisy, clean))
     noisy = jpeg_round_trip(noisy, quality, subsampling) if through_jpeg else noisy

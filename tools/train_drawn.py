@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from graphics import graphic
-from noisy_crops import SIDES, Crop, camera_crop, framed, white_crop
+from noisy_crops import SIDES, Crop, as_stored, camera_crop, framed, white_crop
 from numpy.typing import NDArray
 from PIL import Image
 from telling import learned, report
@@ -69,7 +69,7 @@ def _noisy_drawing(rng: np.random.Generator, channels: int) -> NDArray[Any]:
     drawing = graphic(_shape(rng), channels, rng)
     coded = rng.random() < 0.6
     level = _level(rng, LEAST_CODED if coded else LEVELS[0])
-    noisy = np.clip(np.rint(drawing + rng.normal(0, level, drawing.shape)), 0, 255).astype(np.uint8)
+    noisy = as_stored(drawing + rng.normal(0, level, drawing.shape))
     noisy = framed(noisy, rng)
     return _planes(stored(noisy, rng, QUALITIES_WITH_NOISE) if coded else noisy)
 

@@ -14,9 +14,9 @@ from mdrn_cli.cli.runs import (
     resumed_config,
     run_folder,
     settings,
-    show_run,
     with_run_options,
 )
+from mdrn_cli.cli.runshow import show_run
 from mdrn_cli.errors import UsageError
 from mdrn_cli.parallel import launched
 

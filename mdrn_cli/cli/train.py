@@ -11,9 +11,9 @@ from mdrn_cli.cli.runs import (
     resumed_config,
     run_folder,
     settings,
-    show_run,
     with_run_options,
 )
+from mdrn_cli.cli.runshow import show_run
 
 
 @with_run_options
