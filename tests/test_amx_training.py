@@ -1,0 +1,99 @@
+"""tools/amx_training.py: its kernels compute what torch does, where there is a processor and a compiler for them."""
+
+import importlib.util
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from mdrn_cli.model import MDRN, MSAG, MDRNConfig
+from mdrn_cli.training import run_train
+
+spec = importlib.util.spec_from_file_location("amx_training", Path(__file__).parents[1] / "tools" / "amx_training.py")
+amx = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(amx)
+
+
+def needs_amx(test):
+    here = bool(shutil.which("g++")) and amx.has_amx()
+    return pytest.mark.skipif(not here, reason="needs AMX and g++")(pytest.mark.usefixtures("kernels")(test))
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    monkeypatch.setattr(MSAG, "forward", MSAG.forward)  # back after the test
+    found = amx.compiled()
+    amx.install(found)
+    return found
+
+
+def trained_a_step(model, clean, noisy, reduced):
+    """Output and gradients, by float32 or as a run computes."""
+    model.zero_grad()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
+        out = model(noisy)
+        (out - clean).square().mean().sqrt().backward()
+    return [out.detach(), *(value.grad.clone() for value in model.parameters())]
+
+
+def difference(values, reference):
+    """Of all values together, relative."""
+    apart = sum((v - r).square().sum() for v, r in zip(values, reference, strict=True))
+    whole = sum(r.square().sum() for r in reference)
+    return float((apart / whole).sqrt())
+
+
+@needs_amx
+@pytest.mark.parametrize(("blocks", "color", "side"), [(2, "gray", 128), (3, "color", 192)])
+def test_gradients_are_as_near_to_those_of_float32_as_torchs(monkeypatch, blocks, color, side):
+    torch.manual_seed(3)
+    model = MDRN(MDRNConfig(color, blocks)).to(memory_format=torch.channels_last)
+    clean = torch.rand(2, model.config.channels, side, side).contiguous(memory_format=torch.channels_last)
+    noisy = clean + 0.2 * torch.randn_like(clean)
+    ours = trained_a_step(model, clean, noisy, True)
+    with monkeypatch.context() as patch:
+        patch.setattr(MSAG, "forward", amx.without_kernels)
+        exact, theirs = (trained_a_step(model, clean, noisy, reduced) for reduced in (False, True))
+    assert difference(ours, exact) <= 1.1 * difference(theirs, exact)
+    assert difference(ours[1:], exact[1:]) <= 1.1 * difference(theirs[1:], exact[1:])
+
+
+@needs_amx
+def test_a_network_that_is_not_trained_gives_the_same():
+    torch.manual_seed(4)
+    model, noisy = MDRN(MDRNConfig("gray", 3)), torch.rand(2, 1, 128, 128)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        trained = model(noisy).detach()
+        with torch.no_grad():
+            assert torch.equal(model.requires_grad_(False)(noisy), trained)
+
+
+@needs_amx
+def test_patches_the_kernels_are_not_for_go_torchs_way():
+    torch.manual_seed(5)
+    model, odd = MDRN(MDRNConfig("gray", 1)), torch.rand(1, 1, 40, 72)
+    narrow = MDRN(MDRNConfig("gray", 1, features=8)), torch.rand(1, 1, 128, 128)
+    for network, noisy in ((model, odd), narrow):
+        ours = network(noisy)
+        MSAG.forward, forward = amx.without_kernels, MSAG.forward
+        assert torch.equal(ours, network(noisy))
+        MSAG.forward = forward
+
+
+@needs_amx
+def test_a_run_learns(photo_folder, tmp_path):
+    changes = {"features": 64, "patch_size": 96, "iterations": 3, "precision": "bfloat16"}
+    config = replace(tiny_config(photo_folder), **changes)
+    counters, _ = run_train(config, tmp_path / "run", False, lambda _: None)
+    assert counters.iteration == 3
+    assert counters.skipped == 0
+
+
+def test_where_the_kernels_cannot_run_that_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(amx, "LIBRARIES", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(amx.MdrnError, match=r"no g\+\+"):
+        amx.compiled()
