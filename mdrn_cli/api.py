@@ -22,7 +22,7 @@ from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.image import is_deep, picture_of, plain_mode
 from mdrn_cli.levels import check_white
-from mdrn_cli.paths import is_file
+from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path
@@ -209,10 +209,7 @@ def _picture(data: NDArray[Any]) -> Picture:
 def _denoisers(model: str, device: str, precision: str) -> Denoisers:
     """The networks of a model, kept; of a file or run folder as long as it stays what it is."""
     file = explicit_path(model)
-    key: tuple[object, ...] = ()
-    if file and is_file(file):
-        about = file.stat()
-        key = (file.absolute(), about.st_ino, about.st_size, about.st_mtime_ns)
+    key = (file.absolute(), *stamp_of(file)) if file and is_file(file) else ()
     return _kept(model, device, precision, key)
 
 

@@ -19,7 +19,7 @@ from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import has_room
-from mdrn_cli.paths import exists, refuse_existing
+from mdrn_cli.paths import exists, refuse_existing, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
@@ -136,7 +136,7 @@ class _InTurn(Executor):
 
 @dataclass(frozen=True)
 class _Input:
-    """A picture read and from what, in which format, what its file was then (see `_stamp`), and the seconds it took."""
+    """A picture read and from what, in which format, what its file was then (see `stamp_of`), and the seconds taken."""
 
     picture: Picture
     source: Path | bytes
@@ -147,7 +147,7 @@ class _Input:
 
 def _read(job: Job) -> _Input:
     began = time.perf_counter()
-    stamp = _stamp(job.source)
+    stamp = stamp_of(job.source)
     source = readable(job.source)
     return _Input(read_picture(source), source, kind_of_file(source), stamp, time.perf_counter() - began)
 
@@ -169,15 +169,6 @@ def _misnamed(job: Job, given: _Input) -> tuple[str, ...]:
     if given.kind in (None, named) or named != job.kind or job.source == PIPE:
         return ()
     return (f"the input is {given.kind} by its content, and its result {job.kind} by its name",)
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """What changes with the content of a file; empty where there is none."""
-    try:
-        about = path.stat()
-    except OSError:
-        return ()
-    return about.st_ino, about.st_size, about.st_mtime_ns
 
 
 def _appeared(job: Job) -> Outcome | None:
@@ -298,7 +289,7 @@ def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
 
 
 def _refuse_changed(job: Job, stamp: tuple[int, ...]) -> None:
-    if job.source != PIPE and _stamp(job.source) != stamp:
+    if job.source != PIPE and stamp_of(job.source) != stamp:
         raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
 
 

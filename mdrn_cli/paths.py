@@ -76,6 +76,15 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes with the content of a file; empty where there is none."""
+    try:
+        about = path.stat()
+    except OSError:
+        return ()
+    return about.st_ino, about.st_size, about.st_mtime_ns
+
+
 def sha256_of(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
