@@ -258,17 +258,32 @@ static inline void outer_step(const bf* a, size_t cs, const bf* b, size_t half) 
     _tile_dpbf16ps(0, 4, 6); _tile_dpbf16ps(1, 4, 7); _tile_dpbf16ps(2, 5, 6); _tile_dpbf16ps(3, 5, 7);
 }
 struct Scratch { Buf at, gv, gy1, gy2, ga1, ga2, g0, g1; };  // of a thread
-static void wgrad64(const bf* aT, const bf* gV, size_t cs, size_t half, int steps, float* dst) {
-    // aT[64][cs], gV[4][half]
-    for (int ci = 0; ci < 2; ci++) for (int co = 0; co < 2; co++) {
-        float* d = dst + ci * 32 * 64 + co * 32;
-        outer_begin(d, 64);
-        for (int k = 0; k < steps; k++) outer_step(aT + ci * 32 * cs + k * 32, cs, gV + co * 2 * half + k * 512, half);
-        outer_end(d, 64);
-    }
-}
 static const int BAND = 8;
 static void acc_store(float* to, const __m512* acc, int n) { for (int i = 0; i < n; i++) _mm512_storeu_ps(to + 16 * i, _mm512_add_ps(_mm512_loadu_ps(to + 16 * i), acc[i])); }
+
+static const int CHUNK = 128;  // pixels, whose transposed features stay in the nearest cache
+static const size_t CHUNK_CS = CHUNK + 32, CHUNK_HALF = CHUNK * 16 + 32;
+// dw (64, 64) += x^T g over n pixels, db (64) += sum of g; the halves of g's channels lie at g1 and g2, gs apart from pixel to
+// pixel; room for aT[64][CHUNK_CS] and gV[4][CHUNK_HALF]
+static void outer64(const bf* x, const bf* g1, const bf* g2, int gs, int n, bf* aT, bf* gV, float* dw, float* db) {
+    __m512 acc[4]; for (auto& v : acc) v = _mm512_setzero_ps();
+    for (int c = 0; c < n; c += CHUNK) {
+        int px = std::min(CHUNK, n - c), steps = (px + 31) / 32;
+        for (int k = 0; k < steps; k++)
+            for (int h = 0; h < 2; h++) {
+                int valid = std::min(32, px - k * 32); size_t at = c + k * 32;
+                transposed(x + at * 64 + 32 * h, 64, valid, aT + 32 * h * CHUNK_CS + k * 32, CHUNK_CS);
+                paired((h ? g2 : g1) + at * gs, gs, valid, gV + 2 * h * CHUNK_HALF + k * 512, CHUNK_HALF, acc + 2 * h);
+            }
+        for (int ci = 0; ci < 2; ci++) for (int co = 0; co < 2; co++) {
+            float* part = dw + ci * 32 * 64 + co * 32;
+            outer_begin(part, 64);
+            for (int k = 0; k < steps; k++) outer_step(aT + ci * 32 * CHUNK_CS + k * 32, CHUNK_CS, gV + co * 2 * CHUNK_HALF + k * 512, CHUNK_HALF);
+            outer_end(part, 64);
+        }
+    }
+    acc_store(db, acc, 4);
+}
 
 // gradient of a block: gout (H, W, 64) -> gx
 static void block_backward(const Saved& s, const Geo& g, const Packed& w, const int* xs, int n, float* t, Scratch& sc, const bf* gout, bf* gx, Grads& d) {
@@ -330,39 +345,11 @@ static void block_backward(const Saved& s, const Geo& g, const Packed& w, const 
                 }
             });
         }
-        int rows = r1 - r0, qrows = q1 - q0;
-        // out: y^T gout over rows r0..r1, flat
-        {
-            __m512 acc[4]; for (auto& v : acc) v = _mm512_setzero_ps();
-            int px = rows * W, st = (px + 31) / 32;
-            for (int k = 0; k < st; k++) {
-                int valid = std::min(32, px - k * 32); size_t at = ((size_t)r0 * W + k * 32) * 64;
-                for (int h = 0; h < 2; h++) {
-                    transposed(s.y + at + 32 * h, 64, valid, aT + 32 * h * cs + k * 32, cs);
-                    paired(gout + at + 32 * h, 64, valid, gV + 2 * h * half + k * 512, half, acc + 2 * h);
-                }
-            }
-            acc_store(d.b_out, acc, 4);
-            wgrad64(aT, gV, cs, half, st, d.out);
-        }
-        // in: x^T ga over rows q0..q1
-        if (qrows > 0) {
-            // up to BAND rows at a time
-            for (int y0 = q0; y0 < q1; y0 += BAND) {
-                int y1 = std::min(y0 + BAND, q1);
-                __m512 acc[4]; for (auto& v : acc) v = _mm512_setzero_ps();
-                int px = (y1 - y0) * W, st = (px + 31) / 32;
-                for (int k = 0; k < st; k++) {
-                    int valid = std::min(32, px - k * 32); size_t at = (size_t)y0 * W + k * 32;
-                    for (int h = 0; h < 2; h++) {
-                        transposed(s.x + at * 64 + 32 * h, 64, valid, aT + 32 * h * cs + k * 32, cs);
-                        paired((h ? ga2 : ga1) + at * 32, 32, valid, gV + 2 * h * half + k * 512, half, acc + 2 * h);
-                    }
-                }
-                acc_store(d.b_in, acc, 4);
-                wgrad64(aT, gV, cs, half, st, d.in);
-            }
-        }
+        int rows = r1 - r0;
+        // out: y^T gout of rows r0..r1; in: x^T ga of rows q0..q1
+        const bf* there = gout + (size_t)r0 * W * 64;
+        outer64(s.y + (size_t)r0 * W * 64, there, there + 32, 64, rows * W, aT, gV, d.out, d.b_out);
+        outer64(s.x + (size_t)q0 * W * 64, ga1 + (size_t)q0 * W * 32, ga2 + (size_t)q0 * W * 32, 32, (q1 - q0) * W, aT, gV, d.in, d.b_in);
         // dilated: rows r0..r1 of gy, a of rows r0 - d .. r1 + d
         for (int h = 0; h < 2; h++) {
             int dl = h + 1, wp = W + 2 * dl; size_t rowp = h ? g.r2 : g.r1;
@@ -476,23 +463,18 @@ extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, cons
     std::vector<bf> packs(n * 4096 + 64);
     bf* packed = (bf*)(((uintptr_t)packs.data() + 63) / 64 * 64);
     for (int j = 0; j < n; j++) pack(packed + j * 4096, 64, 64, [&](int k, int o) { return w[k * ws + j * 64 + o]; });
-    const size_t cs = 512 + 32, half = 512 * 16 + 32;
     memset(gw, 0, n * 4096 * 4); memset(gb, 0, 256);
 #pragma omp parallel
     {
         alignas(64) float t[2048];
-        std::vector<float> dws(n * 4096 + 16), db(64);
+        std::vector<float> dws(n * 4096 + 16), db(n * 64);  // of the bias n times the same
         float* dw = (float*)(((uintptr_t)dws.data() + 63) / 64 * 64);
-        std::vector<bf> room(64 * cs + 4 * half + 64);
-        bf* aT = (bf*)(((uintptr_t)room.data() + 63) / 64 * 64); bf* gV = aT + 64 * cs;
+        std::vector<bf> room(64 * CHUNK_CS + 4 * CHUNK_HALF + 64);
+        bf* aT = (bf*)(((uintptr_t)room.data() + 63) / 64 * 64); bf* gV = aT + 64 * CHUNK_CS;
         tiles_on();
 #pragma omp for schedule(static)
         for (int64_t c = 0; c < px; c += 512) {
-            int here = (int)std::min<int64_t>(512, px - c), st = here / 32;
-            __m512 acc[4]; for (auto& v : acc) v = _mm512_setzero_ps();
-            for (int k = 0; k < st; k++) for (int h = 0; h < 2; h++)
-                paired(g + (c + k * 32) * 64 + 32 * h, 64, 32, gV + 2 * h * half + k * 512, half, acc + 2 * h);
-            acc_store(db.data(), acc, 4);
+            int here = (int)std::min<int64_t>(512, px - c);
             for (int j = 0; j < n; j++) {
                 pipelined(here / 16, 16, t, [&](int i, float* t, auto mid) { const bf* q = g + (c + i * 16) * 64; gemm(q, q + 32, 128, packed + j * 4096, nullptr, t, mid); },
                     [&](int i, int p0, int p1, const float* t) {
@@ -501,8 +483,7 @@ extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, cons
                             _mm512_storeu_si512(gx[j] + (c + i * 16 + p) * 64 + 32 * h, cvt2(_mm512_load_ps(q), _mm512_load_ps(q + 16)));
                         }
                     });
-                for (int k = 0; k < st; k++) for (int h = 0; h < 2; h++) transposed(x[j] + (c + k * 32) * 64 + 32 * h, 64, 32, aT + 32 * h * cs + k * 32, cs);
-                wgrad64(aT, gV, cs, half, st, dw + j * 4096);
+                outer64(x[j] + c * 64, g + c * 64, g + c * 64 + 32, 64, here, aT, gV, dw + j * 4096, db.data() + j * 64);
             }
         }
         _tile_release();
