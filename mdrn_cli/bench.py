@@ -1,4 +1,4 @@
-"""Benchmark: a folder of clean images -> rows of PSNR and SSIM (DESIGN section 3). Prints nothing."""
+"""Benchmark: a folder of clean images -> rows of PSNR and SSIM, by `PROTOCOL`. Prints nothing."""
 
 from __future__ import annotations
 

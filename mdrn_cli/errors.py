@@ -93,7 +93,7 @@ class OutOfMemoryError(DeviceError):
 
 
 def exit_code_of(failures: Sequence[MdrnError], tried: int) -> int:
-    """The exit code of a run over several inputs (DESIGN section 5): 0 where none failed, 3 where some did; where all
+    """The exit code of a run over several inputs (README): 0 where none failed, 3 where some did; where all
     did, their common code, or 4."""
     if not failures:
         return 0

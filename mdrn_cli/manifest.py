@@ -1,4 +1,4 @@
-"""The weights manifest: which checkpoints there are, what each is for and how it measured (DESIGN section 6)."""
+"""The weights manifest: which checkpoints there are, what each is for and how it measured (docs/weights.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAMILY_BLOCKS = {"mdrn": 8, "mdrn-2b": 2}
 DISTILLATIONS = (None, "hads", "hmds")
 WHITE, CAMERA = "white", "camera"
 NOISES = (WHITE, CAMERA)
-"""That networks are trained on: white noise (DESIGN section 3), and noise as files have it."""
+"""That networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
@@ -48,7 +48,7 @@ class Record:
         config: keywords of MDRNConfig.
         parameters: count of trained numbers.
         training: provenance (data, iterations, pixels, hardware, seed, command, ...).
-        metrics: PSNR in dB by set, such as {"Set12": 27.1}, at `sigma` under DESIGN section 3.
+        metrics: PSNR in dB by set, such as {"Set12": 27.1}, at `sigma`, by `mdrn bench`.
         spot_checks: PSNR in dB of single images, by set and file: enough to notice that results have changed.
         licence: of the weights.
     """

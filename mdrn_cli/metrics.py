@@ -1,4 +1,4 @@
-"""PSNR and SSIM of 8-bit images, as DESIGN section 3 defines them."""
+"""PSNR and SSIM of 8-bit images, as the field's tables have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian noise: drawn as the field's benchmarks do (DESIGN section 3), and estimated."""
+"""Gaussian noise: drawn as the field's benchmarks do, and estimated."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def distillation_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
 
 
 def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
-    """The name DESIGN section 6 gives, such as "mdrn-2b-hads-gray-15".
+    """What it is called: family, kind of noise, distillation, color mode, level, such as "mdrn-2b-hads-gray-15".
 
     Raises:
         UsageError: the network is of no family, or nothing is called by such a noise level.

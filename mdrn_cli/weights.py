@@ -1,4 +1,4 @@
-"""Where the weights for a request come from (DESIGN section 6): an explicit path, the verified cache, the bundled
+"""Where the weights for a request come from (docs/weights.md): an explicit path, the verified cache, the bundled
 files, or a download from the record's sources or a mirror."""
 
 from __future__ import annotations

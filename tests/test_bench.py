@@ -1,4 +1,4 @@
-"""`mdrn bench`: DESIGN section 3, beside the published figures."""
+"""`mdrn bench`: the protocol of the tables, beside the published figures."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Data flows one way (DESIGN section 4): cli -> pipelines -> parts -> leaves; a leaf imports only errors."""
+"""Data flows one way (CONTRIBUTING.md): cli -> pipelines -> parts -> leaves; a leaf imports only errors."""
 
 import ast
 from pathlib import Path

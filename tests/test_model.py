@@ -1,4 +1,4 @@
-"""The network is DESIGN section 1, to the parameter."""
+"""The network is that of section 3.1 of the paper, to the parameter."""
 
 import json
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_msab_is_the_block_of_the_paper():
 
 
 def test_groups_are_wired_as_the_inverted_pyramid():
-    """Each node must depend on exactly the earlier ones that DESIGN section 1 names."""
+    """Each node must depend on exactly the earlier ones that the docstring of model.py names."""
     model = MDRN(MDRNConfig("gray", 1, 8)).double()
     called = {}
     for name, group in model.groups.items():

@@ -257,7 +257,7 @@ def _save(path: Path, restored: Any) -> None:
 
 
 def to_json(results: Sequence[Result]) -> dict[str, Any]:
-    """The object of `--json` (DESIGN section 5)."""
+    """The object of `--json` (docs/json.md)."""
     from mdrn_cli.bench import PROTOCOL
 
     return {

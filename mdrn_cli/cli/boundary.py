@@ -1,4 +1,4 @@
-"""The one place where errors become messages and exit codes (DESIGN section 5)."""
+"""The one place where errors become messages and exit codes (README)."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def _line(target: str, done: Facts, seconds: float) -> str:
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
-    """The object of `--json` for one input (DESIGN section 5); it has the same keys whatever became of it."""
+    """The object of `--json` for one input (docs/json.md); it has the same keys whatever became of it."""
     return {
         "schema": SCHEMA,
         "input": str(outcome.job.source),
