@@ -12,8 +12,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mdrn_cli.errors import FetchError
+from mdrn_cli.errors import FetchError, UsageError
 from mdrn_cli.fetch import Expected, OnBytes, download
+from mdrn_cli.locks import locked
 from mdrn_cli.paths import sha256_of
 
 TAG_NAME = "CACHEDIR.TAG"
@@ -22,6 +23,7 @@ ABOUT = "about.json"
 KERNELS, FONTS = "kernels", "matplotlib"
 """Folders of the cache that libraries write into, triton and matplotlib; see `library_folder`."""
 PARALLEL = 4
+_NOWHERE = Path(os.devnull, "mdrn")
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,28 @@ class Plan:
 
 
 def cache_root() -> Path:
-    """The cache folder: `MDRN_HOME`, or the platform's."""
+    """The cache folder: `MDRN_HOME`, or the platform's. For a user of whom no home is known, as in some containers, one
+    that cannot be made: any other could be somebody else's.
+
+    Raises:
+        UsageError: `MDRN_HOME` is below a home that is not known.
+    """
     home = os.environ.get("MDRN_HOME")
     if home:
-        return Path(home).expanduser()
+        try:
+            return Path(home).expanduser()
+        except RuntimeError as error:
+            raise UsageError(f"MDRN_HOME is {home}, and no such home is known", "give it in full") from error
+    try:
+        own = Path.home() / ".cache" / "mdrn"
+    except RuntimeError:
+        own = _NOWHERE
     try:
         import platformdirs
     except ImportError:  # training runs without it
-        return Path.home() / ".cache" / "mdrn"
+        return own
+    if own == _NOWHERE and not os.environ.get("XDG_CACHE_HOME"):
+        return own
     return Path(platformdirs.user_cache_dir("mdrn", appauthor=False))
 
 
@@ -204,9 +220,7 @@ class Cache:
     @contextlib.contextmanager
     def _locked(self, item: Item) -> Iterator[Path]:
         """The item's folder, held by this process alone."""
-        from filelock import FileLock
-
-        folder = self.path(item).parent
+        folder, held = self.path(item).parent, contextlib.ExitStack()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tag = self.root / TAG_NAME
@@ -214,20 +228,19 @@ class Cache:
                 tag.write_text(TAG)
             locks = self.root / "locks"
             locks.mkdir(exist_ok=True)
-            lock = FileLock(locks / f"{item.sha256}.lock")
-            lock.acquire()
+            held.enter_context(locked(locks / f"{item.sha256}.lock"))
         except OSError as error:
             raise FetchError(
                 f"cannot write to the cache {self.root} ({error.strerror or error})", "set MDRN_HOME to another folder"
             ) from error
-        try:
-            # `rm` of another process may have taken the folder while this one waited.
-            folder.mkdir(parents=True, exist_ok=True)
-            yield folder
-        finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only when nothing came
-            lock.release()
+        with held:
+            try:
+                # `rm` of another process may have taken the folder while this one waited.
+                folder.mkdir(parents=True, exist_ok=True)
+                yield folder
+            finally:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()  # only when nothing came
 
     def _keep(self, item: Item, part: Path) -> None:
         try:

@@ -105,7 +105,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path} is not a readable safetensors file ({error})", "mdrn loads safetensors only"
         ) from error
     _check_finite(state, path)
-    return Checkpoint(config, sigma, {name: tensor.float() for name, tensor in state.items()}, record)
+    # A copy in any case: what is read is mapped from the file, which would change with it and which Windows would not
+    # replace meanwhile.
+    own = {name: tensor.to(torch.float32, copy=True) for name, tensor in state.items()}
+    return Checkpoint(config, sigma, own, record)
 
 
 def _parse_metadata(metadata: Mapping[str, str], path: Path) -> tuple[MDRNConfig, float, dict[str, Any]]:

@@ -15,7 +15,7 @@ from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
-from mdrn_cli.hardware import check_precision, cores, threads_asked_for
+from mdrn_cli.hardware import check_precision, cores, half_of_memory, threads_asked_for
 from mdrn_cli.model import MDRN
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
@@ -224,9 +224,9 @@ def wrong_device(device: torch.device) -> DeviceError:
 
 def out_of_memory(error: Exception) -> bool:
     """Whether an error is that of memory running out, on whatever device."""
-    # On the CPU torch raises a bare RuntimeError from its allocator, on CUDA others from the driver and its libraries,
-    # on MPS one that tells of no memory.
-    told = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")
+    # On the CPU torch raises a bare RuntimeError from its allocator (with other words on Windows), on CUDA others from
+    # the driver and its libraries, on MPS one that tells of no memory.
+    told = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")
     return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(text in str(error) for text in told)
 
 
@@ -244,7 +244,8 @@ def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
 def free_memory(device: torch.device) -> float:
     """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a CPU, no bound."""
     if device.type == "mps":
-        return float(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+        most = getattr(torch.mps, "recommended_max_memory", half_of_memory)()  # not before torch 2.5
+        return float(most - torch.mps.driver_allocated_memory())
     if device.type != "cuda":
         return math.inf
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

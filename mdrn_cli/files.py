@@ -18,6 +18,8 @@ from mdrn_cli.paths import behind_link
 LEFTOVER_AGE = 600.0
 """Seconds after which a partial file that nobody has touched is taken for one that a kill has left."""
 _PARTIAL = ".mdrn-{}.part"
+_IN_USE, _PATIENCE = (5, 32, 33), 2.0
+"""Errors of Windows about files that others have open, and seconds for which it is tried again."""
 _ACL = "system.posix_acl_access"  # rights of further users and groups, on Linux
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again") | dict.fromkeys(
     (errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that can be written to"
@@ -43,12 +45,27 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        _put_in_place(partial, path)
     except OSError as error:
         raise write_error(path, error) from error
     finally:
         with suppress(OSError):  # also of a folder that has become read-only
             partial.unlink(missing_ok=True)
+
+
+def _put_in_place(partial: Path, path: Path) -> None:
+    """Give a file its name. Windows refuses while another program has the one it replaces open, as scanners of files do
+    for moments."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            partial.replace(path)
+        except OSError as error:
+            if getattr(error, "winerror", None) not in _IN_USE or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def _copy_attributes(path: Path, descriptor: int) -> None:

@@ -69,7 +69,9 @@ def find_images(
     others: list[Path] = []
     for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        others += [path for path in (Path(place, name) for name in folders) if is_link(path)]
+        links = [path for path in (Path(place, name) for name in folders) if is_link(path)]
+        others += links
+        folders[:] = [name for name in folders if Path(place, name) not in links]
         found += [Path(place, name) for name in files if not name.startswith(".")]
     if on_other:
         for path in others + [path for path in found if path.suffix.lower() in OTHER_PICTURES]:
@@ -96,7 +98,7 @@ def images_of(
 def without_images(folder: Path, recursive: bool) -> InputError:
     """What to tell of a folder without images: that those in it were not searched, if there are any."""
     _, folders, _ = next(os.walk(folder), ("", [], []))
-    nested = any(not name.startswith(".") and not Path(folder, name).is_symlink() for name in folders)
+    nested = any(not name.startswith(".") and not is_link(Path(folder, name)) for name in folders)
     return InputError(
         f"no images in {folder}", "use --recursive for nested folders" if nested and not recursive else ""
     )

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import os
 import platform
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from mdrn_cli.errors import UsageError
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 MOST_THREADS = 1024
-_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Files in which Linux says what a container may use, of both versions of control groups."""
-_CPU_LIMITS = (
-    (Path("/sys/fs/cgroup/cpu.max"),),
-    (Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"), Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us")),
-)
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where Linux says of which control groups this process is, and what those may use."""
+_MEMORY_LIMITS = (("", "memory.max"), ("memory", "memory.limit_in_bytes"))
+"""By controller, "" of the second version: the file with the bytes that a group may use."""
+_CPU_LIMITS = (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
 """The same of processors: microseconds in a period, and those of the period."""
 _MOST_MEMORY, _SHARE_OF_MEMORY = 2 * 2**30, 0.8
 """Bytes that restoring uses unless more is given, and how much of a smaller machine's."""
@@ -40,14 +40,31 @@ def memory_to_use() -> int:
 def _memory() -> float:
     names = getattr(os, "sysconf_names", {})
     total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
-    texts = (file.read_text().strip() for file in _MEMORY_LIMITS if file.is_file())
+    files = (group / name for controller, name in _MEMORY_LIMITS for group in _groups(controller))
+    texts = (file.read_text().strip() for file in files if file.is_file())
     return min([total, *(float(text) for text in texts if text.isdecimal())])
+
+
+def _groups(controller: str) -> Iterator[Path]:
+    """Folders of the control groups that a process is in, of containers, services and jobs of a cluster: each may use
+    no more than those around it."""
+    root = _GROUPS / controller
+    own = PurePosixPath("/")
+    if _OWN_GROUPS.is_file():
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                own = PurePosixPath("/", path)
+    for group in (own, *own.parents):
+        if ".." not in group.parts:  # of one that lies outside what the container sees
+            yield root / group.relative_to("/")
 
 
 def cores() -> int:
     """CPU cores this process may run on, or as many as the time that a container may use them for is worth."""
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in _CPU_LIMITS:
+    for group, names in ((group, names) for controller, names in _CPU_LIMITS for group in _groups(controller)):
+        files = (group / name for name in names)
         numbers = " ".join(file.read_text() for file in files if file.is_file()).split()
         if len(numbers) == 2 and all(map(str.isdecimal, numbers)) and int(numbers[1]):  # else there is no limit
             known = min(known, max(math.ceil(int(numbers[0]) / int(numbers[1])), 1))

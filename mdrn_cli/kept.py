@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mdrn_cli.cache import ABOUT, FONTS, KERNELS, TAG, TAG_NAME, Cache
 from mdrn_cli.errors import MdrnError
+from mdrn_cli.locks import locked
 from mdrn_cli.photographs import FOLDER
 
 KINDS = ("checkpoints", "sets", "photographs", "libraries")
@@ -57,20 +58,16 @@ def remove(kept: Kept) -> bool:
     Raises:
         MdrnError: the cache cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     try:
         kept.lock.parent.mkdir(exist_ok=True)
-        with FileLock(kept.lock, timeout=0):
-            if kept.path.is_dir():
+        with locked(kept.lock, wait=False) as free:
+            if free and kept.path.is_dir():
                 shutil.rmtree(kept.path)
-            for file in kept.files:
+            for file in kept.files if free else ():
                 file.unlink(missing_ok=True)
-    except Timeout:
-        return False
+            return free
     except OSError as error:
         raise MdrnError(f"cannot remove {kept.path} ({error.strerror or error})", "look at the folder") from error
-    return True
 
 
 def _files(root: Path) -> Iterator[Kept]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from mdrn_cli.errors import UsageError
+
+_JUNCTION = 0xA0000003
+"""How Windows calls a folder that leads to another, a link in all but name."""
 
 
 def exists(path: Path) -> bool:
@@ -62,8 +66,12 @@ def require_folder(folder: Path) -> None:
 
 
 def is_link(path: Path) -> bool:
-    """Whether a path is a link, to whatever; never an error."""
-    return os.path.islink(path)  # noqa: PTH114 (Path's own fails for names too long)
+    """Whether a path is a link, to whatever, or on Windows a junction; never an error."""
+    try:
+        about = path.lstat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(about.st_mode) or getattr(about, "st_reparse_tag", 0) == _JUNCTION
 
 
 def behind_link(path: Path) -> Path:

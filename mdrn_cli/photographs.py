@@ -23,6 +23,7 @@ from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_size, read_uint8
+from mdrn_cli.locks import locked
 from mdrn_cli.model import COLOR_CHANNELS
 from mdrn_cli.paths import real_path
 from mdrn_cli.places import Places
@@ -237,11 +238,9 @@ def _read_into_memory(files: Sequence[Path], color: str, pixels: int, reading: R
 
 def _make_map(path: Path, files: Sequence[Path], color: str, size: int, reading: Reading) -> PhotoFolder:
     """Decode into a file, unless another process does so meanwhile: under a lock that dies with its holder."""
-    from filelock import FileLock
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with locked(path.with_suffix(".lock")):
             made = _open_map(path, color)
             if made is None:
                 _write_map(path, files, color, size, reading)

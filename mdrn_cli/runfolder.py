@@ -31,7 +31,9 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.hardware import system_name
-from mdrn_cli.paths import exists, is_file, is_folder, real_path
+from mdrn_cli.locks import locked
+from mdrn_cli.paths import exists, is_file, is_folder
+from mdrn_cli.places import Places
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"
@@ -105,8 +107,11 @@ def clear(folder: Path) -> None:
 
 def holds(folder: Path, path: Path) -> bool:
     """Whether `clear` would remove a file."""
-    outer, inner = real_path(folder), real_path(path)
-    return any(inner.is_relative_to(outer / name) for name in (*_FILES, *_FOLDERS))
+    places = Places()
+    place = places.of(path)
+    return place in {places.of(folder / name) for name in _FILES} or any(
+        places.within(path.parent, folder / name) for name in _FOLDERS
+    )
 
 
 def is_empty(folder: Path) -> bool:
@@ -253,27 +258,18 @@ def alone_in(folder: Path) -> Iterator[None]:
         UsageError: there is one.
         OSError: the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
     made = not exists(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UsageError(
-            f"another run is under way in {folder}", "give another --output, or wait for its end"
-        ) from error
-    except NotImplementedError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        if made and is_empty(folder):
-            with suppress(OSError):
-                (folder / LOCK_FILE).unlink(missing_ok=True)
-                folder.rmdir()
-        lock.release()
+    with locked(folder / LOCK_FILE, wait=False) as free:
+        if not free:
+            raise UsageError(f"another run is under way in {folder}", "give another --output, or wait for its end")
+        try:
+            yield
+        finally:
+            if made and is_empty(folder):
+                with suppress(OSError):
+                    (folder / LOCK_FILE).unlink(missing_ok=True)
+                    folder.rmdir()
 
 
 def _begin_from(folder: Path) -> str:

@@ -66,6 +66,8 @@ _EVENT_TAGS = {
     "learning_rate": "learning rate",
     "psnr": "validation PSNR (dB)",
 }
+_WITHOUT_PLOTS = (ImportError, OSError)
+"""Where they are not installed, or matplotlib has nowhere to write to, a run goes on without plots."""
 _CURVES = (("loss", "reconstruction"), ("psnr",))
 
 
@@ -82,7 +84,7 @@ class RunLog:
         self._metrics = MetricsFile(folder / METRICS_FILE, tuple(_COLUMNS), resumed_at)
         self._events: Any = None
         _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
-        with suppress(ImportError):
+        with suppress(*_WITHOUT_PLOTS):
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at + 1 if resumed_at else None)
@@ -106,7 +108,7 @@ class RunLog:
             self._events.close()
 
     def _draw(self) -> None:
-        with suppress(ImportError):
+        with suppress(*_WITHOUT_PLOTS):
             draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
 
 

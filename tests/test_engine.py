@@ -65,6 +65,7 @@ def test_unknown_precision_and_device_are_refused():
         MemoryError(),
         torch.cuda.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),  # on Windows
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
     ],
@@ -142,15 +143,18 @@ def test_threads_are_limited_by_the_environment(monkeypatch):
     [("150000 100000", 2), ("400000 100000", 4), ("50000 100000", 1), ("max 100000", 8), ("1 0", 8), ("", 8)],
 )
 def test_a_container_has_the_cores_that_its_time_is_worth(monkeypatch, tmp_path, limit, expected):
-    (tmp_path / "cpu.max").write_text(limit)
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "cpu").mkdir(parents=True)
+    second.mkdir()
+    (second / "cpu.max").write_text(limit)
     for name, number in zip(("quota", "period"), limit.replace("max", "-1").split(), strict=False):
-        (tmp_path / name).write_text(f"{number}\n")
+        (first / "cpu" / f"cpu.cfs_{name}_us").write_text(f"{number}\n")
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)), raising=False)
     monkeypatch.delenv("MDRN_THREADS", raising=False)
-    for files in ((tmp_path / "cpu.max",), (tmp_path / "quota", tmp_path / "period"), (tmp_path / "none",)):
-        monkeypatch.setattr("mdrn_cli.hardware._CPU_LIMITS", (files,))
-        assert cores() == (8 if files[0].name == "none" else expected)
-    monkeypatch.setattr("mdrn_cli.hardware._CPU_LIMITS", ((tmp_path / "cpu.max",),))
+    monkeypatch.setattr("mdrn_cli.hardware._OWN_GROUPS", tmp_path / "none")
+    for groups in (tmp_path / "none", first, second):
+        monkeypatch.setattr("mdrn_cli.hardware._GROUPS", groups)
+        assert cores() == (8 if groups.name == "none" else expected)
     before = torch.get_num_threads()
     torch.set_num_threads(8)
     limit_threads()

@@ -28,6 +28,7 @@ LEAVES = {
     "interrupts",
     "freedmemory",
     "hardware",
+    "locks",
     "gpukernels",
     "recording",
 }

@@ -184,8 +184,10 @@ def test_validation_photographs_come_one_at_a_time(photo_folder, tmp_path):
 
 
 def test_the_default_is_half_of_the_memory_that_a_container_may_use(monkeypatch, tmp_path):
-    limits = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
-    monkeypatch.setattr("mdrn_cli.hardware._MEMORY_LIMITS", limits)
+    limits = tmp_path / "memory.max", tmp_path / "memory" / "memory.limit_in_bytes"
+    limits[1].parent.mkdir()
+    monkeypatch.setattr("mdrn_cli.hardware._OWN_GROUPS", tmp_path / "none")
+    monkeypatch.setattr("mdrn_cli.hardware._GROUPS", tmp_path)
     whole = half_of_memory()
     assert whole == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
     for file in limits:
@@ -195,6 +197,24 @@ def test_the_default_is_half_of_the_memory_that_a_container_may_use(monkeypatch,
         file.write_text("max\n" if file == limits[0] else f"{2**63 - 4096}\n")
         assert half_of_memory() == whole
     assert memory_to_use() == min(2 * 2**30, int(1.6 * whole))
+
+
+@pytest.mark.parametrize("version", ["0::/jobs/7", "4:cpuset,memory:/jobs/7", "4:memory:/jobs/7/../x"])
+def test_a_job_of_a_cluster_may_use_no_more_than_the_groups_around_it(monkeypatch, tmp_path, version):
+    own, name = tmp_path / "own", "memory.max" if version[0] == "0" else "memory.limit_in_bytes"
+    own.write_text(f"9:pids:/elsewhere\n1:name=systemd:/elsewhere\n{version}\n")
+    root = tmp_path if version[0] == "0" else tmp_path / "memory"
+    (root / "jobs" / "7").mkdir(parents=True)
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / name).write_text("1000")
+    monkeypatch.setattr("mdrn_cli.hardware._OWN_GROUPS", own)
+    monkeypatch.setattr("mdrn_cli.hardware._GROUPS", tmp_path)
+    (root / "jobs" / name).write_text("3000000")
+    assert half_of_memory() == 1_500_000
+    (root / "jobs" / "7" / name).write_text("2000000")
+    assert half_of_memory() == 1_000_000
+    (root / name).write_text("500000")
+    assert half_of_memory() == 250_000
 
 
 def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path):

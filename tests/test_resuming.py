@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint, tiny_config
-from filelock import FileLock
 from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
@@ -201,15 +200,6 @@ def test_a_run_that_wrote_nothing_leaves_no_folder(tmp_path):
     with alone_in(tmp_path / "run"):
         (tmp_path / "run" / "config.toml").touch()
     assert not is_empty(tmp_path / "run")
-
-
-def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch):
-    def unsupported(_lock):
-        raise NotImplementedError
-
-    monkeypatch.setattr(FileLock, "_acquire", unsupported)
-    with alone_in(tmp_path):
-        pass
 
 
 def test_what_cannot_be_begun_is_told_before_photographs_are_decoded(photo_folder, tmp_path, monkeypatch, tiny_weights):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import sys
 import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 from itertools import pairwise
+from pathlib import Path
 
 import typer
 
@@ -15,6 +18,7 @@ from mdrn_cli.cli.console import stderr
 from mdrn_cli.errors import BY_SIGNAL, INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
+from mdrn_cli.paths import exists
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
 _OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
@@ -38,6 +42,8 @@ def run(app: typer.Typer) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(arguments)
+        if os.name == "nt":
+            arguments = with_patterns_expanded(arguments)
         with terminable():
             code = app(arguments, standalone_mode=False)
     except MdrnError as error:
@@ -67,6 +73,18 @@ def run(app: typer.Typer) -> int:
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def with_patterns_expanded(arguments: Sequence[str]) -> list[str]:
+    """What the shell of other systems makes of * and ? where that of Windows leaves them to programs: the files and
+    folders that they stand for, in order; a pattern that stands for none, as it is."""
+    expanded: list[str] = []
+    for argument in arguments:
+        is_pattern = any(character in argument for character in "*?") and not exists(Path(argument))
+        # Path's own takes no pattern that begins with a drive, and gives other spellings.
+        found = sorted(glob.glob(argument.replace("[", "[[]"))) if is_pattern else []  # noqa: PTH207
+        expanded += found or [argument]
+    return expanded
 
 
 def _refuse_empty(arguments: Sequence[str]) -> None:
