@@ -4,6 +4,7 @@ import gc
 import itertools
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -706,12 +707,14 @@ def test_a_run_that_is_ended_keeps_finished_files_and_tells_of_them(tmp_path, ph
         pytest.skip("no such signal on this system")
     folder = tmp_path / "many"
     folder.mkdir()
-    for k in range(300):
-        Image.fromarray(photo[: 200 + k % 7, :200]).save(folder / f"{k:03d}.png")
-    command = [sys.executable, "-m", "mdrn_cli", "denoise", str(folder), "-o", str(tmp_path / "out"), "--sigma", "50"]
-    options = ["--model", str(tiny_weights("color")), "--json", "--report", str(tmp_path / "report.json")]
+    for k in range(7):
+        Image.fromarray(photo[: 200 + k, :200]).save(folder / f"{k:03d}.png")
+    for k in range(7, 300):
+        shutil.copyfile(folder / f"{k % 7:03d}.png", folder / f"{k:03d}.png")
+    options = ["--model", tiny_weights("color"), "--json", "--report", tmp_path / "report.json"]
     before = signal.signal(number, signal.default_int_handler)  # under nohup it is ignored, and so by what one starts
-    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", folder, "-o", tmp_path / "out", "--sigma", "50", *options]
+    process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     signal.signal(number, before)
     deadline = time.monotonic() + 60
     while len(list((tmp_path / "out").glob("*.png"))) < 5:
