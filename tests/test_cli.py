@@ -1,6 +1,7 @@
 """The command as a whole: quick to answer, one error boundary."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -35,6 +36,15 @@ def test_help_costs_little_beside_the_library_that_prints_it():
     pairs = [(seconds("-c", "import typer.rich_utils"), seconds("-m", "mdrn_cli", "--help")) for _ in range(5)]
     library, ours = map(min, zip(*pairs, strict=True))
     assert ours < 2.5 * library
+
+
+@pytest.mark.parametrize("command", ["denoise", "bench", "train", "estimate", "cache clear", "weights pack"])
+def test_help_shows_no_value_where_an_option_takes_none(command):
+    """Some versions of typer show one of flags; that of --help is theirs."""
+    lines = run_mdrn(*command.split(), "--help").stdout.splitlines()
+    flags = [line for line in lines if re.match(r"\W*--(?!help)", line)]
+    assert flags
+    assert not any("<bool>" in line or "BOOLEAN" in line for line in flags)
 
 
 def test_version():

@@ -11,6 +11,7 @@ from mdrn_cli import __version__
 from mdrn_cli.cli import bench, cache, compare, data, denoise, distill, doctor, estimate, train, weights
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import echo
+from mdrn_cli.cli.options import flag
 
 app = typer.Typer(
     name="mdrn",
@@ -40,10 +41,8 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    version: Annotated[bool, flag("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, flag("--debug", help="Show a traceback with an error.")] = False,
 ) -> None:
     """Denoise images with MDRN, measure denoisers, train your own."""
 

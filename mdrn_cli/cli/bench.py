@@ -35,6 +35,7 @@ from mdrn_cli.cli.options import (
     Model,
     Offline,
     Precision,
+    flag,
     offered,
     options_given,
     sets,
@@ -83,15 +84,13 @@ def bench(
     device: Device = "auto",
     precision: Precision = "auto",
     save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the restored images as PNG.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="With --save: replace files that exist.")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", help="With --save: replace files that exist.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,
     as_json: Json = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, a row per noise level.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
-    speed: Annotated[
-        bool, typer.Option("--speed", help="Measure speed and memory instead, beside other denoisers.")
-    ] = False,
+    as_csv: Annotated[bool, flag("--csv", help="Print CSV, a row per noise level.")] = False,
+    as_markdown: Annotated[bool, flag("--markdown", help="Print a Markdown table.")] = False,
+    speed: Annotated[bool, flag("--speed", help="Measure speed and memory instead, beside other denoisers.")] = False,
     megapixels: Annotated[
         float, typer.Option(min=0, help="With --speed: size of the file that is restored; 0: none.")
     ] = 12.0,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import echo, format_bytes, print_note, print_warning, printable
-from mdrn_cli.cli.options import Json
+from mdrn_cli.cli.options import Json, flag
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def clear(
     kinds: Annotated[
         list[str] | None, typer.Argument(metavar="KIND...", help="checkpoints, sets, photographs or libraries.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all that mdrn keeps there.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be removed, and stop.")] = False,
+    everything: Annotated[bool, flag("--all", help="Remove all that mdrn keeps there.")] = False,
+    dry_run: Annotated[bool, flag("--dry-run", help="Print what would be removed, and stop.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove kinds of things from the cache and say how much that freed; what another process is making stays.

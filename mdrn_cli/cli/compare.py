@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import echo, printable
-from mdrn_cli.cli.options import Json
+from mdrn_cli.cli.options import Json, flag
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def compare(
         Path | None, typer.Option(metavar="C", help="The truth: PSNR and SSIM of both against it.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Write a picture.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", help="Replace an existing output.")] = False,
     as_json: Json = False,
 ) -> None:
     """Put two pictures side by side with enlarged crops, and measure them.

@@ -13,7 +13,19 @@ import typer
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
 from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, printable, progress_bar
-from mdrn_cli.cli.options import NETWORK, Device, Ensemble, Json, Manifests, Model, Offline, Precision, White, offered
+from mdrn_cli.cli.options import (
+    NETWORK,
+    Device,
+    Ensemble,
+    Json,
+    Manifests,
+    Model,
+    Offline,
+    Precision,
+    White,
+    flag,
+    offered,
+)
 from mdrn_cli.cli.outcomes import (
     is_replaceable,
     plan_line,
@@ -71,10 +83,8 @@ Output = Annotated[
         rich_help_panel=FILES,
     ),
 ]
-Recursive = Annotated[
-    bool, typer.Option("-r", "--recursive", help="Search folders at any depth.", rich_help_panel=FILES)
-]
-InPlace = Annotated[bool, typer.Option("--in-place", help="Replace the inputs.", rich_help_panel=FILES)]
+Recursive = Annotated[bool, flag("-r", "--recursive", help="Search folders at any depth.", rich_help_panel=FILES)]
+InPlace = Annotated[bool, flag("--in-place", help="Replace the inputs.", rich_help_panel=FILES)]
 Format = Annotated[
     str | None,
     typer.Option(
@@ -95,16 +105,14 @@ Flatten = Annotated[
 ]
 StripMetadata = Annotated[
     bool,
-    typer.Option(
-        "--strip-metadata", help="Drop EXIF, XMP and the like; the result is upright.", rich_help_panel=FORMAT
-    ),
+    flag("--strip-metadata", help="Drop EXIF, XMP and the like; the result is upright.", rich_help_panel=FORMAT),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)]
+Overwrite = Annotated[bool, flag("--overwrite", help="Replace existing outputs.", rich_help_panel=FILES)]
 SkipExisting = Annotated[
     bool,
-    typer.Option("--skip-existing", help="Leave existing outputs; the default for folders.", rich_help_panel=FILES),
+    flag("--skip-existing", help="Leave existing outputs; the default for folders.", rich_help_panel=FILES),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)]
+DryRun = Annotated[bool, flag("--dry-run", help="Print what would be done, and stop.", rich_help_panel=FILES)]
 Color = Annotated[
     str,
     typer.Option(
@@ -131,7 +139,7 @@ MaxMemory = Annotated[
         rich_help_panel=NETWORK,
     ),
 ]
-FailFast = Annotated[bool, typer.Option("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)]
+FailFast = Annotated[bool, flag("--fail-fast", help="Stop at the first failure.", rich_help_panel=REPORT)]
 Compare = Annotated[
     Path | None,
     typer.Option(
@@ -139,7 +147,7 @@ Compare = Annotated[
     ),
 ]
 Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Say nothing on stderr but warnings and errors.", rich_help_panel=REPORT)
+    bool, flag("-q", "--quiet", help="Say nothing on stderr but warnings and errors.", rich_help_panel=REPORT)
 ]
 Report = Annotated[
     Path | None,

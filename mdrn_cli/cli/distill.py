@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import print_note
+from mdrn_cli.cli.options import flag
 from mdrn_cli.cli.runs import (
     Resume,
     resumed_config,
@@ -49,7 +50,7 @@ def distill(
     weight: Annotated[float, typer.Option(help="Weight of the distillation loss at the start.")] = 0.1,
     final_weight: Annotated[float, typer.Option(help="The same at the end of the run.")] = 0.0,
     shared_noise: Annotated[
-        bool, typer.Option(help="hmds: the teacher sees the student's noise scaled down, or noise of its own.")
+        bool, flag(help="hmds: the teacher sees the student's noise scaled down, or noise of its own.")
     ] = True,
     blocks: Annotated[
         int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")

@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 NETWORK = "Network and machine"
+
+
+def flag(*names: str, **about: Any) -> Any:
+    """`typer.Option` of an option that takes no value; help of some versions of typer looks as if it took one."""
+    return typer.Option(*names, metavar="", **about)
 
 
 def offered(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
@@ -47,9 +52,7 @@ Model = Annotated[
 ]
 Ensemble = Annotated[
     bool,
-    typer.Option(
-        "--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.", rich_help_panel=NETWORK
-    ),
+    flag("--ensemble", help="Average over 8 orientations (MDRN+): better, 8 times slower.", rich_help_panel=NETWORK),
 ]
 White = Annotated[
     float | None,
@@ -87,7 +90,7 @@ def options_given(ctx: typer.Context, environment: bool = True) -> set[str]:
     return {name for name in ctx.params if str(ctx.get_parameter_source(name)).endswith(sources)}
 
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be fetched, from where, and stop.")]
+DryRun = Annotated[bool, flag("--dry-run", help="Print what would be fetched, from where, and stop.")]
 
 
 def _forbid_network(offline: bool) -> bool:
@@ -97,6 +100,6 @@ def _forbid_network(offline: bool) -> bool:
 
 
 Offline = Annotated[
-    bool, typer.Option("--offline", callback=_forbid_network, help="Never use the network; also MDRN_OFFLINE=1.")
+    bool, flag("--offline", callback=_forbid_network, help="Never use the network; also MDRN_OFFLINE=1.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Json = Annotated[bool, flag("--json", help="Print JSON instead of text.")]

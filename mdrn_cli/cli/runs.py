@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import parse_bytes, parse_duration
-from mdrn_cli.cli.options import Device, Offline, Precision, options_given
+from mdrn_cli.cli.options import Device, Offline, Precision, flag, options_given
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import is_file, is_folder
@@ -59,9 +59,7 @@ CacheMemory = Annotated[
         help="Photographs that take more, decoded, are mapped from disk; half of the memory by default.",
     ),
 ]
-Compile = Annotated[
-    bool | None, typer.Option("--compile/--no-compile", help="torch.compile, instead of our kernels on CUDA.")
-]
+Compile = Annotated[bool | None, flag("--compile/--no-compile", help="torch.compile, instead of our kernels on CUDA.")]
 Schedule = Annotated[str, typer.Option(help="Of the rates: cosine (to zero) or halving (in equal parts of the run).")]
 Halvings = Annotated[int, typer.Option(help="How often the schedule halving halves the rate.")]
 Warmup = Annotated[float, typer.Option(help="Share of the run over which the rates rise first.")]
@@ -76,16 +74,16 @@ ConfigFile = Annotated[
 ]
 Resume = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--resume",
         help="Go on with the run in the folder, with the options it began with; a larger budget extends it.",
         rich_help_panel=RUN,
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN)]
+Overwrite = Annotated[bool, flag("--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN)]
 Smoke = Annotated[
     bool,
-    typer.Option("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
+    flag("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
 ]
 
 

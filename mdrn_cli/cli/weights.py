@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning, printable
-from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, offered
+from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, flag, offered
 from mdrn_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def export(
         Path | None, typer.Option("-o", "--output", help="File to write; NAME.onnx here by default.")
     ] = None,
     kind: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", help="Replace a file that exists.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,
 ) -> None:
@@ -152,7 +152,7 @@ def export(
 @app.command()
 def rm(
     names: Names = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all checkpoints of the manifests.")] = False,
+    everything: Annotated[bool, flag("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,
 ) -> None:
@@ -203,7 +203,7 @@ def pack(
     distilled: Annotated[
         str | None, typer.Option(help="hads or hmds, for a distilled network whose run does not say.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint of that name.")] = False,
+    overwrite: Annotated[bool, flag("--overwrite", help="Replace the checkpoint of that name.")] = False,
     device: Device = "auto",
     _offline: Offline = False,
 ) -> None:
