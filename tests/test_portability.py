@@ -83,7 +83,7 @@ def test_what_lies_in_a_folder_tells_whether_case_matters_there(tmp_path, monkey
     folder = tmp_path / "12"
     folder.mkdir()
     (folder / "a.jpg").touch()
-    (folder / "7.jpg").touch()
+    (folder / "7").touch()
     assert Places().of(folder / "b.png") != Places().of(folder / "B.png")
     real = Path.stat
     monkeypatch.setattr(
