@@ -24,7 +24,7 @@ from mdrn_cli.noise import Noise, find_noise, find_noise_of_tone
 from mdrn_cli.passes import AtSmallerSizes, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
-from mdrn_cli.tilewise import OVERLAP, OnTile
+from mdrn_cli.tilewise import OnTile, check_tile
 from mdrn_cli.unseen import with_unseen_filled
 from mdrn_cli.white import white_of, whitened
 
@@ -90,8 +90,8 @@ class DenoiseOptions:
             raise UsageError(f"strength must be from 0 to 1, not {self.strength:g}")
         if self.color not in ("auto", "gray", "color"):
             raise UsageError(f"color must be auto, gray or color, not {self.color!r}")
-        if self.tile and (self.tile < 2 * OVERLAP or self.tile % 8):
-            raise UsageError(f"tile must be a multiple of 8, at least {2 * OVERLAP}, or 0, not {self.tile}")
+        if self.tile is not None:
+            check_tile(self.tile)
 
 
 @dataclass(frozen=True)

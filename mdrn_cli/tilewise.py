@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.ensemble import self_ensemble
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.pixels import to_unit
 from mdrn_cli.stretch import Function
 from mdrn_cli.tiling import GRID, count_tiles, halving, tiled_bands
@@ -24,6 +24,16 @@ Window = Callable[[slice, slice], NDArray[np.float32]]
 
 OnTile = Callable[[int, int], None]
 """Called with (tiles done, tiles in all), first with 0 done."""
+
+
+def check_tile(tile: int) -> None:
+    """Refuse a side, in pixels, that no image is cut into; 0 is that of whole images.
+
+    Raises:
+        UsageError: it is no multiple of 8, or tiles would overlap by more than half.
+    """
+    if tile and (tile < 2 * OVERLAP or tile % GRID):
+        raise UsageError(f"tile must be a multiple of {GRID}, at least {2 * OVERLAP}, or 0, not {tile}")
 
 
 def overlap_at(sigma: float) -> int:

@@ -342,6 +342,11 @@ def test_large_images_are_measured_in_tiles(sets, tiny_weights, monkeypatch):
         assert tiles[0] == expected
     done = CliRunner().invoke(app, ["bench", *map(str, arguments), "--tile", "some"])
     assert "neither auto nor" in done.exception.message
+    for size in ("128", "300"):  # before anything is opened or computed
+        tiles.clear()
+        done = CliRunner().invoke(app, ["bench", *map(str, arguments), "--tile", size])
+        assert isinstance(done.exception, UsageError)
+        assert not tiles
 
 
 def test_errors(sets, tiny_weights):

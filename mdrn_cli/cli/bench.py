@@ -79,7 +79,10 @@ def bench(
     color: Annotated[str | None, typer.Option(help="gray or color; the set's own by default.")] = None,
     tile: Annotated[
         str,
-        typer.Option(metavar="auto|PIXELS", help="Side of a tile; 0: whole images; auto: whole where memory allows."),
+        typer.Option(
+            metavar="auto|PIXELS",
+            help="Side of a tile, a multiple of 8 from 192 up; 0: whole images; auto: whole where memory allows.",
+        ),
     ] = "auto",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -106,6 +109,7 @@ def bench(
       mdrn bench --speed
     """
     from mdrn_cli.denoisers import Denoisers
+    from mdrn_cli.tilewise import check_tile
 
     if as_json + as_csv + as_markdown > 1:
         raise UsageError("--json, --csv and --markdown exclude one another")
@@ -114,6 +118,8 @@ def bench(
         _refuse_idle(ctx)
         bench_speed(SPEED_TILE if side is None else side, megapixels, device, as_json, as_markdown)
         return
+    if side is not None:
+        check_tile(side)
     if "megapixels" in options_given(ctx):
         raise UsageError("--megapixels goes with --speed", "mdrn bench --speed --megapixels 24")
     if "overwrite" in options_given(ctx, environment=False) and not save:
