@@ -76,11 +76,13 @@ def test_patches_the_kernels_are_not_for_go_torchs_way():
     torch.manual_seed(5)
     model, odd = MDRN(MDRNConfig("gray", 1)), torch.rand(1, 1, 40, 72)
     narrow = MDRN(MDRNConfig("gray", 1, features=8)), torch.rand(1, 1, 128, 128)
-    for network, noisy in ((model, odd), narrow):
-        ours = network(noisy)
-        MSAG.forward, forward = amx.without_kernels, MSAG.forward
-        assert torch.equal(ours, network(noisy))
-        MSAG.forward = forward
+    exact = MDRN(MDRNConfig("gray", 1)), torch.rand(1, 1, 128, 128)
+    for network, noisy, reduced in ((model, odd, True), (*narrow, True), (*exact, False)):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
+            ours = network(noisy)
+            MSAG.forward, forward = amx.without_kernels, MSAG.forward
+            assert torch.equal(ours, network(noisy))
+            MSAG.forward = forward
 
 
 @needs_amx
@@ -95,5 +97,10 @@ def test_a_run_learns(photo_folder, tmp_path):
 def test_where_the_kernels_cannot_run_that_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(amx, "LIBRARIES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(amx, "has_amx", lambda: True)
     with pytest.raises(amx.MdrnError, match=r"no g\+\+"):
+        amx.compiled()
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(amx, "has_amx", lambda: False)
+    with pytest.raises(amx.MdrnError, match="no AMX"):
         amx.compiled()

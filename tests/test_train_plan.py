@@ -1,12 +1,15 @@
 """tools/train_plan.py: runs one after another, each from another."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.trainconfig import TrainConfig
+from mdrn_cli.training import run_train
 
 spec = importlib.util.spec_from_file_location("train_plan", Path(__file__).parents[1] / "tools" / "train_plan.py")
 train_plan = importlib.util.module_from_spec(spec)
@@ -92,3 +95,23 @@ def test_what_is_finished_is_not_done_again(carried_out, capsys):
     again = capsys.readouterr().out
     assert "large" not in again.replace("'large'", "")
     assert "impossible" in again, "which may have been mended"
+
+
+def test_what_was_cut_off_goes_on_and_nothing_else_is_replaced(carried_out, tmp_path, photo_folder, capsys):
+    large, plan = tmp_path / "runs" / "large", tmp_path / "plan.toml"
+    options = {"data": str(photo_folder), "features": 8, "patch_size": 16, "batch_size": 2, "iterations": 3}
+    config = TrainConfig.from_dict(options | {"optimizer": "adamw", "blocks": 2, "sigma": 25.0})
+    run_train(config, large, False, lambda _: None)
+    weights = (large / "last.safetensors").read_bytes()
+    carried_out()
+    assert "a larger budget" in capsys.readouterr().out
+    of_plan = plan.read_text()
+    plan.write_text(of_plan.replace("iterations = 2", "iterations = 4").replace("sigma = 25.0", "sigma = 15.0"))
+    carried_out()
+    assert "something else" in capsys.readouterr().out
+    assert (large / "last.safetensors").read_bytes() == weights
+    plan.write_text(of_plan.replace("iterations = 2", "iterations = 4"))
+    carried_out()
+    assert json.loads((large / "environment.json").read_text())["earlier"]
+    assert load_checkpoint(large / "last.safetensors").record["iteration"] == 4
+    assert (large / "finished").exists()

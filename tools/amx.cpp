@@ -125,6 +125,7 @@ template <class C, class F> static inline void pipelined(int n, int pixels, floa
     }
     finish(n - 1, 0, pixels, t + (~n & 1) * 1024);
 }
+// max_epi16 is ReLU of bfloat16, but for negative NaNs, which it takes for 0; the sum past a block keeps them.
 static void squeeze_row(const Saved& s, const Geo& g, const Packed& w, int y, const int* xs, int n, float* t) {
     const V zero = _mm512_setzero_si512();
     pipelined(n, 16, t, [&](int i, float* t, auto mid) { const bf* x = s.x + ((size_t)y * g.W + xs[i]) * 64; gemm(x, x + 32, 128, w.in, w.b_in, t, mid); }, [&](int i, int p0, int p1, const float* t) {

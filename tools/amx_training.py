@@ -8,6 +8,7 @@ import ctypes
 import hashlib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from torch import Tensor, nn
 from mdrn_cli.__main__ import main
 from mdrn_cli.engine import native_bfloat16
 from mdrn_cli.errors import MdrnError
-from mdrn_cli.model import MSAB, MSAG, Coarse, exactly, restored_and_fused
+from mdrn_cli.model import MSAB, MSAG, Coarse, autocast_type, exactly, restored_and_fused
 
 SOURCE = Path(__file__).with_name("amx.cpp")
 LIBRARIES = Path(__file__).parents[1] / "build" / "amx"
+COMPILER = "g++", "-O3", "-march=sapphirerapids", "-fopenmp", "-shared", "-fPIC", str(SOURCE)
 FEATURES = 64
 """What the kernels are for."""
 SMALLEST, LARGEST = 16, 256
@@ -40,22 +42,26 @@ def compiled() -> ctypes.CDLL:
     Raises:
         MdrnError: they cannot be compiled, or do not run here.
     """
-    library = LIBRARIES / f"{hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]}.so"
+    not_here = MdrnError("this processor has no AMX", "use mdrn train")
+    if not has_amx():
+        raise not_here
+    made_of = hashlib.sha256(" ".join(COMPILER[:-1]).encode() + SOURCE.read_bytes()).hexdigest()
+    library = LIBRARIES / f"{made_of[:16]}.so"
     if not library.exists():
         LIBRARIES.mkdir(parents=True, exist_ok=True)
-        command = ["g++", "-O3", "-march=sapphirerapids", "-fopenmp", "-shared", "-fPIC", str(SOURCE), "-o"]
-        part = library.with_suffix(".part")
-        try:
-            done = subprocess.run([*command, str(part)], capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise MdrnError("there is no g++ to compile the kernels", "install it, or use mdrn train") from error
-        if done.returncode:
-            raise MdrnError(f"the kernels cannot be compiled ({done.stderr.strip()[:200]})", "use mdrn train")
-        part.replace(library)
+        with tempfile.TemporaryDirectory(dir=LIBRARIES) as folder:  # of this process, however many begin at once
+            part = Path(folder) / library.name
+            try:
+                done = subprocess.run([*COMPILER, "-o", str(part)], capture_output=True, text=True, check=False)
+            except FileNotFoundError as error:
+                raise MdrnError("there is no g++ to compile the kernels", "install it, or use mdrn train") from error
+            if done.returncode:
+                raise MdrnError(f"the kernels cannot be compiled ({done.stderr.strip()[:200]})", "use mdrn train")
+            part.replace(library)
     kernels = ctypes.CDLL(str(library))
     kernels.save_size.restype = ctypes.c_size_t
-    if not has_amx() or not kernels.amx_allowed():
-        raise MdrnError("this processor has no AMX", "use mdrn train")
+    if not kernels.amx_allowed():
+        raise not_here
     return kernels
 
 
@@ -165,12 +171,13 @@ class Fusion(torch.autograd.Function):
 
 
 def install(kernels: ctypes.CDLL) -> None:
-    """Have the groups of networks that are made or were compute by the kernels."""
+    """Have the groups of networks that are made or were compute by the kernels, on the CPU and in bfloat16."""
 
     def forward(self: MSAG, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
         count, features, height, width = inputs[0].shape
         fits = SMALLEST <= height == width <= LARGEST and count * height * width % 32 == 0 and features == FEATURES
-        if not fits:
+        device = inputs[0].device
+        if not fits or device.type != "cpu" or autocast_type(device) != torch.bfloat16:
             return without_kernels(self, inputs, coarse)
         bias, restored = self.fuse.bias, None
         assert bias is not None
@@ -179,7 +186,7 @@ def install(kernels: ctypes.CDLL) -> None:
             last = self.fuse.weight[:, len(inputs) * FEATURES :]
             kernel, bias = restored_and_fused(restore.weight, restore.bias, last, bias)
             restored = F.conv_transpose2d(below, kernel.contiguous(), stride=2)
-        with exactly(inputs[0].device):
+        with exactly(device):
             x: Tensor = Fusion.apply(kernels, self.fuse.weight, bias, restored, *inputs)  # type: ignore[no-untyped-call]
             done: Tensor = Chain.apply(kernels, x, *parameters_of(self.blocks))  # type: ignore[no-untyped-call]
         return done

@@ -7,13 +7,14 @@ python tools/train_plan.py PLAN.toml --output RUNS
 import argparse
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from mdrn_cli.distillation import run_distill
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.release import checkpoint_of
-from mdrn_cli.runfolder import STATE_FILE
+from mdrn_cli.runfolder import STATE_FILE, is_empty, saved_config
 from mdrn_cli.runlog import Progress
 from mdrn_cli.trainconfig import DISTILLATION_KEYS, TrainConfig
 from mdrn_cli.training import run_train
@@ -28,32 +29,33 @@ FINISHED = "finished"
 """A file in a run folder that tells others that the run is over."""
 
 
-def configuration(options: dict[str, Any], runs: Path) -> TrainConfig:
+def configuration(options: dict[str, Any], runs: Path, planned: Collection[str]) -> TrainConfig:
     """That of one run.
 
     Args:
         options: by their names in TrainConfig and Distillation; `init` and `teacher` may be the name of a run of the
             plan or of a bundled checkpoint.
         runs: folder of the runs.
+        planned: names of the runs of the plan.
 
     Raises:
         MdrnError: an option is unknown or missing, or makes no sense.
     """
     about = {key: options.pop(key) for key in DISTILLATION_KEYS if key in options}
     if "init" in options:
-        options["init"] = located(options["init"], runs)
+        options["init"] = located(options["init"], runs, planned)
     if "teacher" in about:
-        about["teacher"] = located(about["teacher"], runs)
-    return TrainConfig.from_dict(options | {"distillation": about})
+        about["teacher"] = located(about["teacher"], runs, planned)
+    return TrainConfig.from_dict(options | {"distillation": about}).located()
 
 
-def located(name: str, runs: Path) -> str:
+def located(name: str, runs: Path, planned: Collection[str]) -> str:
     """The checkpoint that a run ends with, or a bundled one; another name is a path.
 
     Raises:
         MdrnError: the run has not ended.
     """
-    if (runs / name).is_dir():
+    if name in planned or (runs / name).is_dir():
         if not finished(runs / name):
             raise MdrnError(f"the run {name} is not finished", "mend it first")
         return str(checkpoint_of(runs / name))
@@ -87,8 +89,9 @@ def main() -> int:
         options = plan.get("all", {}) | left[0]
         name = options.pop("name")
         tried.add(name)
+        planned = {run["name"] for run in plan["run"]}
         sys.argv = ["tools/train_plan.py", arguments.plan.name, name]  # which the run writes down
-        failed += not train(name, options, arguments.output)
+        failed += not train(name, options, arguments.output, planned)
 
 
 def finished(folder: Path) -> bool:
@@ -96,14 +99,30 @@ def finished(folder: Path) -> bool:
     return (folder / FINISHED).exists()
 
 
-def train(name: str, options: dict[str, Any], runs: Path) -> bool:
-    """One run; what goes wrong with it is told, and the next begins. Returns whether it ended well."""
+def has_begun(config: TrainConfig, folder: Path) -> bool:
+    """Whether the state of a run that was cut off lies in its folder; its budget may have been smaller.
+
+    Raises:
+        MdrnError: the folder holds another run, or something else.
+    """
+    if is_empty(folder):
+        return False
+    if (folder / STATE_FILE).is_file():
+        begun = TrainConfig.from_dict(saved_config(folder))
+        if begun.extended(config.iterations, config.time_budget) == config:
+            return True
+    raise MdrnError(f"{folder} holds something else than this run", "give another --output, or remove it")
+
+
+def train(name: str, options: dict[str, Any], runs: Path, planned: Collection[str]) -> bool:
+    """One run, from where it was cut off if it was; what goes wrong with it is told, and the next begins. Returns
+    whether it ended well."""
     began = time.monotonic()
     print(f"{time.strftime('%H:%M:%S')} {name}: {options}", flush=True)
     try:
-        config = configuration(options, runs)
+        config = configuration(options, runs, planned)
         run = run_distill if config.distillation else run_train
-        run(config, runs / name, False, report)
+        run(config, runs / name, has_begun(config, runs / name), report)
     except MdrnError as error:
         print(f"  failed: {error.message} ({error.hint})", flush=True)
         return False
