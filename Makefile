@@ -41,12 +41,13 @@ audit: $(VENV)/.installed-tools
 # Every package of the development environment, for all supported versions of Python, with hashes.
 lock: $(VENV)/.installed-tools
 	$(BIN)/uv pip compile pyproject.toml --extra test -c constraints.txt --universal --python-version 3.10 \
-	  --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
+	  --generate-hashes --upgrade --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed-tools: | $(BIN)/pip
+# After the other, for two of pip's in one environment would not get on with each other.
+$(VENV)/.installed-tools: | $(VENV)/.installed-test
 	$(PIP_INSTALL) pip-audit uv
 	touch $@
 

@@ -1,4 +1,4 @@
-"""Measures the speed of this machine, and what reduced precision costs, into benchmarks/*.json and docs/speed.md.
+"""Measures the speed of this processor, and what reduced precision costs, into benchmarks/*.json and docs/speed.md.
 
 python benchmarks/speed.py speed                           # minutes; the machine must be idle
 python benchmarks/speed.py precision ../shared/data/test   # every bundled checkpoint on Set12 or Kodak24
@@ -16,6 +16,7 @@ from mdrn_cli.cli.speed import to_markdown
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.engine import available_precisions, pick_device
+from mdrn_cli.files import write_atomically
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.speed import Speed
 
@@ -28,7 +29,7 @@ PRECISIONS = ("float32", "bfloat16")
 def measure_speed() -> None:
     """Everything `mdrn bench --speed` measures. The page has a processor that multiplies bfloat16 and one that does
     not."""
-    command = [sys.executable, "-m", "mdrn_cli", "bench", "--speed", "--json"]
+    command = [sys.executable, "-m", "mdrn_cli", "bench", "--speed", "--device", "cpu", "--json"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
     reduced = "bfloat16" in available_precisions(pick_device("cpu"))
     _write("speed" if reduced else "speed-float32", json.loads(done.stdout))
@@ -142,7 +143,7 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _write(name: str, figures: dict[str, Any]) -> None:
-    (FIGURES / f"{name}.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_atomically(FIGURES / f"{name}.json", (json.dumps(figures, indent=1) + "\n").encode())
 
 
 def main() -> None:
@@ -154,7 +155,7 @@ def main() -> None:
         measure_precision(Path(sys.argv[2]))
     elif what != "page":
         sys.exit(__doc__)
-    PAGE.write_text(page())
+    write_atomically(PAGE, page().encode())
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def _ffdnet(device: str) -> Callable[[Pixels], Pixels]:
 
 
 def run_plainly(network: Callable[..., Any], image: Pixels, device: str = "cpu") -> Pixels:
-    """A network that is on a torch device, as it is written, on an image (C, H, W)."""
+    """A network that is on a torch device, as it is written, in float32 (on CUDA, too), on an image (C, H, W)."""
     import torch
 
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         done: Pixels = network(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
         return done
 

@@ -20,6 +20,7 @@ UNKNOWN = {"name": "unknown", "skip_reason": "Dependency not found"}
     ("packages", "status", "said"),
     [
         ([GOOD, GOOD], 0, ["2 packages, none with a known vulnerability"]),
+        ([], 1, ["no audit: requirements-dev.txt locks nothing"]),
         ([GOOD, BAD], 1, ["bad 2.0 is vulnerable: PYSEC-2026-1"]),
         ([GOOD, UNKNOWN], 1, ["unknown could not be looked up"]),
         ([BAD, UNKNOWN], 1, ["bad 2.0 is vulnerable: PYSEC-2026-1", "unknown could not be looked up"]),

@@ -1,6 +1,7 @@
 """tools/train_noise_estimator.py: that what estimates noise levels learns."""
 
 import importlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,19 @@ def tool():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[1] / "tools")
         return importlib.import_module("train_noise_estimator")
+
+
+def test_networks_are_stored_where_the_errors_printed_are_theirs(tool, tmp_path, monkeypatch, capsys):
+    elsewhere = tmp_path / "other.npz"
+    monkeypatch.setattr(sys, "argv", ["train_noise_estimator.py", "train", "val", str(elsewhere)])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert str(tool.PACKAGED) in capsys.readouterr().err
+    assert tool.PACKAGED.is_file()
+    tool.store(elsewhere, {"gray_white_mean": np.arange(3, dtype=np.float16)})
+    with np.load(elsewhere, allow_pickle=False) as stored:
+        assert stored["gray_white_mean"].tolist() == [0, 1, 2]
+    assert [file.name for file in tmp_path.iterdir()] == ["other.npz"]
 
 
 def test_a_network_learns_levels_from_features(tool, photo):

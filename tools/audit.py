@@ -30,6 +30,8 @@ def judge(report: str, unless_offline: bool) -> tuple[int, list[str]]:
     if not report.strip():  # a broken lock as well as a broken connection
         return 1, ["no audit: pip-audit failed, as it says above"]
     packages: list[dict[str, Any]] = json.loads(report)["dependencies"]
+    if not packages:
+        return 1, [f"no audit: {LOCK.name} locks nothing"]
     unknown = [package["name"] for package in packages if "skip_reason" in package]
     if len(unknown) == len(packages):
         return int(not unless_offline), ["no audit: the service of known vulnerabilities cannot be reached"]

@@ -79,9 +79,9 @@ def jpeg_table(dataset: Dataset) -> list[str]:
     return rows
 
 
-def print_stored(data: Path) -> None:
+def stored_section(data: Path) -> str:
     """Photographs that have lost something as JPEG, and else have no noise."""
-    _print_crops(
+    return _of_crops(
         data,
         "Photographs stored as JPEG",
         "without any noise, stored as JPEG (4:2:0), restored by\n"
@@ -91,16 +91,12 @@ def print_stored(data: Path) -> None:
     )
 
 
-def print_clipped(data: Path) -> None:
+def clipped_section(data: Path) -> str:
     """The section on noise in 8 bits."""
-    print(
-        "\n## Noise in 8 bits\n\n"
-        f"Crops of {CROP_SIDE}x{CROP_SIDE} with white noise, clipped and rounded as files have it, restored at its\n"
-        "level: by the network alone, and by `mdrn denoise`, which first mends the mean that clipping moved. Beside\n"
-        "them the network on the same noise not clipped, which is what the tables above have."
-    )
-    print("\n| set | noise | in 8 bits | network alone | `mdrn denoise` | network, noise not clipped |")
-    print("|---|---|---|---|---|---|")
+    rows = [
+        "| set | noise | in 8 bits | network alone | `mdrn denoise` | network, noise not clipped |",
+        "|---|---|---|---|---|---|",
+    ]
     denoisers = Denoisers()
     for name in ("Set12", "Kodak24", "CBSD68"):
         dataset = open_dataset(name, data)
@@ -116,7 +112,14 @@ def print_clipped(data: Path) -> None:
                 plain, alone, bound = (psnr(picture, clean) for picture in pictures)
                 figures.append((plain, alone, ours, bound))
             plain, alone, ours, bound = np.mean(figures, axis=0)
-            print(f"| {name} | {level} | {plain:.2f} | {alone:.2f} | **{ours:.2f}** | {bound:.2f} |")
+            rows.append(f"| {name} | {level} | {plain:.2f} | {alone:.2f} | **{ours:.2f}** | {bound:.2f} |")
+    return _section(
+        "Noise in 8 bits",
+        f"Crops of {CROP_SIDE}x{CROP_SIDE} with white noise, clipped and rounded as files have it, restored at its\n"
+        "level: by the network alone, and by `mdrn denoise`, which first mends the mean that clipping moved. Beside\n"
+        "them the network on the same noise not clipped, which is what the tables above have.",
+        rows,
+    )
 
 
 def dark_table(dataset: Dataset) -> list[str]:
@@ -285,9 +288,9 @@ def sensor_table(dataset: Dataset) -> list[str]:
     return rows
 
 
-def print_jpeg(data: Path) -> None:
+def jpeg_section(data: Path) -> str:
     """The estimate in JPEGs, and what it leads to."""
-    _print_crops(
+    return _of_crops(
         data,
         "White noise in a JPEG",
         "with white noise, stored as JPEG, restored by\n"
@@ -298,9 +301,9 @@ def print_jpeg(data: Path) -> None:
     )
 
 
-def print_dark(data: Path) -> None:
+def dark_section(data: Path) -> str:
     """The estimate where half of the noise is cut off, and what it leads to."""
-    _print_crops(
+    return _of_crops(
         data,
         "Noise in the dark",
         "made darker by a factor, with white noise, clipped and\n"
@@ -309,10 +312,11 @@ def print_dark(data: Path) -> None:
     )
 
 
-def print_uneven(data: Path) -> None:
+def uneven_section(data: Path) -> str:
     """Noise that is stronger at one intensity than at another, in color and in gray."""
-    for title, what, color in (("", "", "color"), (", in gray", " in gray", "gray")):
-        _print_crops(
+    both = (("", "", "color"), (", in gray", " in gray", "gray"))
+    return "\n".join(
+        _of_crops(
             data,
             f"Noise that depends on the light{title}",
             f"with white noise{what} in 8 bits, the level of which depends on the\n"
@@ -320,11 +324,13 @@ def print_uneven(data: Path) -> None:
             "Where the level at each intensity is found, it is made the same at all before the network.",
             partial(uneven_table, color=color),
         )
+        for title, what, color in both
+    )
 
 
-def print_sensor(data: Path) -> None:
+def sensor_section(data: Path) -> str:
     """Noise of a camera's sensor."""
-    _print_crops(
+    return _of_crops(
         data,
         "Noise of a camera",
         "as a camera makes them of what its Bayer sensor sees\n"
@@ -335,9 +341,9 @@ def print_sensor(data: Path) -> None:
     )
 
 
-def print_grain(data: Path) -> None:
+def grain_section(data: Path) -> str:
     """Noise that is smeared over several pixels."""
-    _print_crops(
+    return _of_crops(
         data,
         "Noise of coarse grain",
         "with Gaussian noise, smeared by a Gaussian, in 8 bits; the\n"
@@ -347,9 +353,9 @@ def print_grain(data: Path) -> None:
     )
 
 
-def print_gray_grain(data: Path) -> None:
+def gray_grain_section(data: Path) -> str:
     """The same in gray."""
-    _print_crops(
+    return _of_crops(
         data,
         "Noise of coarse grain in gray",
         "in gray, with noise as above.",
@@ -357,9 +363,9 @@ def print_gray_grain(data: Path) -> None:
     )
 
 
-def print_alike(data: Path) -> None:
+def alike_section(data: Path) -> str:
     """Noise that all channels have in common."""
-    _print_crops(
+    return _of_crops(
         data,
         "Noise alike in all channels",
         "with Gaussian noise, the same in red, green and blue, in 8\n"
@@ -369,10 +375,13 @@ def print_alike(data: Path) -> None:
     )
 
 
-def _print_crops(data: Path, title: str, what: str, table: Callable[[Dataset], list[str]]) -> None:
+def _of_crops(data: Path, title: str, what: str, table: Callable[[Dataset], list[str]]) -> str:
     """A section on crops of Kodak24."""
-    print(f"\n## {title}\n\nCrops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 {what}\n")
-    print("\n".join(table(open_dataset("Kodak24", data))))
+    return _section(title, f"Crops of {CROP_SIDE}x{CROP_SIDE} of Kodak24 {what}", table(open_dataset("Kodak24", data)))
+
+
+def _section(title: str, what: str, rows: Sequence[str]) -> str:
+    return "\n".join((f"## {title}", "", what, "", *rows, ""))
 
 
 def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -381,13 +390,13 @@ def _middle(photo: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 CROP_SECTIONS = {
-    "jpeg": print_jpeg,
-    "stored": print_stored,
-    "clipped": print_clipped,
-    "dark": print_dark,
-    "uneven": print_uneven,
-    "sensor": print_sensor,
-    "grain": print_grain,
-    "gray-grain": print_gray_grain,
-    "alike": print_alike,
+    "jpeg": jpeg_section,
+    "stored": stored_section,
+    "clipped": clipped_section,
+    "dark": dark_section,
+    "uneven": uneven_section,
+    "sensor": sensor_section,
+    "grain": grain_section,
+    "gray-grain": gray_grain_section,
+    "alike": alike_section,
 }

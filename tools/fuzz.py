@@ -6,14 +6,16 @@ Needs atheris, which is for development alone and no part of an extra:
     /tmp/fuzz/bin/python tools/fuzz.py manifest -max_total_time=180
 
 What follows the target's name goes to libFuzzer. A reader may return, or raise WeightsError; anything else is a
-finding, and the input that made it is left in the working directory.
+finding, and the input that made it is left in the working directory; named there, too, it is tried again.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -29,6 +31,7 @@ with atheris.instrument_imports(include=["mdrn_cli"]):
     from mdrn_cli.model import MDRN, MDRNConfig
 
 FOLDER = Path(tempfile.mkdtemp(prefix="mdrn-fuzz-"))
+atexit.register(shutil.rmtree, FOLDER)
 FILE = FOLDER / "fuzzed.safetensors"
 
 
@@ -110,16 +113,19 @@ def _mutate_json(content: bytes, most: int, seed: int) -> bytes:
 def main() -> None:
     """Fuzz the target named first on the command line."""
     read, example = TARGETS[sys.argv.pop(1)]
-    seeds = FOLDER / "seeds"
-    seeds.mkdir()
-    (seeds / "example").write_bytes(example())
+    arguments = sys.argv[1:]
+    if not any(Path(argument).exists() for argument in arguments):  # else a finding to try again, or a corpus
+        seeds = FOLDER / "seeds"
+        seeds.mkdir()
+        (seeds / "example").write_bytes(example())
+        arguments.append(str(seeds))
 
     def one(content: bytes) -> None:
         with contextlib.suppress(WeightsError):
             read(content)
 
-    limits = ["-rss_limit_mb=4096", "-timeout=20", "-max_len=65536"]
-    atheris.Setup([*sys.argv, *limits, str(seeds)], one, custom_mutator=_mutate_json)
+    limits = ["-rss_limit_mb=4096", "-timeout=20", "-max_len=65536"]  # of two, the last counts
+    atheris.Setup([sys.argv[0], *limits, *arguments], one, custom_mutator=_mutate_json)
     atheris.Fuzz()
 
 

@@ -1,16 +1,18 @@
 """Makes docs/noise-levels.md: any noise level on Set12 and CBSD68, against peers, and errors of the estimate.
 
     python tools/noise_levels.py peers ../shared/data/test    # hours; needs `pip install bm3d` (not for commercial use)
-    python tools/noise_levels.py table ../shared/data/test > docs/noise-levels.md    # needs `pip install PyWavelets`
+    python tools/noise_levels.py all ../shared/data/test      # hours, too; needs `pip install PyWavelets`
     python tools/noise_levels.py grain ../shared/data/test    # one of its sections, as SECTIONS names them
 
-BM3D's figures are kept in tools/peers.json, image by image, and gone on with where they were left.
+Each section is put into the page when it is measured. BM3D's figures are kept in tools/peers.json, image by image, and
+gone on with where they were left.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,14 @@ from crop_tables import CROP_SECTIONS
 from mdrn_cli.bench import measure
 from mdrn_cli.datasets import Dataset, open_dataset
 from mdrn_cli.denoisers import Denoisers
+from mdrn_cli.files import write_atomically
 from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
 
 LEVELS = (5, 10, 20, 35, 40, 60, 75)
 PEERS = Path(__file__).parent / "peers.json"
+PAGE = Path(__file__).parents[1] / "docs" / "noise-levels.md"
 # FFDNet's own weights, measured under the same protocol.
 FFDNET = {
     "Set12": {5: 38.08, 10: 34.64, 20: 31.43, 35: 28.91, 40: 28.31, 60: 26.48, 75: 25.49},
@@ -43,14 +47,15 @@ def measure_peers(data: Path, names: list[str], every: int) -> None:
         for level in LEVELS:
             figures = stored.setdefault(name, {}).setdefault(str(level), {})
             for file in dataset.files[::every]:
-                if file.name in figures:
+                name_in_set = dataset.path_of(file).as_posix()
+                if name_in_set in figures:
                     continue
                 clean = read_uint8(file, dataset.color)
                 noisy = add_noise(clean, level).transpose(1, 2, 0)
                 denoise = bm3d.bm3d_rgb if dataset.color == "color" else bm3d.bm3d
                 restored = denoise(np.ascontiguousarray(noisy.squeeze()), level / 255).reshape(noisy.shape)
-                figures[file.name] = round(psnr(to_uint8(restored.transpose(2, 0, 1)), clean), 4)
-                PEERS.write_text(json.dumps(stored, indent=1) + "\n")
+                figures[name_in_set] = round(psnr(to_uint8(restored.transpose(2, 0, 1)), clean), 4)
+                write_atomically(PEERS, (json.dumps(stored, indent=1) + "\n").encode())
 
 
 def levels_table(dataset: Dataset) -> list[str]:
@@ -97,26 +102,44 @@ def estimate_table(dataset: Dataset) -> list[str]:
     return rows
 
 
-def print_levels(data: Path) -> None:
+def levels_section(data: Path) -> str:
     """What is reached at levels with and without a checkpoint."""
-    for name in FFDNET:
-        print(f"\n## {name}\n\n" + "\n".join(levels_table(open_dataset(name, data))))
+    return "\n".join(f"## {name}\n\n" + "\n".join((*levels_table(open_dataset(name, data)), "")) for name in FFDNET)
 
 
-def print_estimates(data: Path) -> None:
+def estimates_section(data: Path) -> str:
     """Errors of the estimate."""
-    print("\n## Error of the estimated level\n\nRelative, over the images of a set.")
+    lines = ["## Error of the estimated level", "", "Relative, over the images of a set.", ""]
     for name in ("BSD68", "CBSD68"):
-        print(f"\n{name}:\n\n" + "\n".join(estimate_table(open_dataset(name, data))))
+        lines += [f"{name}:", "", *estimate_table(open_dataset(name, data)), ""]
+    return "\n".join(lines)
 
 
-SECTIONS = {"levels": print_levels, "estimates": print_estimates, **CROP_SECTIONS}
+SECTIONS = {"levels": levels_section, "estimates": estimates_section, **CROP_SECTIONS}
+
+
+def replaced(page: str, text: str) -> str:
+    """A page with sections, each from its heading to the next one, in place of those of the same headings, or after
+    all."""
+    for section in _sections(text):
+        heading, parts = section.partition("\n")[0], _sections(page)
+        places = [k for k, part in enumerate(parts) if part.partition("\n")[0] == heading]
+        if places:
+            parts[places[0]] = section
+        else:
+            parts.append(section)
+        page = "\n".join(part.rstrip("\n") + "\n" for part in parts)
+    return page
+
+
+def _sections(text: str) -> list[str]:
+    return re.split(r"(?<=\n)(?=## )", text)
 
 
 def main() -> None:
-    """Run one of the parts."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("peers", "table", *SECTIONS))
+    """Measure a part, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("peers", "all", *SECTIONS))
     parser.add_argument("data", type=Path, help="folder that holds the sets")
     parser.add_argument("--every", type=int, default=1, help="peers on every n-th image only")
     parser.add_argument("--set", action="append", choices=tuple(FFDNET), help="peers on this set only")
@@ -124,10 +147,9 @@ def main() -> None:
     if arguments.what == "peers":
         measure_peers(arguments.data, arguments.set or list(FFDNET), arguments.every)
         return
-    if arguments.what == "table":
-        print("# Noise levels\n\nMade by `tools/noise_levels.py`; protocol of docs/results.md, PSNR in dB.")
-    for section in SECTIONS if arguments.what == "table" else (arguments.what,):
-        SECTIONS[section](arguments.data)
+    for name in SECTIONS if arguments.what == "all" else (arguments.what,):
+        text = SECTIONS[name](arguments.data)
+        write_atomically(PAGE, replaced(PAGE.read_text(), text).encode())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from scipy.ndimage import gaussian_filter
 from sensor import Camera
 
 from mdrn_cli.formats import find_images
+from mdrn_cli.hardware import cores
 from mdrn_cli.noise import SMALLEST
 
 RAMP_SHARE, PAGE_SHARE = 0.1, 0.08
@@ -65,7 +66,7 @@ Draw = Callable[[NDArray[np.uint8], np.random.Generator], Crop]
 def of_each(folder: Path, work: Callable[[Path, tuple[int, int]], list[Any]], seed: int) -> list[Any]:
     """What `work` gives for every photograph and a seed of its own, one after another."""
     files = find_images(folder)
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
         return list(itertools.chain.from_iterable(pool.map(work, files, ((seed, k) for k in range(len(files))))))
 
 

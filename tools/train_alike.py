@@ -13,6 +13,7 @@ import numpy as np
 from noisy_crops import as_stored, camera_crop, jpeg_round_trip, planes, white_crop
 from numpy.typing import NDArray
 from telling import learned, report
+from train_noise_estimator import store
 
 from mdrn_cli.alike import SMALLEST, SURE, alike_features
 from mdrn_cli.image import read_uint8
@@ -82,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     network = learned(arguments.train, rows)
     stored = {f"color_alike_{name}": value.astype(np.float16) for name, value in network.items()}
-    np.savez_compressed(arguments.output, allow_pickle=False, **stored)
+    store(arguments.output, stored)
     report(arguments.val, rows, network, SURE, "alike")
 
 

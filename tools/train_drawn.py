@@ -17,6 +17,7 @@ from noisy_crops import SIDES, Crop, as_stored, camera_crop, framed, white_crop
 from numpy.typing import NDArray
 from PIL import Image
 from telling import learned, report
+from train_noise_estimator import store
 
 from mdrn_cli.blocks import looked_at
 from mdrn_cli.drawn import SURE, drawn_features
@@ -121,7 +122,7 @@ def main() -> None:
         networks |= {f"{color}_drawn_{name}": value.astype(np.float16) for name, value in network.items()}
         print(f"{color}:")
         report(arguments.val, of_color, network, SURE, "drawn")
-    np.savez_compressed(arguments.output, allow_pickle=False, **networks)
+    store(arguments.output, networks)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ python tools/train_noise_estimator.py ../shared/data/train ../shared/data/val md
 from __future__ import annotations
 
 import argparse
+import io
 import math
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,12 +21,15 @@ from torch import nn
 
 from mdrn_cli.blocks import answer, looked_at, noise_features
 from mdrn_cli.denoisers import Denoisers
+from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import camera_features, estimate_sigma
 
+PACKAGED = Path(__file__).parents[1] / "mdrn_cli" / "reference" / "noise_estimator.npz"
+"""Which `estimate_sigma` reads, and so `report`."""
 LABELLED_CROPS = 5
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
 CAMERA_CROPS, WHITE_CROPS = 28, 12
@@ -166,6 +170,8 @@ def main() -> None:
         parser.add_argument(name, type=Path)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS, help="the others stay as they are")
     arguments = parser.parse_args()
+    if arguments.output.resolve() != PACKAGED:
+        parser.error(f"write to {PACKAGED}, of which errors are printed")
     stored: dict[str, NDArray[Any]] = {}
     if arguments.only != NETWORKS:
         with np.load(arguments.output, allow_pickle=False) as before:
@@ -181,8 +187,15 @@ def main() -> None:
             rows = of_each(arguments.train, partial(_rows, color=color, ratios=ratios[color], kind=kind), 1)
             network = learned(kind, *columns(rows))
             stored |= {f"{color}_{kind}_{name}": value.astype(np.float16) for name, value in network.items()}
-    np.savez_compressed(arguments.output, allow_pickle=False, **stored)
+    store(arguments.output, stored)
     report(arguments.val, ratios)
+
+
+def store(output: Path, networks: dict[str, NDArray[Any]]) -> None:
+    """Replace a file of networks, by names of their arrays, in one step."""
+    data = io.BytesIO()
+    np.savez_compressed(data, allow_pickle=False, **networks)
+    write_atomically(output, data.getvalue())
 
 
 def learned(kind: str, features: NDArray[np.float32], targets: NDArray[np.float32]) -> Network:
