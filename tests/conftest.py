@@ -188,11 +188,15 @@ def record_json(**changes: object) -> dict[str, object]:
 
 
 def run_mdrn(
-    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+    *arguments: object,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    timeout: float = 120,
+    piped: bytes | None = None,
 ) -> Finished:
     """The command as a user runs it, in a process of its own, but that torch is loaded already."""
     with TemporaryDirectory() as logs:
-        return start(*arguments, logs=Path(logs), cwd=cwd, **(env or {})).wait(timeout)
+        return start(*arguments, logs=Path(logs), cwd=cwd, piped=piped, **(env or {})).wait(timeout)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""What tests/test_parallel.py runs in each of two processes: `torchrun ... parallel_worker.py PHOTOS FOLDER`."""
+"""What tests/test_parallel.py runs in each of two processes: `parallel_worker.py PHOTOS FOLDER` as by torchrun."""
 
 import json
 import math

@@ -496,20 +496,20 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
 
 
 def pipe(arguments, data: bytes):
-    command = [sys.executable, "-m", "mdrn_cli", "denoise", *map(str, arguments)]
-    return subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
+    return run_mdrn("denoise", *arguments, piped=data)
 
 
 def test_stdin_and_stdout(tree, tmp_path, tiny_weights):
     how = ["--sigma", 50, "--model", tiny_weights("color")]
     data = (tree / "a.png").read_bytes()
-    piped = pipe(["-", "-o", "-", "-f", "png", *how], data)
+    command = [sys.executable, "-m", "mdrn_cli", "denoise", "-", "-o", "-", "-f", "png", *map(str, how)]
+    piped = subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
     assert piped.returncode == 0, piped.stderr
     assert run_mdrn("denoise", tree / "a.png", "-o", tmp_path / "file.png", *how).returncode == 0
     assert piped.stdout == (tmp_path / "file.png").read_bytes()
     assert pipe(["-", "-o", tmp_path / "x.png", *how], data).returncode == 0
     assert (tmp_path / "x.png").read_bytes() == piped.stdout
-    assert pipe([tree / "a.png", "-o", "-", "-f", "png", *how], b"").stdout == piped.stdout
+    assert pipe([tree / "a.png", "-o", "-", "-f", "png", *how], b"").output == piped.stdout
 
 
 def test_a_pipe_into_a_file_is_planned_skipped_and_told_of_as_a_file_is(tree, tmp_path, tiny_weights):
@@ -533,9 +533,9 @@ def test_a_pipe_into_a_file_is_planned_skipped_and_told_of_as_a_file_is(tree, tm
 
 def test_a_pipe_to_stdout_has_a_dry_run_and_a_report(tree, tmp_path, tiny_weights):
     how = [tree / "a.png", "-o", "-", "-f", "png", "--sigma", 50, "--model", tiny_weights("color")]
-    assert pipe([*how, "--dry-run"], b"").stdout.decode() == f"{tree / 'a.png'} -> -\n"
+    assert pipe([*how, "--dry-run"], b"").stdout == f"{tree / 'a.png'} -> -\n"
     done = pipe([*how, "--report", tmp_path / "r.json"], b"")
-    assert done.stdout.startswith(b"\x89PNG")
+    assert done.output.startswith(b"\x89PNG")
     assert json.loads((tmp_path / "r.json").read_text())["results"][0]["output"] == "-"
 
 
@@ -609,23 +609,23 @@ def test_ctrl_c_ends_the_wait_for_a_pipe(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "data", "code", "message"),
     [
-        (["-", "-o", "x.jpg", "-f", "png"], b"", 2, b"--format png is not the format of x.jpg"),
-        (["-", "-o", "-", "-f", "png", "--json"], b"", 2, b"--json"),
-        (["-", "--in-place"], b"", 2, b"--in-place"),
-        (["-", "-o", "x.png", "--in-place"], b"", 2, b"--in-place"),
-        (["-", "-o", "folder/"], b"", 2, b"folder is a folder"),
-        (["-", "-o", "none/x.png"], b"", 2, b"no folder none"),
-        (["-", "-o", "-"], b"", 2, b"--format"),
-        (["-"], b"", 2, b"needs --output"),
-        (["-", "x.png", "-o", "-", "-f", "png"], b"", 2, b"single input"),
-        (["-", "-o", "-", "-f", "png"], b"not an image", 4, b"not an image"),
-        (["-", "-o", "-", "-f", "png"], b"", 4, b"not an image"),
-        (["none.png", "-o", "-", "-f", "png"], b"", 4, b"none.png"),
+        (["-", "-o", "x.jpg", "-f", "png"], b"", 2, "--format png is not the format of x.jpg"),
+        (["-", "-o", "-", "-f", "png", "--json"], b"", 2, "--json"),
+        (["-", "--in-place"], b"", 2, "--in-place"),
+        (["-", "-o", "x.png", "--in-place"], b"", 2, "--in-place"),
+        (["-", "-o", "folder/"], b"", 2, "folder is a folder"),
+        (["-", "-o", "none/x.png"], b"", 2, "no folder none"),
+        (["-", "-o", "-"], b"", 2, "--format"),
+        (["-"], b"", 2, "needs --output"),
+        (["-", "x.png", "-o", "-", "-f", "png"], b"", 2, "single input"),
+        (["-", "-o", "-", "-f", "png"], b"not an image", 4, "not an image"),
+        (["-", "-o", "-", "-f", "png"], b"", 4, "not an image"),
+        (["none.png", "-o", "-", "-f", "png"], b"", 4, "none.png"),
     ],
 )
 def test_pipes_that_cannot_work(arguments, data, code, message, tiny_weights):
     done = pipe([*arguments, "--sigma", "50", "--model", tiny_weights("color")], data)
-    assert (done.returncode, done.stdout) == (code, b"")
+    assert (done.returncode, done.output) == (code, b"")
     assert message in done.stderr
 
 

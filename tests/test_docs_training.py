@@ -1,17 +1,15 @@
 """Every command of docs/training.md and docs/distillation.md that trains runs: in the order of the pages, in its
 `--smoke` form, in a folder that has what they name, photographs being tiny."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_mdrn
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.model import MDRN, MDRNConfig
@@ -20,7 +18,7 @@ PROJECT = Path(__file__).parents[1]
 PAGES = [PROJECT / "docs" / name for name in ("training.md", "distillation.md")]
 TRAINS = re.compile(r"(?:mdrn|torchrun .* -m mdrn_cli) (?:train|distill) ")
 # Instead of what a page says that would take long here.
-SMALL = {"--nproc-per-node": "2", "--batch-size": "2", "--iterations": "2"}
+SMALL = {"--batch-size": "2", "--iterations": "2"}
 
 
 def lines() -> list[str]:
@@ -53,14 +51,14 @@ def small(line: str) -> list[str]:
 
 
 def run(words: list[str], folder: Path) -> tuple[int, str]:
-    if words[0] == "mdrn":
-        done = run_mdrn(*words[1:], cwd=folder)
-        return done.returncode, done.stderr
-    paths = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH", "")]))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words[1:]]
-    environment = os.environ | {"PYTHONPATH": paths}
-    ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    return ended.returncode, ended.stderr
+    """Under torchrun, too, in one process; several are those of tests/test_parallel.py."""
+    if words[0] == "torchrun":
+        asked = get_args_parser().parse_args(words[1:])
+        assert (asked.module, asked.training_script) == (True, "mdrn_cli")
+        assert int(asked.nproc_per_node) > 1
+        words = ["mdrn", *asked.training_script_args]
+    done = run_mdrn(*words[1:], cwd=folder)
+    return done.returncode, done.stderr
 
 
 def test_the_pages_have_commands_of_every_kind():

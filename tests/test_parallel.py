@@ -1,8 +1,9 @@
-"""Data-parallel training in two real processes of torchrun, on the CPU."""
+"""Data-parallel training in two real processes, as torchrun starts them, on the CPU."""
 
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,18 +27,35 @@ def silent(_progress) -> None:
     pass
 
 
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+ENVIRONMENT = {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
+
+
 def torchrun(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Two processes on this machine."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [*command, *map(str, arguments)],
-        env={**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+def as_by_torchrun(*arguments: object, timeout: float = 240) -> list[tuple[int, str]]:
+    """Exit status and stderr of each of two processes, without the one that would start and watch them."""
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(found.getsockname()[1])}
+    processes = []
+    for rank in ("0", "1"):
+        place |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        command = [sys.executable, *map(str, arguments)]
+        processes.append(subprocess.Popen(command, env=ENVIRONMENT | place, stderr=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=timeout)[1] for process in processes]
+    return [(process.returncode, stderr) for process, stderr in zip(processes, said, strict=True)]
 
 
 def flat(weights) -> torch.Tensor:
@@ -88,8 +106,8 @@ def test_processes_agree_on_every_decision(photo_folder, tmp_path, tiny_weights)
     config = config.extended(8, None)
     run_distill(config, tmp_path / "alone", True, silent)
 
-    done = torchrun(Path(__file__).parent / "parallel_worker.py", photo_folder, tmp_path)
-    assert done.returncode == 0, done.stderr
+    for status, said in as_by_torchrun(Path(__file__).parent / "parallel_worker.py", photo_folder, tmp_path):
+        assert status == 0, said
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
 
     assert first["difference"] < 1e-5, "the gradient is that of one process with the whole batch"
@@ -120,13 +138,12 @@ def test_what_the_first_process_alone_cannot_write_is_told_and_ends_them_all(pho
     run_train(config, run, False, silent)
     (run / "last.safetensors").unlink()
     (run / "last.safetensors").mkdir()  # met at the first save, while the other process is in its first step
-    ended = torchrun("-m", "mdrn_cli", "train", "--resume", run, "--iterations", 100)
-    assert ended.returncode == 1
-    assert [line for line in ended.stderr.splitlines() if line.startswith("error:")] == [
+    first, second = as_by_torchrun("-m", "mdrn_cli", "train", "--resume", run, "--iterations", 100)
+    assert (first[0], second[0]) == (1, 1), "and not by SIGABRT"
+    assert [line for line in (first[1] + second[1]).splitlines() if line.startswith("error:")] == [
         f"error: cannot write {run / 'last.safetensors'} (Is a directory)"
     ]
-    assert "terminate called" not in ended.stderr
-    assert "SIGABRT" not in ended.stderr
+    assert "terminate called" not in first[1] + second[1]
     assert saved_config(run)["iterations"] == 100
 
 

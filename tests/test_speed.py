@@ -8,6 +8,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from conftest import run_mdrn
@@ -108,6 +109,12 @@ def ask_for_the_end() -> None:
     time.sleep(600)
 
 
+@pytest.fixture
+def forked(monkeypatch):
+    """Processes that have torch loaded already."""
+    monkeypatch.setattr("mdrn_cli.speed.multiprocessing.get_context", lambda _method: commands.SERVER)
+
+
 def test_sigterm_ends_the_case_under_way():
     began = time.monotonic()
     with terminable(), pytest.raises(TerminatedError):
@@ -115,6 +122,7 @@ def test_sigterm_ends_the_case_under_way():
     assert time.monotonic() - began < 300
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_case_fails_as_what_it_failed_with():
     with pytest.raises(DeviceError, match="no device") as caught:
         speed._alone(fall_short, DeviceError("no device", "another one"))

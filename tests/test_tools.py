@@ -133,12 +133,11 @@ def test_colors_that_nobody_sees_hide_no_tone(gray_photo):
 
 
 def test_estimate_reads_standard_input(noisy):
-    command = [sys.executable, "-m", "mdrn_cli", "estimate", "-"]
-    done = subprocess.run(command, input=noisy.read_bytes(), capture_output=True, check=False)
-    assert done.stdout.decode() == run_mdrn("estimate", noisy).stdout.replace(str(noisy), "-")
-    bad = subprocess.run(command, input=b"hello", capture_output=True, check=False)
-    assert (bad.returncode, bad.stdout) == (4, b"")
-    assert b"not an image" in bad.stderr
+    done = run_mdrn("estimate", "-", piped=noisy.read_bytes())
+    assert done.stdout == run_mdrn("estimate", noisy).stdout.replace(str(noisy), "-")
+    bad = run_mdrn("estimate", "-", piped=b"hello")
+    assert (bad.returncode, bad.output) == (4, b"")
+    assert "not an image" in bad.stderr
 
 
 def test_a_picture_compared_with_itself_is_equal(noisy):
