@@ -147,13 +147,14 @@ def planes(image: NDArray[Any]) -> NDArray[np.float32]:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32) / np.float32(255)
 
 
-def _level(rng: np.random.Generator) -> float:
-    return float(np.exp(rng.uniform(*np.log(LEVELS))))
+def drawn_level(rng: np.random.Generator, least: float = LEVELS[0], most: float = LEVELS[1]) -> float:
+    """A noise level, all ratios being alike."""
+    return float(np.exp(rng.uniform(np.log(least), np.log(most))))
 
 
 def white_crop(photo: NDArray[np.uint8], rng: np.random.Generator, level: float | None = None) -> Crop:
     """White Gaussian noise, half of the crops clipped and rounded to 8 bits."""
-    level = level or _level(rng)
+    level = level or drawn_level(rng)
     _, shown = _crop(photo, rng)
     noisy = shown + rng.normal(0, level, shown.shape).astype(np.float32)
     noisy = np.clip(np.rint(noisy), 0, 255) if rng.random() < 0.5 else noisy
@@ -213,7 +214,7 @@ def camera_crop(
     left in their differences, stronger in the light, or that of a camera's sensor, and through JPEG or not; as it is,
     or resized or sharpened with the picture. Where the common share is given, it is not white, though hardly smeared at
     times."""
-    level = level or _level(rng)
+    level = level or drawn_level(rng)
     edit = edit or Edit.draw(rng)
     part, shown = _crop(photo, rng, edit.scale)
     camera = Camera.draw(rng) if len(part[0, 0]) == 3 and common is None and rng.random() < SENSOR_SHARE else None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from noisy_crops import as_stored, camera_crop, jpeg_round_trip, planes, white_crop
+from noisy_crops import as_stored, camera_crop, drawn_level, jpeg_round_trip, planes, white_crop
 from numpy.typing import NDArray
 from telling import learned, report
 from train_noise_estimator import store
@@ -37,17 +37,17 @@ def rows(file: Path, seed: tuple[int, int]) -> list[tuple[NDArray[np.float32], f
     photo = read_uint8(file, "color")
     found: list[tuple[NDArray[Any], float, str]] = []
     for _ in range(ALIKE_CROPS):
-        crop = camera_crop(_muted(photo, rng), rng, _level(rng, LEAST_LEVEL), common=1.0)
+        crop = camera_crop(_muted(photo, rng), rng, drawn_level(rng, LEAST_LEVEL, HIGHEST_LEVEL), common=1.0)
         if crop.level >= LEAST_LEFT:
             found.append((crop.shown, 1.0, "alike"))
     for _ in range(CAMERA_CROPS):
-        crop = camera_crop(_muted(photo, rng), rng, _level(rng, 1.0))
+        crop = camera_crop(_muted(photo, rng), rng, drawn_level(rng, 1.0, HIGHEST_LEVEL))
         assert crop.kind is not None
         common, smoothed = crop.kind[2], crop.kind[-1]  # where a camera has smeared colors, it left what is alike
         if common <= MOST_COMMON and not smoothed:
             found.append((crop.shown, -1.0, "as files have it"))
     for _ in range(WHITE_CROPS):
-        found.append((white_crop(_muted(photo, rng), rng, _level(rng, 1.0)).shown, -1.0, "white"))
+        found.append((white_crop(_muted(photo, rng), rng, drawn_level(rng, 1.0, HIGHEST_LEVEL)).shown, -1.0, "white"))
     for _ in range(CLEAN_CROPS):
         found.append((_clean(photo, rng), -1.0, "none"))
     large = (row for row in found if min(row[0].shape[1:]) >= SMALLEST)
@@ -69,10 +69,6 @@ def _clean(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.flo
     if rng.random() < 0.6:
         part = jpeg_round_trip(part, int(rng.integers(35, 99)), int(rng.choice((0, 1, 2))))
     return planes(part)
-
-
-def _level(rng: np.random.Generator, least: float) -> float:
-    return float(np.exp(rng.uniform(np.log(least), np.log(HIGHEST_LEVEL))))
 
 
 def main() -> None:

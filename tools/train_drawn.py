@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from graphics import graphic
-from noisy_crops import SIDES, Crop, as_stored, camera_crop, framed, white_crop
+from noisy_crops import SIDES, Crop, as_stored, camera_crop, drawn_level, framed, white_crop
 from numpy.typing import NDArray
 from PIL import Image
 from telling import learned, report
@@ -44,7 +44,7 @@ def rows(file: Path, seed: tuple[int, int], color: str) -> list[tuple[NDArray[np
     monochrome = color == "color" and rng.random() < MONOCHROME_SHARE
     photo = photo[:, :, 1:2] if monochrome else photo
     for draw in (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS:
-        crop = draw(photo, rng, _level(rng, LEVELS[0]))
+        crop = draw(photo, rng, drawn_level(rng, *LEVELS))
         if (draw is white_crop or _shows_it(crop)) and crop.level >= LEVELS[0]:
             found.append((crop.shown, -1.0, draw.__name__))
     for _ in range(PHOTOGRAPHS):
@@ -69,7 +69,7 @@ def _drawing(rng: np.random.Generator, channels: int) -> NDArray[Any]:
 def _noisy_drawing(rng: np.random.Generator, channels: int) -> NDArray[Any]:
     drawing = graphic(_shape(rng), channels, rng)
     coded = rng.random() < 0.6
-    level = _level(rng, LEAST_CODED if coded else LEVELS[0])
+    level = drawn_level(rng, LEAST_CODED if coded else LEVELS[0], LEVELS[1])
     noisy = as_stored(drawing + rng.normal(0, level, drawing.shape))
     noisy = framed(noisy, rng)
     return _planes(stored(noisy, rng, QUALITIES_WITH_NOISE) if coded else noisy)
@@ -103,10 +103,6 @@ def _planes(image: NDArray[Any]) -> NDArray[Any]:
 def _shape(rng: np.random.Generator) -> tuple[int, int]:
     height, width = (int(np.clip(rng.choice(SIDES) * rng.uniform(0.7, 1.4), SMALLEST, LARGEST)) for _ in range(2))
     return height, width
-
-
-def _level(rng: np.random.Generator, least: float) -> float:
-    return float(np.exp(rng.uniform(np.log(least), np.log(LEVELS[1]))))
 
 
 def main() -> None:
