@@ -47,6 +47,32 @@ def test_photographs_may_have_moved(finished, photo_folder, tmp_path):
     assert saved_config(finished)["data"] == saved_config(finished)["val"] == str(moved)
 
 
+def test_intervals_may_be_others(finished, photo_folder):
+    arguments = ["train", "--resume", finished, "--iterations", 2, "--save-every", "2m", "--validate-every", "3m"]
+    idle = run_mdrn(*arguments)
+    assert (idle.returncode, "does nothing without --val" in idle.stderr) == (2, True)
+    done = run_mdrn(*arguments, "--val", photo_folder)
+    assert done.returncode == 0, done.stderr
+    assert [saved_config(finished)[key] for key in ("save_every", "validate_every")] == [120.0, 180.0]
+
+
+def test_an_edit_of_the_file_that_tells_of_the_options_is_told_to_have_no_effect(finished):
+    file = finished / "config.toml"
+    before = file.read_text()
+    for old, new, told in (
+        ("batch_size = 2", "batch_size = 3", True),
+        ("", "# mine\n", False),
+        ("seed = 0", "sed = 0", False),
+        ("seed", "[", False),
+    ):
+        assert old in before
+        file.write_text(before.replace(old, new, 1))
+        done = run_mdrn("train", "--resume", finished)
+        assert done.returncode == 0, done.stderr
+        assert ("edited; the run goes on with what it began with: batch_size = 2" in done.stderr) is told, done.stderr
+        assert file.read_text() == before
+
+
 def test_other_photographs_are_told_of(finished, photo_folder):
     Image.open(next(photo_folder.glob("*.png"))).rotate(90, expand=True).save(photo_folder / "new.png")
     for iterations, told in ((2, True), (3, False)):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import parse_bytes, parse_duration
+from mdrn_cli.cli.console import parse_bytes, parse_duration, print_warning
 from mdrn_cli.cli.options import Device, Offline, Precision, flag, options_given
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import is_file, is_folder
 
@@ -151,14 +151,14 @@ _PARSED = {
 # Options that are no part of a run's configuration.
 _CONTROLS = ("run", "output", "resume", "overwrite", "preset", "config", "smoke", "_offline")
 # What may differ each time a run is resumed, besides a larger budget and where its teacher lies.
-_OF_THE_MACHINE = ("device", "cache_memory", "data", "val")
+_NOT_OF_THE_RESULT = ("device", "cache_memory", "data", "val", "validate_every", "save_every")
 # Options that have an effect only where another has a value.
 _ONLY_WITH = {
     "muon_learning_rate": ("optimizer", "muon"),
     "halvings": ("schedule", "halving"),
     "shared_noise": ("mode", "hmds"),
 }
-_ON_RESUME = ("run", "output", "resume", "_offline", *_OF_THE_MACHINE, "iterations", "time_budget", "teacher")
+_ON_RESUME = ("run", "output", "resume", "_offline", *_NOT_OF_THE_RESULT, "iterations", "time_budget", "teacher")
 
 
 def run_folder(ctx: typer.Context) -> Path:
@@ -183,14 +183,18 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
         UsageError: an option is given that a run cannot change any more.
         MdrnError: there is no run to resume.
     """
-    from mdrn_cli.runfolder import saved_config
+    from mdrn_cli.runfolder import CONFIG_FILE, saved_config
     from mdrn_cli.trainconfig import TrainConfig
 
     given = options_given(ctx)
     if fixed := sorted(given - {*_ON_RESUME}):
         raise UsageError(f"a run goes on with the options it began with, so not with --{_flag(fixed[0])}")
-    here = {name: _plain(ctx.params[name]) for name in _OF_THE_MACHINE if name in given}
-    config = TrainConfig.from_dict(saved_config(run_folder(ctx)) | here)
+    here = {name: _plain(ctx.params[name]) for name in _NOT_OF_THE_RESULT if name in given}
+    run = run_folder(ctx)
+    begun = saved_config(run)
+    _tell_of_edits(run / CONFIG_FILE, TrainConfig.from_dict(begun).flat())
+    config = TrainConfig.from_dict(begun | here)
+    _refuse_idle_interval(given, config.val)
     for option, folder in (("data", config.data), ("val", config.val)):
         if folder and not is_folder(Path(folder)):
             raise InputError(f"no folder {folder}", f"where its photographs have moved, give --{option}")
@@ -199,6 +203,20 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
         config = replace(config, distillation=replace(config.distillation, teacher=teacher))
     budget = {name: ctx.params[name] for name in ("iterations", "time_budget") if name in given}
     return config.extended(budget.get("iterations"), budget.get("time_budget"))
+
+
+def _tell_of_edits(file: Path, begun: dict[str, Any]) -> None:
+    """Warn of options that somebody has changed in the file that tells of them, which has no effect."""
+    from mdrn_cli.configfile import read_config
+
+    try:
+        written = read_config(file, begun)
+    except MdrnError:  # it says nothing, or nothing that would be understood
+        return
+    edited = sorted(key for key, value in written.items() if value != begun[key])
+    if edited and launched().first:
+        what = ", ".join(f"{key} = {begun[key]}" for key in edited)
+        print_warning(f"{file} has been edited; the run goes on with what it began with: {what}")
 
 
 def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
@@ -240,14 +258,18 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         raise UsageError("no photographs to train on", "give --data FOLDER")
     if ctx.params["smoke"] and values["val"] is None:
         values["val"] = values["data"]
-    if "validate_every" in given and values["val"] is None:
-        raise UsageError("--validate-every does nothing without --val", "leave it out, or give --val FOLDER")
+    _refuse_idle_interval(given, values["val"])
     if isinstance(values["init"], str):
         values["init"] = _checkpoint_file(values["init"])
     for key, parse in _PARSED.items():
         if isinstance(values[key], str):
             values[key] = parse(values[key])
     return {key: _plain(value) for key, value in values.items()}
+
+
+def _refuse_idle_interval(given: Collection[str], val: object) -> None:
+    if "validate_every" in given and val is None:
+        raise UsageError("--validate-every does nothing without --val", "leave it out, or give --val FOLDER")
 
 
 def _plain(value: Any) -> Any:
