@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import tiny_config
 
+from mdrn_cli.errors import MdrnError
 from mdrn_cli.trainconfig import Distillation
 
 TOOL = Path(__file__).parents[1] / "tools" / "ablation.py"
@@ -27,8 +29,8 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     config = tiny_config(photo_folder, val=str(photo_folder), iterations=2, distillation=teacher)
     document = tmp_path / "distillation.md"
 
-    def ablate(seeds):
-        tool.ablate(config, seeds, tmp_path / "runs", [str(photo_folder)], None, document)
+    def ablate(seeds, *more):
+        tool.ablate(config, seeds, tmp_path / "runs", [str(photo_folder), *more], None, document)
 
     ablate(1)
     trained, inner = [], tool.train
@@ -52,6 +54,17 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     assert f"| distilled | {statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} |" in text
     assert "weight 0.2 to 0. 2 iterations" in text
     assert document.with_suffix(".png").is_file()
+    other = str(tmp_path / "other")
+    with pytest.raises(MdrnError):
+        ablate(3, other)
+    assert len(trained) == 2, "what is not there is told of before any training"
+    shutil.copytree(photo_folder, other)
+    ablate(2, other)
+    again = json.loads(document.with_suffix(".json").read_text())["runs"]
+    assert [{**run, "psnr": {**run["psnr"], other: None}} for run in runs] == [
+        {**run, "psnr": {**run["psnr"], other: None}} for run in again
+    ]
+    assert all(run["psnr"][other] == run["psnr"]["validation"] for run in again)
 
 
 def test_students_may_begin_from_a_checkpoint(tool, photo_folder, tmp_path, tiny_weights):

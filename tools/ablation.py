@@ -7,8 +7,9 @@ For each seed there is a plain run and a distilled one, from the same initial we
 --init), over the same patches and noise,
 for the same number of iterations; what is measured is the averaged weights at the end. (Under --no-shared-noise the
 teacher's noise comes from the same random stream, and the patches differ.) Figures go into docs/distillation.json, run
-by run, and the document is written from that file alone. A run that is in it is not run again, one that was interrupted
-is gone on with, and a plain run serves every distilled one of the same settings.
+by run, and the document is written from that file alone. A run that is in it is not run again, unless another set is to
+be measured and its folder is gone; one that was interrupted is gone on with, and a plain run serves every distilled one
+of the same settings. What it is validated on, and in which precision, is not among these: keep to one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "distillation.md"
 SCHEMA = "mdrn.ablation/1"
+VALIDATION = "validation"
 # What makes two runs comparable; the rest (paths, intervals, the machine) does not decide the result.
 SETTINGS = (
     *("color", "blocks", "features", "sigma", "iterations", "batch_size", "patch_size", "loss", "optimizer"),
@@ -76,7 +78,7 @@ def figures(folder: Path, config: TrainConfig, names: Sequence[str], sets: Path 
     """Mean PSNR in dB of a finished run on validation photographs and sets, and its validation curve."""
     engine = Engine(load_checkpoint(folder / LAST_FILE), config.device)
     psnr = {}
-    for label, name in (("validation", str(config.val)), *((name, name) for name in names)):
+    for label, name in ((VALIDATION, str(config.val)), *((name, name) for name in names)):
         result = measure(open_dataset(name, sets, config.color), config.sigma, "", engine)
         psnr[label] = round(result.mean("psnr"), 4)
     with (folder / METRICS_FILE).open(newline="") as file:
@@ -89,6 +91,8 @@ def ablate(
     config: TrainConfig, seeds: int, runs: Path, names: Sequence[str], sets: Path | None, document: Path
 ) -> None:
     """Bring the results up to `seeds` pairs of runs, and the document with them."""
+    for name in names:  # what is not there is told of before any training
+        open_dataset(name, sets, config.color)
     results = document.with_suffix(".json")
     about: dict[str, Any] = {"schema": SCHEMA, "runs": []}
     if results.is_file():
@@ -96,9 +100,12 @@ def ablate(
     for seed in range(seeds):
         for arm in (replace(config, distillation=None, seed=seed), replace(config, seed=seed)):
             identity = describe(arm)
-            if any(all(run[key] == identity[key] for key in identity) for run in about["runs"]):
+            known = [run for run in about["runs"] if all(run[key] == identity[key] for key in identity)]
+            if known and set(names) <= known[0]["psnr"].keys():
                 continue
-            about["runs"].append(identity | figures(train(arm, runs), arm, names, sets))
+            wanted = dict.fromkeys([*names, *(name for run in known for name in run["psnr"] if name != VALIDATION)])
+            found = identity | figures(train(arm, runs), arm, list(wanted), sets)
+            about["runs"] = [*(run for run in about["runs"] if run not in known), found]
             write_atomically(results, (json.dumps(about, indent=1) + "\n").encode())
     write_atomically(document, markdown(about["runs"]).encode())
     with suppress(ImportError):
