@@ -83,6 +83,7 @@ class RunLog:
         self.folder = folder
         self._metrics = MetricsFile(folder / METRICS_FILE, tuple(_COLUMNS), resumed_at)
         self._events: Any = None
+        self._drawn = False
         _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
         with suppress(*_WITHOUT_PLOTS):
             from torch.utils.tensorboard import SummaryWriter
@@ -94,6 +95,7 @@ class RunLog:
         values = {column: getattr(progress, column) for column in _COLUMNS}
         row = {column: "" if value is None else format(value, _COLUMNS[column]) for column, value in values.items()}
         self._metrics.append(row)
+        self._drawn = False
         if self._events:
             for column, tag in _EVENT_TAGS.items():
                 if row[column]:
@@ -108,6 +110,9 @@ class RunLog:
             self._events.close()
 
     def _draw(self) -> None:
+        if self._drawn:
+            return
+        self._drawn = True
         with suppress(*_WITHOUT_PLOTS):
             draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
 

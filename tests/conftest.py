@@ -46,6 +46,13 @@ def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(autouse=True)
+def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a few steps would spend a third of their time on the plot; tests of it are marked."""
+    if "curves" not in request.keywords:
+        monkeypatch.setattr("mdrn_cli.runlog.draw_curves", lambda _metrics, _output: None)
+
+
+@pytest.fixture(autouse=True)
 def _as_many_threads_as_before() -> Iterator[None]:
     """A test that computes with more threads leaves the next ones as they were: beside other workers of pytest two
     threads on one core wait for one another, ten times as long as one takes alone."""

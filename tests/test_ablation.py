@@ -32,7 +32,9 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     def ablate(seeds, *more):
         tool.ablate(config, seeds, tmp_path / "runs", [str(photo_folder), *more], None, document)
 
-    ablate(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(tool, "draw", lambda *_: None)
+        ablate(1)
     trained, inner = [], tool.train
 
     def counting(arm, folder):
@@ -54,6 +56,7 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     assert f"| distilled | {statistics.mean(values):.3f} ± {statistics.stdev(values):.3f} |" in text
     assert "weight 0.2 to 0. 2 iterations" in text
     assert document.with_suffix(".png").is_file()
+    monkeypatch.setattr(tool, "draw", lambda *_: None)
     other = str(tmp_path / "other")
     with pytest.raises(MdrnError):
         ablate(3, other)
@@ -67,7 +70,8 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     assert all(run["psnr"][other] == run["psnr"]["validation"] for run in again)
 
 
-def test_students_may_begin_from_a_checkpoint(tool, photo_folder, tmp_path, tiny_weights):
+def test_students_may_begin_from_a_checkpoint(tool, photo_folder, tmp_path, tiny_weights, monkeypatch):
+    monkeypatch.setattr(tool, "draw", lambda *_: None)
     init = tiny_weights("gray", 25.0)
     config = tiny_config(photo_folder, val=str(photo_folder), iterations=1, init=str(init))
     config = replace(config, distillation=Distillation("hmds", str(init), 25.0))

@@ -505,6 +505,7 @@ def test_training_needs_nothing_beyond_a_plain_torch_image(photo_folder, tmp_pat
     assert not (tmp_path / "run" / "events").exists()
 
 
+@pytest.mark.curves
 def test_the_run_folder_tells_what_was_run(photo_folder, tmp_path):
     run = tmp_path / "run"
     run_train(tiny_config(photo_folder, val=str(photo_folder), iterations=25), run, False, silent)
@@ -517,6 +518,16 @@ def test_the_run_folder_tells_what_was_run(photo_folder, tmp_path):
     assert list((run / "events").iterdir())
     with Image.open(run / "curves.png") as curves:
         assert len(np.unique(np.asarray(curves.convert("L")))) > 10
+
+
+def test_curves_are_drawn_at_each_validation_and_at_the_end_unless_that_was_one(photo_folder, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("mdrn_cli.runlog.draw_curves", lambda metrics, _output: drawn.append(metrics.read_text()))
+    config = tiny_config(photo_folder, val=str(photo_folder), iterations=2, validate_every=0.0)
+    run_train(config, tmp_path / "run", False, silent)
+    assert [text.count("\n") for text in drawn] == [2, 3]
+    run_train(tiny_config(photo_folder, iterations=2), tmp_path / "other", False, silent)
+    assert len(drawn) == 3
 
 
 @pytest.mark.parametrize("told", [None, "of-the-user"])
