@@ -120,9 +120,9 @@ Two virtual processors of a Xeon with AMX, whose speed changes twofold within ho
 """
 
 AMX_REMARK = """
-Here OpenVINO is faster with B = 2, by a quarter, and slower with B = 8. Not reached: a fresh process done in 3 seconds,
-and a JPEG in 1.1 times the time of the network alone, which was measured later than the file; neither has been looked
-into.
+Here OpenVINO is faster with B = 2, by a quarter, and slower with B = 8. (The fresh process and the file were measured
+once more by themselves: without bytecode of torch, PYTHONDONTWRITEBYTECODE being set, the first took 5.8 seconds, and
+the machine was faster when the network alone was timed than while the file was done.)
 """
 
 FLOAT32_INTRODUCTION = """
