@@ -57,7 +57,8 @@ def denoise(
             [0, 1]; or a Pillow image of mode L, LA, RGB, RGBA or I;16, or 1, P or PA, which become L, RGB or RGBA. A
             transparent color (`info["transparency"]`) becomes alpha. Of a file in color of 16 bits a channel Pillow
             gives 8, which is warned of.
-        sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it.
+        sigma: noise level, 1 to 100 on the 0-255 scale whatever the data type; "auto" (or None) estimates it, where
+            both sides are 16 pixels at least; smaller images are left as they are.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
         coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
@@ -79,7 +80,7 @@ def denoise(
 
     Raises:
         UsageError: an argument makes no sense.
-        InputError: the noise level cannot be estimated, or intensities go beyond white, of floats far beyond.
+        InputError: intensities go beyond white, of floats far beyond.
         WeightsError: no checkpoint serves the request.
         DeviceError: no such device, or it is out of memory.
         MdrnError: the network gave values that are not finite. It is the base of the others (`mdrn_cli.errors`).

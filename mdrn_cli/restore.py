@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mdrn_cli.alike import is_alike
 from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.errors import UsageError
 from mdrn_cli.grid import is_through_jpeg
 from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levelfunction import LevelFunction
@@ -38,6 +38,7 @@ photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
+TOO_SMALL = "the picture is too small for its noise to be found, and none is removed; --sigma gives it"
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Facts:
         mode: Pillow's name of its pixel layout.
         bit_depth: bits a channel.
         sigma: noise level assumed at full size, 0-255 scale: where noise was removed at smaller sizes first, of what
-            was left.
+            was left; NaN of a picture too small to tell.
         sigma_source: "option" or "estimate".
         network: what was done at full size; None where no noise was found.
         coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
@@ -172,11 +173,11 @@ class Restorer:
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
         """Restore one picture; the result has the alpha and metadata of the input, and its colors where nothing of them
-        is seen. Where no noise is found it has the very channels of the input, and the warning NO_NOISE.
+        is seen. Where no noise is found, or it is too small for that, it has the very channels of the input, and the
+        warning NO_NOISE or TOO_SMALL.
 
         Raises:
-            InputError: its noise level cannot be estimated, or its intensities go beyond the white asked for, or far
-                beyond 1.
+            InputError: its intensities go beyond the white asked for, or far beyond 1.
             WeightsError, UsageError, DeviceError: see `Denoisers`.
             MdrnError: the network gave values that are not finite.
         """
@@ -203,7 +204,10 @@ class Restorer:
             picture = picture.warned(warning)
         if channels is picture.channels:
             picture = replace(picture, channels=whole.channels)
-            restored = picture if small.left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
+            if math.isnan(sigma):
+                restored = picture.warned(TOO_SMALL)
+            else:
+                restored = picture if small.left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
             if picture.seen is not None:
@@ -228,11 +232,15 @@ class Restorer:
         """Run the networks: at smaller sizes first where noise is smeared, at full size, and else at smaller sizes."""
         options = self.options
         white = white_of(picture)
-        found = _find_noise(picture, shared=not self._color_asked()) if options.sigma is None else None
+        found = None
+        small = AtSmallerSizes(picture.channels, (), ())
+        if options.sigma is None:
+            found = find_noise(picture.channels, picture.seen, shared=not self._color_asked())
+            if math.isnan(found.sigma):
+                return _Passed(picture.channels, found.sigma, None, small, None)
         tone = self._tone(picture, found)
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
-        small = AtSmallerSizes(picture.channels, (), ())
         if found and self._may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels)
             if small.channels is not picture.channels:
@@ -310,10 +318,3 @@ class Restorer:
 def _find_noise_left(channels: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None) -> Noise:
     """What is left of noise that was removed at smaller sizes, for the same network as there."""
     return find_noise_of_tone(channels, seen, tone) if tone else find_noise(channels, seen, shared=False)
-
-
-def _find_noise(picture: Picture, shared: bool) -> Noise:
-    noise = find_noise(picture.channels, picture.seen, shared)
-    if math.isnan(noise.sigma):
-        raise InputError("the image is too small for its noise to be estimated", "give --sigma")
-    return noise

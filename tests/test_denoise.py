@@ -19,6 +19,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
+from mdrn_cli.cli.outcomes import to_json
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import Engine
@@ -29,7 +30,7 @@ from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import Noise, add_noise
 from mdrn_cli.picture import Picture
-from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.restore import TOO_SMALL, DenoiseOptions, Restorer
 from mdrn_cli.tilewise import denoise_pixels
 
 
@@ -390,11 +391,14 @@ def test_floats_beyond_white_are_restored_as_well_as_those_within(photo, gain):
     assert max(errors) < 10
 
 
-def test_a_picture_too_small_to_estimate_says_so(tmp_path, tiny_weights):
+def test_a_picture_too_small_to_estimate_is_left_and_says_so(tmp_path):
+    """An icon in a folder of photographs costs the run nothing."""
     Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
-    with pytest.raises(InputError, match="too small") as caught:
-        denoise_file(tmp_path / "a.png", tmp_path / "b.png", DenoiseOptions(None, str(tiny_weights("color"))))
-    assert "--sigma" in caught.value.hint
+    (outcome,) = run_jobs(plan_jobs([tmp_path / "a.png"], Naming(tmp_path / "b.png")), DenoiseOptions())
+    assert (outcome.status, outcome.warnings) == ("done", (TOO_SMALL,))
+    assert "--sigma" in TOO_SMALL
+    assert to_json(outcome)["sigma"]["value"] is None
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
 def test_strength_blends_with_the_input(tmp_path, noisy, tiny_weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -78,16 +79,23 @@ def _shown(target: Path) -> str:
 
 def _line(target: str, done: Facts, seconds: float) -> str:
     """What was done."""
-    how = "estimated" if done.sigma_source == "estimate" else "given"
-    if done.by_intensity:
-        how += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
-    if any(done.coarse_sigmas):
-        sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
-        how += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
-    about = [f"{done.width}x{done.height} {done.mode} {done.bit_depth} bits", f"sigma {done.sigma:.3g} {how}"]
+    about = [f"{done.width}x{done.height} {done.mode} {done.bit_depth} bits", f"sigma {_told(done)}"]
     about += dict.fromkeys(one.label for one in done.passes)
     about += [f"{one.device} {one.precision}" for one in done.passes[:1]]
     return printable(f"{target}: {', '.join(about)}, {seconds:.1f} s")
+
+
+def _told(done: Facts) -> str:
+    """Levels of the noise, and whether they are given."""
+    if math.isnan(done.sigma):
+        return "unknown"
+    told = f"{done.sigma:.3g} {'estimated' if done.sigma_source == 'estimate' else 'given'}"
+    if done.by_intensity:
+        told += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
+    if any(done.coarse_sigmas):
+        sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
+        told += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
+    return told
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
         "mode": done.mode,
         "bit_depth": done.bit_depth,
         "sigma": {
-            "value": round(done.sigma, 3),
+            "value": None if math.isnan(done.sigma) else round(done.sigma, 3),
             "source": done.sigma_source,
             "removed": done.network and round(done.network.sigma, 3),
             "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
