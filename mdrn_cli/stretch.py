@@ -15,7 +15,7 @@ LOW = 15.0
 """Level up to which networks know so much detail that, expanded, they take it for noise."""
 MOST_EXPANSION, MOST_EXPANSION_LOW = 1 / 0.7, 1 / 0.95
 # Both chosen on validation photographs: to leave a share of the noise is better than to expand further, for networks of
-# low levels by up to 3 dB; of strong noise a share is too much (docs/denoise.md).
+# low levels by up to 3 dB; of strong noise a share is too much (docs/noise.md).
 
 Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
@@ -51,6 +51,6 @@ def stretched(function: Function, trained: float, sigma: float, wholly: bool = F
 
 def stretch_loss(trained: float, sigma: float) -> float:
     """About how many dB a network loses to one trained at `sigma`: little where intensities are compressed, much
-    where they are expanded or the result is blended (measured on validation photographs, docs/denoise.md)."""
+    where they are expanded or the result is blended (measured on validation photographs, docs/noise.md)."""
     octaves = math.log2(sigma / trained)
     return 0.12 * octaves if octaves >= 0 else 1.9 * octaves**2
