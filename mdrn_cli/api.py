@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path
-from mdrn_cli.white import whitened
+from mdrn_cli.white import white_of, whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
 _T = TypeVar("_T")
@@ -75,8 +76,8 @@ def denoise(
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        An image of the same kind, size, data type and alpha (see above for palettes); floats are not clipped. What the
-        command warns of, such as that no noise was found, are warnings of Python.
+        An array or a Pillow image, as was given, of the same size, data type and alpha (see above for palettes); floats
+        are not clipped. What the command warns of, such as that no noise was found, are warnings of Python.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -87,22 +88,23 @@ def denoise(
     """
     level = _none_if_auto("sigma", sigma, "a number")
     coarse = _none_if_auto("coarse_sigma", coarse_sigma, "numbers")
-    if not isinstance(strength, Real):
-        raise UsageError(f"strength must be a number from 0 to 1, not {strength!r}")
-    if max_memory is not None and not isinstance(max_memory, Real):
-        raise UsageError(f"max_memory must be a number of bytes, not {max_memory!r}")
+    _check_type("model", model, str, Path)
+    _check_type("device", device, str)
+    _check_type("ensemble", ensemble, bool, np.bool_)
     options = DenoiseOptions(
-        sigma=None if level is None else float(level),
+        sigma=None if level is None else _number("sigma", level),
         model=str(model),
-        ensemble=ensemble,
-        strength=strength,
-        white=white,
+        ensemble=bool(ensemble),
+        strength=_number("strength", strength),
+        white=None if white is None else _number("white", white),
         tile=_none_if_auto("tile", tile, "a number of pixels"),
         device=device,
         precision=precision,
-        coarse=None if coarse is None else tuple(map(float, np.atleast_1d(coarse))),
+        coarse=None if coarse is None else _numbers("coarse_sigma", coarse),
     )
     if max_memory is not None:
+        if math.isnan(_number("max_memory", max_memory)):
+            raise UsageError("max_memory must be a number of bytes, not NaN")
         options = replace(options, memory=max_memory)
     pixels = _pixels(image)
     with _told_in_arguments():
@@ -133,10 +135,32 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = N
     """
     picture = _picture(_pixels(image))
     if white is not None:
-        check_white(white)
+        check_white(_number("white", white))
     with _told_in_arguments():
         picture = whitened(picture, white)
-    return noise.estimate_sigma(picture.channels, picture.seen)
+    return noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
+
+
+def _number(name: str, value: object) -> float:
+    """An argument that is to be a number.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def _numbers(name: str, value: object) -> tuple[float, ...]:
+    """An argument that is to be a number, or some in a row."""
+    each = value if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1 else (value,)
+    return tuple(_number(name, one) for one in each)
+
+
+def _check_type(name: str, value: object, *types: type) -> None:
+    if not isinstance(value, types):
+        raise UsageError(f"{name} must be {' or '.join(each.__name__ for each in types)}, not {value!r}")
 
 
 def _none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
@@ -164,12 +188,15 @@ def _told_in_arguments() -> Iterator[None]:
 
 def _of_arguments(text: str) -> str:
     """Text with options of the command line as arguments."""
-    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), text)
+    named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
+    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
     if isinstance(image, (str, bytes, PathLike)):
         raise UsageError("arrays and Pillow images are taken, not paths", "open the file first: Image.open(path)")
+    if isinstance(image, np.ma.MaskedArray):
+        raise UsageError("masked arrays are not handled", "fill them first, or give the mask as alpha")
     if isinstance(image, Image.Image) and image.mode in ("RGB", "RGBA", "LA") and is_deep(image):
         warnings.warn("Pillow reads 16 bits a channel as 8; give an array of uint16 to keep them", stacklevel=3)
     if isinstance(image, Image.Image) and (mode := plain_mode(image)) and mode != image.mode:

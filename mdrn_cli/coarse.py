@@ -73,7 +73,7 @@ def without_smeared_noise(
     seen: NDArray[np.bool_] | None = None,
     tone: Tone | None = None,
     told: float = 0.0,
-    sizes: int = SCALES,
+    levels: Sequence[float | None] = (None,) * SCALES,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image that has not been denoised at half its size, and before that at a quarter, where its noise is
     smeared; what that changes is put back into a copy of the image.
@@ -83,12 +83,12 @@ def without_smeared_noise(
         denoise, seen: as for `without_coarse_noise`.
         tone: see `estimate_coarse_sigma`.
         told: level of the noise in the image, 0-255 scale, as `estimate_sigma` tells it.
-        sizes: how many there are, each half of the one before.
+        levels: as for `without_coarse_noise`, for any number of channels.
 
     Returns:
         As `without_coarse_noise`; no levels where noise is not smeared.
     """
-    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
     sigma = estimate_coarse_sigma(half, half_seen, tone)
@@ -96,12 +96,26 @@ def without_smeared_noise(
         return channels, ()
     if sigma < SMEARED * quiet_amplitude(looked_at(channels, seen, tone.intensity if tone else to_unit)):
         return channels, ()
-    restored, others = without_smeared_noise(half, denoise, half_seen, tone, sizes=sizes - 1)
+    level, *deeper = levels
+    if level is not None:
+        return _smallest_first(channels, denoise, levels)
+    restored, others = without_smeared_noise(half, denoise, half_seen, tone, levels=deeper)
     if restored is not half:
         sigma = estimate_coarse_sigma(restored, half_seen, tone)
     finer = denoise(restored, sigma) if sigma else restored
-    levels = (sigma if finer is not restored else 0.0, *others)
-    return _changed(channels, half, finer, False), levels
+    return _changed(channels, half, finer, False), (sigma if finer is not restored else 0.0, *others)
+
+
+def _smallest_first(
+    channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None]
+) -> tuple[NDArray[Any], tuple[float, ...]]:
+    """Denoise an image at smaller sizes, of levels that are given; see `without_smeared_noise`."""
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
+        return channels, ()
+    half, level = halved(channels), levels[0]
+    restored, others = _smallest_first(half, denoise, levels[1:])
+    finer = denoise(restored, level) if level else restored
+    return _changed(channels, half, finer, False), (level if level and finer is not restored else 0.0, *others)
 
 
 def _changed(channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool) -> NDArray[Any]:

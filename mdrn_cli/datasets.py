@@ -17,7 +17,7 @@ from mdrn_cli.errors import FetchError, InputError, UsageError, hint_of
 from mdrn_cli.fetch import OnBytes, is_offline
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import is_gray
-from mdrn_cli.paths import exists, is_folder, sha256_of
+from mdrn_cli.paths import exists, is_file, is_folder, sha256_of
 
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = REFERENCE / "published.json"
@@ -172,6 +172,8 @@ def _dataset(known: BenchmarkSet, found: Found, color: str | None) -> Dataset:
 def _open_folder(name: str, color: str | None) -> Dataset:
     """A folder of images; one that holds those of a set and no others is that set, whatever its name."""
     folder = Path(name)
+    if is_file(folder):
+        raise UsageError(f"{folder} is a file, and sets and folders are measured", "put it in a folder of its own")
     if not is_folder(folder):
         raise UsageError(f"no benchmark set or folder {name!r}", hint_of(name, benchmark_sets(), "sets are"))
     images = tuple(find_images(folder))

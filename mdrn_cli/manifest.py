@@ -24,6 +24,8 @@ DISTILLATIONS = (None, "hads", "hmds")
 WHITE, CAMERA = "white", "camera"
 NOISES = (WHITE, CAMERA)
 """That networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
+OTHER_COLOR = "leave --model out to have one chosen, or give --color"
+"""The hint where the network that is asked for is of another color mode than the picture."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
@@ -218,10 +220,11 @@ def choose(
     """
     for record in records:
         if record.name == model:
-            if record.color != color or (exact and record.sigma != sigma):
+            if record.color != color:
+                raise UsageError(f"{model} is for {record.color} images, not {color} ones", OTHER_COLOR)
+            if exact and record.sigma != sigma:
                 raise UsageError(
-                    f"{model} is for {record.color} images at sigma {record.sigma:g}, not {color} at {sigma:g}",
-                    "leave --model out to have one chosen",
+                    f"{model} is for sigma {record.sigma:g}, not {sigma:g}", "leave --model out to have one chosen"
                 )
             return record
     fitting = [r for r in serving(records, model, color, noise) if r.sigma == sigma or not exact]

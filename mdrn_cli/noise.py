@@ -99,7 +99,7 @@ def add_noise(clean: NDArray[np.uint8], sigma: float, seed: int = 0) -> NDArray[
     return np.ascontiguousarray(noisy.transpose(2, 0, 1))
 
 
-def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
+def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, white: float = 1.0) -> float:
     """Noise level of an image: that of white Gaussian noise which, told to `mdrn denoise`, restores it best. Of white
     noise that is the standard deviation, over the whole image where it depends on the brightness.
 
@@ -112,40 +112,63 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
         seen: (H, W), the pixels that count; see `blocks_of`.
+        white: intensity of what is white in it: of floats that go beyond 1, see `white_of`.
 
     Returns:
-        The level on the 0-255 scale; NaN when a side is below 16 pixels.
+        The level on the 0-255 scale, 255 being an intensity of 1; NaN when a side is below 16 pixels.
     """
-    return find_noise(image, seen).sigma
+    return find_noise(image, seen, white=white).sigma
 
 
-def find_noise(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, shared: bool = True) -> Noise:
+def find_noise(
+    image: NDArray[Any], seen: NDArray[np.bool_] | None = None, shared: bool = True, white: float = 1.0
+) -> Noise:
     """`estimate_sigma`, and of what kind the noise is. Where `shared` is not set, noise that is alike in all channels
     of a color photograph is told as a network for color restores it best."""
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, white=False)
-    blocks = looked_at(image, seen)
+    if seen is not None and not seen.any():
+        return Noise(0.0, white=False)
+    blocks = looked_at(image, seen, _seen_to(white, to_unit))
     if is_drawn(blocks):
         return Noise(0.0, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
-        noise = find_noise_of_tone(image, seen, tone)
+        noise = find_noise_of_tone(image, seen, tone, white)
         if tone.explains(noise.sigma):
             return noise
     if shared and len(image) == 3 and is_alike(image, seen, blocks):
-        return find_noise_of_tone(image, seen, SHARED)
-    return _find_in_quarters(image, seen, to_unit, blocks)
+        return find_noise_of_tone(image, seen, SHARED, white)
+    return _find_in_quarters(image, seen, to_unit, white, blocks)
 
 
-def find_noise_of_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone) -> Noise:
+def find_noise_of_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone, white: float = 1.0) -> Noise:
     """`find_noise` of a photograph of one tone, or of what all channels share, which is known to be one."""
-    return _find_in_quarters(image, seen, tone.intensity)._replace(tone=tone)
+    return _find_in_quarters(image, seen, tone.intensity, white)._replace(tone=tone)
+
+
+_Intensities = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Channels of any data type -> floats in [0, 1]."""
+
+
+def _seen_to(white: float, intensities: _Intensities) -> _Intensities:
+    """Intensities of which `white` is 1."""
+    return intensities if white == 1 else lambda image: intensities(image) / np.float32(white)
 
 
 def _find_in_quarters(
     image: NDArray[Any],
     seen: NDArray[np.bool_] | None,
-    intensities: Callable[[NDArray[Any]], NDArray[np.float32]],
+    intensities: _Intensities,
+    white: float = 1.0,
     blocks: Blocks | None = None,
+) -> Noise:
+    """See `_find_in_parts`. Where white is another intensity than 1, no level at each is told."""
+    noise = _find_in_parts(image, seen, _seen_to(white, intensities), blocks)
+    return noise if white == 1 else noise._replace(sigma=noise.sigma * white, by_intensity=None)
+
+
+def _find_in_parts(
+    image: NDArray[Any], seen: NDArray[np.bool_] | None, intensities: _Intensities, blocks: Blocks | None = None
 ) -> Noise:
     """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats; those of the whole
     may have been looked at. Where it is not white, and texture may pass for it, the median of what is told of the image

@@ -237,11 +237,11 @@ class Passes:
         memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
         return largest_tile(memory, engine.bytes_per_pixel, overlap)
 
-    def without_smeared_noise(self, channels: NDArray[Any]) -> AtSmallerSizes:
+    def without_smeared_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
         it is there beside the pass at full size."""
         assert self.noise
-        about = self.picture.seen, self.tone, self.noise.sigma
+        about = self.picture.seen, self.tone, self.noise.sigma, levels
         return self._at_smaller_sizes(lambda denoise: without_smeared_noise(channels, denoise, *about), channels.nbytes)
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:

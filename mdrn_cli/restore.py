@@ -38,6 +38,7 @@ photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
+NOTHING_ASKED = "strength 0 removes nothing; the picture is left as it is"
 TOO_SMALL = "the picture is too small for its noise to be found, and none is removed; --sigma gives it"
 
 
@@ -173,8 +174,8 @@ class Restorer:
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
         """Restore one picture; the result has the alpha and metadata of the input, and its colors where nothing of them
-        is seen. Where no noise is found, or it is too small for that, it has the very channels of the input, and the
-        warning NO_NOISE or TOO_SMALL.
+        is seen. Where no noise is found, it is too small for that, or strength is 0, it has the very channels of the
+        input, and the warning NO_NOISE, TOO_SMALL or NOTHING_ASKED.
 
         Raises:
             InputError: its intensities go beyond the white asked for, or far beyond 1.
@@ -191,7 +192,9 @@ class Restorer:
 
     def _restored(self, picture: Picture, on_tile: OnTile | None) -> tuple[Picture, Facts]:
         options, read = self.options, picture.channels
-        if options.color != "auto":
+        # A gray picture is restored as such, and given color then: no network for color has seen three equal channels.
+        late = options.color == "color" and picture.color == "gray" and not self._named
+        if options.color != "auto" and not late:
             picture = picture.to_color(options.color)
         whole = picture
         if picture.seen is not None:
@@ -204,22 +207,22 @@ class Restorer:
             picture = picture.warned(warning)
         if channels is picture.channels:
             picture = replace(picture, channels=whole.channels)
-            if math.isnan(sigma):
-                restored = picture.warned(TOO_SMALL)
-            else:
-                restored = picture if small.left else picture.warned(NO_NOISE if whole.channels is read else CONVERTED)
+            converted = late or whole.channels is not read
+            restored = picture if small.left else picture.warned(_why_left(sigma, options.strength, converted))
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
             if picture.seen is not None:
                 np.copyto(
                     restored.channels, as_depth(whole.channels, str(restored.channels.dtype)), where=~picture.seen
                 )
-        _, height, width = picture.channels.shape
+        if late:
+            restored = restored.to_color(options.color)
+        _, height, width = restored.channels.shape
         facts = Facts(
             width=width,
             height=height,
-            mode=picture.mode,
-            bit_depth=picture.bit_depth,
+            mode=restored.mode,
+            bit_depth=restored.bit_depth,
             sigma=sigma,
             sigma_source="estimate" if estimated else "option",
             network=network,
@@ -235,18 +238,19 @@ class Restorer:
         found = None
         small = AtSmallerSizes(picture.channels, (), ())
         if options.sigma is None:
-            found = find_noise(picture.channels, picture.seen, shared=not self._color_asked())
-            if math.isnan(found.sigma):
-                return _Passed(picture.channels, found.sigma, None, small, None)
+            found = find_noise(picture.channels, picture.seen, not self._color_asked(), white)
+        told = options.sigma if found is None else found.sigma
+        assert told is not None
+        if math.isnan(told) or not options.strength:
+            return _Passed(picture.channels, told, None, small, None)
         tone = self._tone(picture, found)
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
         if found and self._may_be_smeared(picture, found, tone):
-            small = run.without_smeared_noise(picture.channels)
+            small = run.without_smeared_noise(picture.channels, options.coarse or (None,) * SCALES)
             if small.channels is not picture.channels:
-                found = _find_noise_left(small.channels, picture.seen, tone)
-        told = options.sigma if found is None else found.sigma
-        assert told is not None
+                found = _find_noise_left(small.channels, picture.seen, tone, white)
+                told = found.sigma
         channels, network, by_intensity = small.channels, None, None
         if found is None or found.sigma >= NOISELESS:
             sigma = told if found is None else min(told, HIGHEST_SIGMA)
@@ -262,9 +266,14 @@ class Restorer:
             small = later if any(later.passes) or later.left else later._replace(left=small.left)
         return _Passed(channels, told, network, small, by_intensity)
 
+    @property
+    def _named(self) -> bool:
+        """Whether one network is asked for."""
+        return self.options.model not in ("auto", *FAMILIES)
+
     def _color_asked(self) -> bool:
         """Whether no other network than that of the picture's color mode may be taken."""
-        return self.options.color == "color" or self.options.model not in ("auto", *FAMILIES)
+        return self.options.color == "color" or self._named
 
     def _tone(self, picture: Picture, found: Noise | None) -> Tone | None:
         """What a network for gray restores best, the tone of a photograph of one or what all channels share, unless
@@ -288,7 +297,7 @@ class Restorer:
 
     def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
         """Whether noise that was found may have to be removed at half the size first."""
-        if self.options.coarse is not None:
+        if self.options.coarse is not None and not any(self.options.coarse):
             return False
         if tone or picture.color == "gray":  # of smeared noise in gray next to none may be told, or that it is white
             return noise.sigma > 0
@@ -315,6 +324,17 @@ class Restorer:
         return by_rows(blend, noisy, restored, result=restored)
 
 
-def _find_noise_left(channels: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None) -> Noise:
+def _why_left(sigma: float, strength: float, converted: bool) -> str:
+    """Why a picture is left as it is, but for its color mode where that is another."""
+    if math.isnan(sigma):
+        return TOO_SMALL
+    if not strength:
+        return NOTHING_ASKED
+    return CONVERTED if converted else NO_NOISE
+
+
+def _find_noise_left(channels: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float) -> Noise:
     """What is left of noise that was removed at smaller sizes, for the same network as there."""
-    return find_noise_of_tone(channels, seen, tone) if tone else find_noise(channels, seen, shared=False)
+    if tone:
+        return find_noise_of_tone(channels, seen, tone, white)
+    return find_noise(channels, seen, shared=False, white=white)

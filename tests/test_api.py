@@ -1,5 +1,6 @@
 """`mdrn_cli.denoise` on arrays and Pillow images: the same as the command, bit for bit."""
 
+import math
 import subprocess
 import sys
 import warnings
@@ -87,8 +88,46 @@ def test_what_makes_no_sense_is_said(image, options, message):
 
 def test_hints_are_of_arguments_not_of_options():
     with pytest.raises(InputError) as told:
-        mdrn_cli.denoise(np.zeros((4, 4), np.uint8))
-    assert told.value.hint == "give sigma"
+        mdrn_cli.denoise(np.full((32, 32), 5.0))
+    assert told.value.hint == "give white=VALUE"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("sigma", [25]),
+        ("sigma", np.array([25.0])),
+        ("sigma", True),
+        ("coarse_sigma", ["a"]),
+        ("coarse_sigma", [[5, 5]]),
+        ("strength", None),
+        ("white", "255"),
+        ("max_memory", math.nan),
+        ("max_memory", "2G"),
+        ("model", None),
+        ("device", None),
+        ("ensemble", "no"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(argument, value):
+    with pytest.raises(UsageError, match=f"^{argument} must be"):
+        mdrn_cli.denoise(np.zeros((32, 32), np.uint8), **{argument: value})
+    if argument == "white":
+        with pytest.raises(UsageError, match=r"^white must be"):
+            mdrn_cli.estimate_sigma(np.zeros((32, 32), np.uint8), white=value)
+
+
+def test_numbers_may_be_numpys(noisy, tiny_weights):
+    weights = str(tiny_weights("color"))
+    ours, numpys = (mdrn_cli.denoise(noisy, kind(30), weights, coarse_sigma=(kind(9),)) for kind in (float, np.float32))
+    assert np.array_equal(ours, numpys)
+    assert np.array_equal(ours, mdrn_cli.denoise(noisy, 30, weights, coarse_sigma=np.array([9])))
+
+
+def test_masked_arrays_are_refused():
+    """Their mask would count for nothing."""
+    with pytest.raises(UsageError, match="masked"):
+        mdrn_cli.denoise(np.ma.masked_less(np.zeros((32, 32), np.uint8), 1))
 
 
 def test_memory_to_stay_within_can_be_given(photo):
@@ -138,7 +177,7 @@ def test_an_array_without_noise_comes_back_as_it_was():
 
 
 def test_what_there_is_to_warn_of_is_told_of_arguments():
-    with pytest.warns(UserWarning, match="give white 4000$"):
+    with pytest.warns(UserWarning, match="give white=4000$"):
         mdrn_cli.denoise(np.full((64, 64), 4000, np.uint16))
 
 

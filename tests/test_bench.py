@@ -92,6 +92,8 @@ def test_what_cannot_be_found_is_said(sets):
             open_dataset(name, data)
     with pytest.raises(UsageError, match="no benchmark set"):
         open_dataset("Set13", sets)
+    with pytest.raises(UsageError, match="is a file"):
+        open_dataset(str(next((sets / "Set12").iterdir())))
     (sets / "empty").mkdir()
     with pytest.raises(InputError, match="no images"):
         open_dataset(str(sets / "empty"))

@@ -245,6 +245,19 @@ def test_smeared_noise_is_removed_at_smaller_sizes_first(photo, blur):
     assert after > before + 0.5
 
 
+def test_levels_that_are_given_of_smeared_noise_are_removed_before_full_size_too(photo):
+    """Else the network at full size, which sees all of it, takes detail first."""
+    clean = photo[:256, :256]
+    picture = Picture(channels_of(with_grain(clean, 2.0)))
+    found, facts = Restorer(DenoiseOptions(model=LIGHT))(picture)
+    asked = tuple(round(level) for level in facts.coarse_sigmas)
+    given, as_given = Restorer(DenoiseOptions(model=LIGHT, coarse=asked))(picture)
+    assert as_given.coarse_sigmas == asked
+    assert as_given.sigma == pytest.approx(facts.sigma, abs=1)
+    by_itself, by_hand = (psnr(one.channels.transpose(1, 2, 0), clean) for one in (found, given))
+    assert by_hand == pytest.approx(by_itself, abs=0.5)
+
+
 def in_gray(pixels):
     return pixels.mean(axis=2, keepdims=True).round().astype(np.uint8)
 

@@ -174,3 +174,12 @@ def test_transparent_lines_that_a_grid_would_fall_in_with_hide_no_noise(photo):
     noisy = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)
     told = estimate_sigma(stored(np.concatenate([noisy, alpha], axis=2)))
     assert told == pytest.approx(SIGMA, rel=0.15)
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_floats_that_go_beyond_white_are_told_as_those_within(noisy, gray):
+    """Beyond it no two intensities were told apart, and a photograph passed for something drawn."""
+    within = noisy.astype(np.float32) / 255
+    within = within[:, :, 1] if gray else within
+    for gain in (1.5, 3.5):
+        assert estimate_sigma(within * np.float32(gain)) == pytest.approx(gain * SIGMA, rel=0.1)

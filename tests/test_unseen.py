@@ -5,7 +5,7 @@ import pytest
 
 from mdrn_cli.image import picture_of
 from mdrn_cli.pixels import as_depth
-from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
 from mdrn_cli.unseen import REACH, with_unseen_filled
 
 SIGMA = 25.0
@@ -82,3 +82,11 @@ def test_colors_under_it_stay_where_gray_is_asked_for_and_noise_removed_at_half_
     assert facts.coarse_sigmas == (5.0,)
     gray = np.rint(np.dot([0.299, 0.587, 0.114], [10, 200, 30]))
     assert (as_depth(restored.channels, "uint8")[0, :64, :64] == gray).all()
+
+
+def test_of_a_picture_that_nothing_is_seen_of_no_noise_is_told(photo):
+    picture = picture_of(np.dstack([photo[:64, :64], np.zeros((64, 64, 1), np.uint8)]), has_alpha=True)
+    restored, facts = Restorer(DenoiseOptions())(picture)
+    assert facts.sigma == 0
+    assert restored.channels is picture.channels
+    assert restored.warnings == (NO_NOISE,)

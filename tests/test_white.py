@@ -132,7 +132,7 @@ def test_a_white_that_makes_no_sense_is_refused(noisy):
         mdrn_cli.denoise(np.full((32, 32), 99, np.uint8), SIGMA, white=4095)
     with pytest.raises(InputError) as told:
         mdrn_cli.denoise(noisy * 4095, SIGMA)
-    assert told.value.hint == "give white VALUE"
+    assert told.value.hint == "give white=VALUE"
 
 
 def test_the_commands_take_it_and_tell_where_it_is_wanting(tmp_path, noisy):
@@ -171,4 +171,4 @@ def test_no_level_is_told_of_floats_that_must_mean_something_else(tmp_path, nois
     assert float(told) == pytest.approx(second["sigma"], abs=0.01)
     with pytest.raises(InputError) as raised:
         mdrn_cli.estimate_sigma(noisy * 255)
-    assert raised.value.hint == "give white VALUE"
+    assert raised.value.hint == "give white=VALUE"

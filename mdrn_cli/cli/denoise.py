@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.compare import refuse_sheet, write_sheet
-from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, printable, progress_bar
+from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, print_warning, printable, progress_bar
 from mdrn_cli.cli.options import (
     NETWORK,
     Device,
@@ -220,7 +220,7 @@ def denoise(
 
       cat a.png | mdrn denoise - -o - -f png > b.png
     """
-    from mdrn_cli.encoding import SaveOptions
+    from mdrn_cli.encoding import JPEG_QUALITY, SaveOptions
     from mdrn_cli.hardware import memory_to_use
     from mdrn_cli.jobs import plan_jobs
     from mdrn_cli.pipes import PIPE
@@ -248,6 +248,8 @@ def denoise(
     others: list[Path] = []
     jobs = plan_jobs(inputs, naming, others.append)
     warn_of_others(others)
+    if quality != JPEG_QUALITY and jobs and all(job.kind not in ("", "JPEG") for job in jobs):
+        print_warning("--quality is of JPEG, and no result is one")
     replaces_report = overwrite or (report is not None and is_replaceable(report, dry_run))
     _refuse_extras(jobs, compare, overwrite, report, replaces_report)
     run = _Run(options, save, fail_fast, report, compare, quiet, as_json)

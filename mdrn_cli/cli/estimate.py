@@ -42,7 +42,7 @@ def estimate(
     from mdrn_cli.levels import check_white
     from mdrn_cli.noise import find_noise
     from mdrn_cli.pipes import readable
-    from mdrn_cli.white import whitened
+    from mdrn_cli.white import white_of, whitened
 
     if white is not None:
         check_white(white)
@@ -54,7 +54,7 @@ def estimate(
         try:
             read = read_picture(readable(file))
             picture = whitened(read, white)
-            noise = find_noise(picture.channels, picture.seen)
+            noise = find_noise(picture.channels, picture.seen, white=white_of(picture))
         except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
