@@ -91,10 +91,8 @@ def without_smeared_noise(
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
-    sigma = estimate_coarse_sigma(half, half_seen, tone)
-    if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
-        return channels, ()
-    if sigma < SMEARED * quiet_amplitude(looked_at(channels, seen, tone.intensity if tone else to_unit)):
+    sigma = _smeared_level(channels, half, seen, tone, told)
+    if not sigma:
         return channels, ()
     level, *deeper = levels
     if level is not None:
@@ -104,6 +102,41 @@ def without_smeared_noise(
         sigma = estimate_coarse_sigma(restored, half_seen, tone)
     finer = denoise(restored, sigma) if sigma else restored
     return _changed(channels, half, finer, False), (sigma if finer is not restored else 0.0, *others)
+
+
+def smeared_levels(
+    channels: NDArray[Any],
+    seen: NDArray[np.bool_] | None = None,
+    tone: Tone | None = None,
+    told: float = 0.0,
+    sizes: int = SCALES,
+) -> tuple[float, ...]:
+    """Levels of the noise at half the size of an image, at a quarter and so on, where it is smeared; before any of it
+    is removed, which leaves less at each size than there is before.
+
+    Args:
+        channels, seen, tone, told: as for `without_smeared_noise`.
+        sizes: how many there are.
+
+    Returns:
+        Levels on the 0-255 scale, none where noise is not smeared.
+    """
+    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
+        return ()
+    half = halved(channels)
+    sigma = _smeared_level(channels, half, seen, tone, told)
+    return (sigma, *smeared_levels(half, wholly_seen(seen), tone, sizes=sizes - 1)) if sigma else ()
+
+
+def _smeared_level(
+    channels: NDArray[Any], half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, told: float
+) -> float:
+    """Level of the noise at half the size of an image, 0 where it is not smeared."""
+    sigma = estimate_coarse_sigma(half, wholly_seen(seen), tone)
+    if (tone or len(channels) == 1) and sigma < SMEARED_GRAY * told:
+        return 0.0
+    at_full_size = quiet_amplitude(looked_at(channels, seen, tone.intensity if tone else to_unit)) if sigma else 0.0
+    return sigma if sigma >= SMEARED * at_full_size else 0.0
 
 
 def _smallest_first(

@@ -246,7 +246,8 @@ class Restorer:
         tone = self._tone(picture, found)
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
-        if found and self._may_be_smeared(picture, found, tone):
+        sought = options.coarse is None or any(options.coarse)
+        if found and sought and may_be_smeared(found, bool(tone) or picture.color == "gray"):
             small = run.without_smeared_noise(picture.channels, options.coarse or (None,) * SCALES)
             if small.channels is not picture.channels:
                 found = _find_noise_left(small.channels, picture.seen, tone, white)
@@ -295,14 +296,6 @@ class Restorer:
         strong = found.sigma >= LEAST_CAMERA
         return CAMERA if strong or is_through_jpeg(picture.channels, picture.seen) else WHITE
 
-    def _may_be_smeared(self, picture: Picture, noise: Noise, tone: Tone | None) -> bool:
-        """Whether noise that was found may have to be removed at half the size first."""
-        if self.options.coarse is not None and not any(self.options.coarse):
-            return False
-        if tone or picture.color == "gray":  # of smeared noise in gray next to none may be told, or that it is white
-            return noise.sigma > 0
-        return not noise.white and noise.sigma >= NOISELESS
-
     def _coarse_levels(self, picture: Picture, found: Noise | None, tone: Tone | None) -> Sequence[float | None]:
         """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them: where it is to be found
         and the picture is a photograph, of any of which some noise is told."""
@@ -322,6 +315,12 @@ class Restorer:
             return from_unit(before + strength * (to_unit(restored) - before), str(restored.dtype))
 
         return by_rows(blend, noisy, restored, result=restored)
+
+
+def may_be_smeared(noise: Noise, gray: bool) -> bool:
+    """Whether noise that was found, in gray or of one tone or else in color, may have to be removed at half the size
+    first: of smeared noise in gray next to none may be told, or that it is white."""
+    return noise.sigma > 0 if gray else not noise.white and noise.sigma >= NOISELESS
 
 
 def _why_left(sigma: float, strength: float, converted: bool) -> str:

@@ -1,10 +1,13 @@
 """Noise of coarse grain is found in images of half the size, and removed there."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
 import skimage.data
+from conftest import run_mdrn
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
@@ -256,6 +259,21 @@ def test_levels_that_are_given_of_smeared_noise_are_removed_before_full_size_too
     assert as_given.sigma == pytest.approx(facts.sigma, abs=1)
     by_itself, by_hand = (psnr(one.channels.transpose(1, 2, 0), clean) for one in (found, given))
     assert by_hand == pytest.approx(by_itself, abs=0.5)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_an_estimate_tells_of_grain_that_full_size_hardly_shows(tmp_path, photo, gray):
+    noisy = with_grain(photo[:256, :256], 2.0)
+    Image.fromarray(noisy[:, :, 1] if gray else noisy).save(tmp_path / "grain.png")
+    Image.fromarray(photo[:256, :256]).save(tmp_path / "none.png")
+    told, none = (
+        json.loads(run_mdrn("estimate", tmp_path / name, "--json").stdout) for name in ("grain.png", "none.png")
+    )
+    assert told["coarse"][0] > 1.3 * told["sigma"]
+    assert none["coarse"] == []
+    line = run_mdrn("estimate", tmp_path / "grain.png").stdout
+    assert line.split("\t")[1] == f"{told['sigma']:.2f}"
+    assert line.split("\t")[2].startswith(f"{told['coarse'][0]:.3g} at half the size")
 
 
 def in_gray(pixels):

@@ -12,11 +12,12 @@ import typer
 
 from mdrn_cli.cli.console import echo, print_error, print_warning, printable
 from mdrn_cli.cli.options import Json, White, flag
-from mdrn_cli.cli.outcomes import ends_to_json, warn_of_others
+from mdrn_cli.cli.outcomes import at_smaller_sizes, ends_to_json, warn_of_others
 from mdrn_cli.errors import MdrnError, exit_code_of
 
 if TYPE_CHECKING:
     from mdrn_cli.noise import Noise
+    from mdrn_cli.picture import Picture
 
 SCHEMA = "mdrn.estimate/1"
 
@@ -27,7 +28,7 @@ def estimate(
     white: White = None,
     as_json: Json = False,
 ) -> int:
-    """Estimate the noise level of images, on the 0-255 scale.
+    """Estimate the noise level of images, on the 0-255 scale; of coarse grain also at half the size and at a quarter.
 
     [bold]Examples[/]
 
@@ -55,6 +56,7 @@ def estimate(
             read = read_picture(readable(file))
             picture = whitened(read, white)
             noise = find_noise(picture.channels, picture.seen, white=white_of(picture))
+            coarse = _coarse(picture, noise)
         except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
@@ -62,15 +64,27 @@ def estimate(
             continue
         warnings = picture.warnings[len(read.warnings) :]
         if as_json:
-            echo(json.dumps(_to_json(file, None, noise, warnings)))
+            echo(json.dumps(_to_json(file, None, noise, coarse, warnings)))
             continue
         told = "too small to tell" if math.isnan(noise.sigma) else format(noise.sigma, ".2f")
-        echo(f"{printable(str(file))}\t{told}")
+        grain = f"\t{at_smaller_sizes(coarse)}" if coarse else ""
+        echo(f"{printable(str(file))}\t{told}{grain}")
         for warning in warnings:
             print_warning(f"{printable(str(file))}: {warning}")
     if count == 1 and failures:
         raise failures[0][1]
     return exit_code_of([error for _, error in failures], count)
+
+
+def _coarse(picture: Picture, noise: Noise) -> tuple[float, ...]:
+    """Levels at smaller sizes of noise that `mdrn denoise` would begin with there."""
+    from mdrn_cli.coarse import smeared_levels
+    from mdrn_cli.restore import may_be_smeared
+
+    gray = picture.color == "gray" or noise.tone is not None
+    if not may_be_smeared(noise, gray):
+        return ()
+    return smeared_levels(picture.channels, picture.seen, noise.tone, noise.sigma)
 
 
 def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> None:
@@ -82,7 +96,11 @@ def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> 
 
 
 def _to_json(
-    source: Path, error: MdrnError | None, noise: Noise | None, warnings: Sequence[str] = ()
+    source: Path,
+    error: MdrnError | None,
+    noise: Noise | None,
+    coarse: Sequence[float] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
@@ -91,6 +109,7 @@ def _to_json(
         "error": error.message if error else None,
         "sigma": None if noise is None or math.isnan(noise.sigma) else round(noise.sigma, 3),
         **ends_to_json(noise.by_intensity if noise else None),
+        "coarse": [round(level, 3) for level in coarse],
         "warnings": list(warnings),
     }
 

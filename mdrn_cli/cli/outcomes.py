@@ -92,10 +92,13 @@ def _told(done: Facts) -> str:
     told = f"{done.sigma:.3g} {'estimated' if done.sigma_source == 'estimate' else 'given'}"
     if done.by_intensity:
         told += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
-    if any(done.coarse_sigmas):
-        sizes = zip(("half", "a quarter of"), done.coarse_sigmas, strict=False)
-        told += "".join(f", {sigma:.3g} at {size} the size" for size, sigma in sizes if sigma)
-    return told
+    return ", ".join([told, at_smaller_sizes(done.coarse_sigmas)] if any(done.coarse_sigmas) else [told])
+
+
+def at_smaller_sizes(levels: Sequence[float]) -> str:
+    """Noise levels at half the size and at a quarter, in words; of 0 none."""
+    sizes = zip(("half", "a quarter of"), levels, strict=False)
+    return ", ".join(f"{level:.3g} at {size} the size" for size, level in sizes if level)
 
 
 def to_json(outcome: Outcome) -> dict[str, Any]:
