@@ -171,7 +171,7 @@ class Passes:
             sigma: noise level, 0-255 scale.
             beside: bytes in memory beside the pictures.
             kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
-                one on white noise, which is better than either (docs/training.md).
+                one on white noise, which is better than either (docs/experiments.md).
             by_intensity: its level at each intensity, where it depends on it; for pictures white in which is 1.
 
         Raises:
