@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -63,8 +65,29 @@ def limit_threads(processes: int = 1) -> None:
         UsageError: see `threads_asked_for`.
     """
     threads = threads_asked_for()
+    _one_thread_after_fork()
+    if _forked:
+        threads = processes = 1
     if threads or processes > 1 or cores() < torch.get_num_threads():  # in a container these are those of the machine
         torch.set_num_threads(max((threads or cores()) // processes, 1))
+
+
+_forked = False
+"""Whether this process is a copy of one that had computed."""
+
+
+@lru_cache
+def _one_thread_after_fork() -> None:
+    """Have copies of this process, as multiprocessing makes them, compute with one thread each: GNU's OpenMP waits for
+    ever for the others, which are not copied. The result is the same, to the last bit."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_be_alone)
+
+
+def _be_alone() -> None:
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
 
 
 def native_bfloat16(device: torch.device) -> bool:

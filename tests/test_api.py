@@ -1,9 +1,11 @@
 """`mdrn_cli.denoise` on arrays and Pillow images: the same as the command, bit for bit."""
 
 import math
+import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +287,38 @@ def test_the_level_where_white_is_less_than_a_file_can_hold(noisy):
     with pytest.raises(InputError, match="beyond a white of 1000") as raised:
         mdrn_cli.estimate_sigma(deep, white=1000)
     assert raised.value.hint == "give a larger white"
+
+
+FORKED = """
+import multiprocessing, sys
+import numpy as np
+import mdrn_cli
+
+def restored(image):
+    return mdrn_cli.denoise(image, 20, sys.argv[1])
+
+if __name__ == "__main__":
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8))
+    here = [restored(image) for image in images]
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        there = pool.map_async(restored, images).get(60)
+    print(all(map(np.array_equal, here, there)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_forked_after_a_picture_was_restored_restore_others(tmp_path, tiny_weights):
+    """They waited for ever for threads that are not copied."""
+    (tmp_path / "forked.py").write_text(FORKED)
+    command = [sys.executable, str(tmp_path / "forked.py"), str(tiny_weights("gray"))]
+    environment = os.environ | {"MDRN_THREADS": "2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_threads_may_restore_at_once(noisy, tiny_weights):
+    weights = str(tiny_weights("color"))
+    parts = [noisy[k : k + 64, k : k + 64] for k in range(0, 80, 10)]
+    with ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(lambda part: mdrn_cli.denoise(part, 20, weights), parts))
+    assert all(map(np.array_equal, at_once, (mdrn_cli.denoise(part, 20, weights) for part in parts)))
