@@ -8,6 +8,8 @@ from mdrn_cli.errors import UsageError
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 """Those restored."""
+LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
+"""That a level which was found may be multiplied by."""
 HIGHEST_TRAINED = 255
 """A network may be trained for more."""
 
@@ -33,3 +35,30 @@ def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA, name: str = "sigma
         raise UsageError(f"{name} {sigma:g} is below 1", f"{name} is on the 0-255 scale{meant}")
     if not LOWEST_SIGMA <= sigma <= highest:
         raise UsageError(f"{name} must be from {LOWEST_SIGMA} to {highest:g}, not {sigma:g}")
+
+
+def parse_sigma(text: str) -> tuple[float | None, float]:
+    """A noise level as it may be asked for: "auto", a number, or "x1.3" for 1.3 times what is found.
+
+    Returns:
+        The level, None where it is to be found, and what that is then multiplied by.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if text == "auto":
+        return None, 1.0
+    try:
+        return (None, float(text[1:])) if text.startswith("x") else (float(text), 1.0)
+    except ValueError:
+        raise UsageError(f"sigma must be auto, a number such as 25, or x1.3 for 1.3 times auto, not {text!r}") from None
+
+
+def check_factor(factor: float) -> None:
+    """Refuse what no level can be meant to be multiplied by.
+
+    Raises:
+        UsageError: not in [LEAST_FACTOR, MOST_FACTOR].
+    """
+    if not LEAST_FACTOR <= factor <= MOST_FACTOR:
+        raise UsageError(f"sigma may be multiplied by {LEAST_FACTOR:g} to {MOST_FACTOR:g}, not {factor:g}")

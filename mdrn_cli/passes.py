@@ -131,6 +131,7 @@ class Passes:
         memory: bytes that the process may use, for choosing the tile.
         ensemble: average over eight orientations.
         on_tile: told of the tiles of all passes together.
+        factor: times the levels that were found that networks are given.
 
     Attributes:
         last: what the last pass did, None before the first.
@@ -147,9 +148,10 @@ class Passes:
         memory: int,
         ensemble: bool,
         on_tile: OnTile | None,
+        factor: float = 1.0,
     ) -> None:
         self.denoisers, self.picture, self.tone, self.white = denoisers, picture, tone, white
-        self.noise = noise
+        self.noise, self.factor = noise, factor
         self.tile, self.memory, self.ensemble, self.on_tile = tile, memory, ensemble, on_tile
         self.tiles = 0
         self.last: Pass | None = None
@@ -162,6 +164,7 @@ class Passes:
         beside: int = 0,
         kind: str = WHITE,
         by_intensity: LevelFunction | None = None,
+        given: bool = False,
     ) -> NDArray[Any]:
         """Channels restored, (C, H, W) of a data type; only a row of tiles, or a column, is held as floats.
 
@@ -173,6 +176,7 @@ class Passes:
             kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
                 one on white noise, which is better than either (docs/experiments.md).
             by_intensity: its level at each intensity, where it depends on it; for pictures white in which is 1.
+            given: whether the level was, and not found.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
@@ -182,6 +186,7 @@ class Passes:
         color, kinds = "gray" if self.tone else self.picture.color, (kind,) if kind == WHITE else (kind, WHITE)
         ends = by_intensity.ends if by_intensity else (sigma, sigma)
         sigma = by_intensity.stabilized_sigma if by_intensity else sigma
+        sigma = sigma if given else min(self.factor * sigma, HIGHEST_SIGMA)
         denoiser, *others = found = [self.denoisers.find(color, sigma / self.white, one) for one in kinds]
         overlap = overlap_at(sigma / self.white)
         tile = self._tile(denoiser.engine, overlap, beside)
@@ -242,13 +247,17 @@ class Passes:
         it is there beside the pass at full size."""
         assert self.noise
         about = self.picture.seen, self.tone, self.noise.sigma, levels
-        return self._at_smaller_sizes(lambda denoise: without_smeared_noise(channels, denoise, *about), channels.nbytes)
+        return self._at_smaller_sizes(
+            lambda denoise: without_smeared_noise(channels, denoise, *about), levels, channels.nbytes
+        )
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""
         own = channels is not self.picture.channels
         seen = self.picture.seen
-        done = self._at_smaller_sizes(lambda denoise: without_coarse_noise(channels, denoise, own, levels, seen))
+        done = self._at_smaller_sizes(
+            lambda denoise: without_coarse_noise(channels, denoise, own, levels, seen), levels
+        )
         small = tuple(
             f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
             for level in filter(None, levels[len(done.passes) :])
@@ -256,18 +265,23 @@ class Passes:
         return done._replace(left=done.left + small)
 
     def _at_smaller_sizes(
-        self, remove: Callable[[Denoise], tuple[NDArray[Any], tuple[float, ...]]], beside: int = 0
+        self,
+        remove: Callable[[Denoise], tuple[NDArray[Any], tuple[float, ...]]],
+        levels: Sequence[float | None],
+        beside: int = 0,
     ) -> AtSmallerSizes:
-        """What `remove` does, given what denoises an image made smaller, with so many bytes beside the pictures."""
+        """What `remove` does, given what denoises an image made smaller, of levels that may be given, with so many
+        bytes beside the pictures."""
         done: list[tuple[int, Pass | None]] = []
         left: list[str] = []
+        given = None not in levels
 
         def denoise(smaller: NDArray[Any], sigma: float) -> NDArray[Any]:
             nonlocal beside
             beside += 2 * smaller.nbytes  # this one, and the same restored
             served = min(sigma, HIGHEST_SIGMA)
             try:
-                restored = self(smaller, str(smaller.dtype), served, beside)
+                restored = self(smaller, str(smaller.dtype), served, beside, given=given)
             except OutOfMemoryError as error:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
                 return smaller

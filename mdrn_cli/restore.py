@@ -17,7 +17,7 @@ from mdrn_cli.errors import UsageError
 from mdrn_cli.grid import is_through_jpeg
 from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levelfunction import LevelFunction
-from mdrn_cli.levels import HIGHEST_SIGMA, check_sigma, check_white
+from mdrn_cli.levels import HIGHEST_SIGMA, check_factor, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import Noise, find_noise, find_noise_of_tone
@@ -60,6 +60,7 @@ class DenoiseOptions:
         memory: bytes that the process may use, for choosing the tile.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
+        factor: levels that are found, at any size, are removed as so many times what they are.
 
     Raises:
         UsageError: a value makes no sense.
@@ -77,6 +78,7 @@ class DenoiseOptions:
     manifests: tuple[str, ...] = ()
     coarse: tuple[float, ...] | None = None
     white: float | None = None
+    factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.sigma is not None:
@@ -85,6 +87,9 @@ class DenoiseOptions:
             check_sigma(level, name="coarse sigma")
         if self.coarse and len(self.coarse) > SCALES:
             raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
+        check_factor(self.factor)
+        if self.factor != 1 and self.sigma is not None:
+            raise UsageError("a level that is given is not multiplied", "give the one that is meant")
         check_precision(self.precision)
         if self.white is not None:
             check_white(self.white)
@@ -111,6 +116,7 @@ class Facts:
         coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
             where noise was not looked for.
         by_intensity: the level at each intensity, where it depends on it and was taken to.
+        factor: times the level found that was removed.
     """
 
     width: int
@@ -122,6 +128,7 @@ class Facts:
     network: Pass | None
     coarse: tuple[Pass | None, ...]
     by_intensity: LevelFunction | None = None
+    factor: float = 1.0
 
     @property
     def coarse_sigmas(self) -> tuple[float, ...]:
@@ -201,7 +208,7 @@ class Restorer:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
         channels, sigma, network, small, by_intensity = self._passed(picture, on_tile)
         estimated = options.sigma is None
-        if estimated and sigma > HIGHEST_SIGMA:
+        if estimated and options.factor * sigma > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         for warning in small.left:
             picture = picture.warned(warning)
@@ -228,6 +235,7 @@ class Restorer:
             network=network,
             coarse=small.passes,
             by_intensity=by_intensity,
+            factor=options.factor,
         )
         return restored, facts
 
@@ -245,7 +253,7 @@ class Restorer:
             return _Passed(picture.channels, told, None, small, None)
         tone = self._tone(picture, found)
         sizes = options.tile, options.memory
-        run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile)
+        run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile, options.factor)
         sought = options.coarse is None or any(options.coarse)
         if found and sought and may_be_smeared(found, bool(tone) or picture.color == "gray"):
             small = run.without_smeared_noise(picture.channels, options.coarse or (None,) * SCALES)
@@ -253,11 +261,11 @@ class Restorer:
                 found = _find_noise_left(small.channels, picture.seen, tone, white)
                 told = found.sigma
         channels, network, by_intensity = small.channels, None, None
-        if found is None or found.sigma >= NOISELESS:
+        if found is None or options.factor * found.sigma >= NOISELESS:
             sigma = told if found is None else min(told, HIGHEST_SIGMA)
             beside = 0 if channels is picture.channels else channels.nbytes
             by_intensity = found.by_intensity if found and white == 1 else None
-            if by_intensity and max(told, by_intensity.stabilized_sigma) > HIGHEST_SIGMA:
+            if by_intensity and options.factor * max(told, by_intensity.stabilized_sigma) > HIGHEST_SIGMA:
                 by_intensity = None
             channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone), by_intensity)
             network = run.last

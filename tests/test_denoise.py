@@ -155,7 +155,7 @@ def test_command_line_names_the_output_and_prints_json(noisy, tiny_weights):
     assert (about["input"], about["output"]) == (str(noisy), str(target))
     assert (about["width"], about["height"], about["mode"], about["bit_depth"]) == (200, 150, "RGB", 8)
     ends = {"in_black": None, "in_white": None}
-    assert about["sigma"] == {"value": 50.0, "source": "option", "removed": 50.0, "coarse": [], **ends}
+    assert about["sigma"] == {"value": 50.0, "source": "option", "factor": 1.0, "removed": 50.0, "coarse": [], **ends}
     assert about["tile"]["count"] == 2
     assert {"model", "device", "precision", "seconds", "warnings"} <= about.keys()
 

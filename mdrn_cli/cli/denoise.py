@@ -54,8 +54,8 @@ Inputs = Annotated[
 Sigma = Annotated[
     str,
     typer.Option(
-        metavar="auto|NUMBER",
-        help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image.",
+        metavar="auto|NUMBER|xNUMBER",
+        help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image, x1.3 takes it 1.3 times.",
         rich_help_panel=NOISE,
     ),
 ]
@@ -155,16 +155,6 @@ Report = Annotated[
 ]
 
 
-def _sigma(text: str) -> float | None:
-    """A noise level, or None for "auto"."""
-    if text == AUTO:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--sigma {text!r} is neither auto nor a number such as 25") from None
-
-
 def _coarse(text: str) -> tuple[float, ...] | None:
     """Noise levels at half the size and at a quarter, or None for "auto"."""
     if text == AUTO:
@@ -223,11 +213,13 @@ def denoise(
     from mdrn_cli.encoding import JPEG_QUALITY, SaveOptions
     from mdrn_cli.hardware import memory_to_use
     from mdrn_cli.jobs import plan_jobs
+    from mdrn_cli.levels import parse_sigma
     from mdrn_cli.pipes import PIPE
     from mdrn_cli.restore import DenoiseOptions
 
+    level, factor = parse_sigma(sigma)
     options = DenoiseOptions(
-        _sigma(sigma),
+        level,
         model,
         color,
         ensemble,
@@ -239,6 +231,7 @@ def denoise(
         tuple(manifest or ()),
         _coarse(coarse_sigma),
         white,
+        factor,
     )
     save = SaveOptions(quality, flatten, strip_metadata)
     naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)

@@ -90,6 +90,8 @@ def _told(done: Facts) -> str:
     if math.isnan(done.sigma):
         return "unknown"
     told = f"{done.sigma:.3g} {'estimated' if done.sigma_source == 'estimate' else 'given'}"
+    if done.factor != 1:
+        told += f", taken {done.factor:g} times"
     if done.by_intensity:
         told += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
     return ", ".join([told, at_smaller_sizes(done.coarse_sigmas)] if any(done.coarse_sigmas) else [told])
@@ -129,6 +131,7 @@ def _facts_to_json(done: Facts | None) -> dict[str, Any]:
         "sigma": {
             "value": None if math.isnan(done.sigma) else round(done.sigma, 3),
             "source": done.sigma_source,
+            "factor": done.factor,
             "removed": done.network and round(done.network.sigma, 3),
             "coarse": [round(sigma, 3) for sigma in done.coarse_sigmas],
             **ends_to_json(done.by_intensity),
