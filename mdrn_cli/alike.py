@@ -20,23 +20,27 @@ SMALLEST = 32
 """Shortest side in pixels of an image of which it is told, at half its size too."""
 
 
-def is_alike(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None) -> bool:
+def is_alike(
+    image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None, white: float = 1.0
+) -> bool:
     """Whether an image has noise that is alike in its channels.
 
     Args:
         image: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
         seen: (H, W), the pixels that count; see `blocks_of`.
         blocks: of the image, where they have been looked at.
+        white: see `estimate_sigma`.
     """
     if min(image.shape[1:]) < SMALLEST:
         return False
-    return answer(alike_features(image, seen, blocks), stored_network(NETWORK, "alike", 3)) > SURE
+    return answer(alike_features(image, seen, blocks, white), stored_network(NETWORK, "alike", 3)) > SURE
 
 
 def alike_features(
-    image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None
+    image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None, white: float = 1.0
 ) -> NDArray[np.float32]:
     """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
     noise of colors; both about luminance. float32 (300,)."""
-    sizes = (blocks or looked_at(image, seen), looked_at(halved(image), wholly_seen(seen)))
+    blocks = blocks or looked_at(image, seen, white=white)
+    sizes = (blocks, looked_at(halved(image), wholly_seen(seen), white=white))
     return np.concatenate([about_luminance(*noise_features(size))[0] for size in sizes])

@@ -62,9 +62,9 @@ def denoise(
             both sides are 16 pixels at least; smaller images are left as they are. "x1.3" takes 1.3 times as much.
         model: "auto", a family ("mdrn", "mdrn-2b"), the name of a checkpoint, or a path to one or to a run folder.
         ensemble: average over eight orientations (MDRN+), eight times the work.
-        coarse_sigma: noise level of what has been denoised, at half the size, or those there and at a quarter, 0 for
-            none; "auto" (or None) estimates them where `sigma` is estimated: of smeared noise before full size, in
-            color else after.
+        coarse_sigma: noise level at half the size, or those there and at a quarter, 0 for none; "auto" (or None)
+            estimates them where `sigma` is estimated, in gray of smeared noise alone. They are removed before full size
+            where noise is smeared and `sigma` is estimated, else after.
         strength: 1 gives the denoised image, 0 the input, between them a blend.
         white: what is white, in the values of the image, as 4095 where 12 bits are used of 16; None for the largest
             value of its data type, of floats 1.
@@ -86,8 +86,12 @@ def denoise(
         DeviceError: no such device, or it is out of memory.
         MdrnError: the network gave values that are not finite. It is the base of the others (`mdrn_cli.errors`).
     """
-    level, factor = parse_sigma(sigma) if isinstance(sigma, str) else (sigma, 1.0)
+    with _told_in_arguments():
+        level, factor = parse_sigma(sigma) if isinstance(sigma, str) else (sigma, 1.0)
     coarse = _none_if_auto("coarse_sigma", coarse_sigma, "numbers")
+    size = _none_if_auto("tile", tile, "a number of pixels")
+    if size is not None:
+        _number("tile", size)
     _check_type("model", model, str, Path)
     _check_type("device", device, str)
     _check_type("ensemble", ensemble, bool, np.bool_)
@@ -97,7 +101,7 @@ def denoise(
         ensemble=bool(ensemble),
         strength=_number("strength", strength),
         white=None if white is None else _number("white", white),
-        tile=_none_if_auto("tile", tile, "a number of pixels"),
+        tile=size,
         device=device,
         precision=precision,
         coarse=None if coarse is None else _numbers("coarse_sigma", coarse),
@@ -148,6 +152,8 @@ def _number(name: str, value: object) -> float:
     Raises:
         UsageError: it is none.
     """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UsageError(f"{name} must be a number, not {value!r}")
     return float(value)
@@ -155,8 +161,8 @@ def _number(name: str, value: object) -> float:
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:
     """An argument that is to be a number, or some in a row."""
-    each = value if isinstance(value, (Sequence, np.ndarray)) and np.ndim(value) == 1 else (value,)
-    return tuple(_number(name, one) for one in each)
+    row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return tuple(_number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
 
 
 def _check_type(name: str, value: object, *types: type) -> None:
@@ -179,17 +185,19 @@ def _none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
 
 @contextmanager
 def _told_in_arguments() -> Iterator[None]:
-    """Have hints name arguments where the command line has options."""
+    """Have errors and hints name arguments where the command line has options."""
     try:
         yield
     except MdrnError as error:
-        error.hint = _of_arguments(error.hint)
+        error.message, error.hint = _of_arguments(error.message), _of_arguments(error.hint)
+        error.args = (error.message,)
         raise
 
 
 def _of_arguments(text: str) -> str:
     """Text with options of the command line as arguments."""
     named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
+    named = re.sub(r"--(device) (\w+)", r"\1='\2'", named)
     return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)
 
 

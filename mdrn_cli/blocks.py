@@ -90,9 +90,10 @@ def looked_at(
     image: NDArray[Any],
     seen: NDArray[np.bool_] | None = None,
     intensities: Callable[[NDArray[Any]], NDArray[np.float32]] = to_unit,
+    white: float = 1.0,
 ) -> Blocks:
-    """Blocks spread over an image (see `blocks_of`), of which `intensities` makes floats in [0, 1]."""
-    return Blocks.of(intensities(blocks_of(image, SIDE, seen)) * np.float32(255))
+    """Blocks spread over an image (see `blocks_of`), of which `intensities` makes floats from 0 to `white`."""
+    return Blocks.of(intensities(blocks_of(image, SIDE, seen)) * np.float32(255 / white))
 
 
 def noise_features(blocks: Blocks, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:

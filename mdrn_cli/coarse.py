@@ -39,6 +39,7 @@ def without_coarse_noise(
     own: bool,
     levels: Sequence[float | None] = (None,) * SCALES,
     seen: NDArray[np.bool_] | None = None,
+    white: float = 1.0,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image once more at half its size and at a quarter, where there is noise; what that changes is put back
     into the image.
@@ -50,6 +51,7 @@ def without_coarse_noise(
         levels: of the noise at half the size, at a quarter and so on, 0-255 scale, 0 for none; None: as estimated,
             for which there must be three channels.
         seen: (H, W), the pixels that count in the estimate; None for all.
+        white: see `estimate_sigma`.
 
     Returns:
         The image, `channels` itself where nothing was done, and the level denoised at each size, 0-255 scale, 0 where
@@ -60,10 +62,10 @@ def without_coarse_noise(
     half = halved(channels)
     level, *deeper = levels
     seen = wholly_seen(seen)
-    sigma = estimate_coarse_sigma(half, seen) if level is None else level
+    sigma = estimate_coarse_sigma(half, seen, None, white) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
-    restored, others = without_coarse_noise(restored, denoise, changed, deeper, seen)
+    restored, others = without_coarse_noise(restored, denoise, changed, deeper, seen, white)
     return _changed(channels, half, restored, own), (sigma if changed else 0.0, *others)
 
 
@@ -74,6 +76,7 @@ def without_smeared_noise(
     tone: Tone | None = None,
     told: float = 0.0,
     levels: Sequence[float | None] = (None,) * SCALES,
+    white: float = 1.0,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image that has not been denoised at half its size, and before that at a quarter, where its noise is
     smeared; what that changes is put back into a copy of the image.
@@ -84,6 +87,7 @@ def without_smeared_noise(
         tone: see `estimate_coarse_sigma`.
         told: level of the noise in the image, 0-255 scale, as `estimate_sigma` tells it.
         levels: as for `without_coarse_noise`, for any number of channels.
+        white: see `estimate_sigma`.
 
     Returns:
         As `without_coarse_noise`; no levels where noise is not smeared.
@@ -91,15 +95,15 @@ def without_smeared_noise(
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
-    sigma = _smeared_level(channels, half, seen, tone, told)
+    sigma = _smeared_level(channels, half, seen, tone, told, white)
     if not sigma:
         return channels, ()
     level, *deeper = levels
     if level is not None:
         return _smallest_first(channels, denoise, levels)
-    restored, others = without_smeared_noise(half, denoise, half_seen, tone, levels=deeper)
+    restored, others = without_smeared_noise(half, denoise, half_seen, tone, levels=deeper, white=white)
     if restored is not half:
-        sigma = estimate_coarse_sigma(restored, half_seen, tone)
+        sigma = estimate_coarse_sigma(restored, half_seen, tone, white)
     finer = denoise(restored, sigma) if sigma else restored
     return _changed(channels, half, finer, False), (sigma if finer is not restored else 0.0, *others)
 
@@ -109,13 +113,14 @@ def smeared_levels(
     seen: NDArray[np.bool_] | None = None,
     tone: Tone | None = None,
     told: float = 0.0,
+    white: float = 1.0,
     sizes: int = SCALES,
 ) -> tuple[float, ...]:
     """Levels of the noise at half the size of an image, at a quarter and so on, where it is smeared; before any of it
     is removed, which leaves less at each size than there is before.
 
     Args:
-        channels, seen, tone, told: as for `without_smeared_noise`.
+        channels, seen, tone, told, white: as for `without_smeared_noise`.
         sizes: how many there are.
 
     Returns:
@@ -124,19 +129,24 @@ def smeared_levels(
     if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
         return ()
     half = halved(channels)
-    sigma = _smeared_level(channels, half, seen, tone, told)
-    return (sigma, *smeared_levels(half, wholly_seen(seen), tone, sizes=sizes - 1)) if sigma else ()
+    sigma = _smeared_level(channels, half, seen, tone, told, white)
+    return (sigma, *smeared_levels(half, wholly_seen(seen), tone, white=white, sizes=sizes - 1)) if sigma else ()
 
 
 def _smeared_level(
-    channels: NDArray[Any], half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, told: float
+    channels: NDArray[Any],
+    half: NDArray[Any],
+    seen: NDArray[np.bool_] | None,
+    tone: Tone | None,
+    told: float,
+    white: float,
 ) -> float:
     """Level of the noise at half the size of an image, 0 where it is not smeared."""
-    sigma = estimate_coarse_sigma(half, wholly_seen(seen), tone)
-    if (tone or len(channels) == 1) and sigma < SMEARED_GRAY * told:
+    sigma = estimate_coarse_sigma(half, wholly_seen(seen), tone, white)
+    if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
         return 0.0
-    at_full_size = quiet_amplitude(looked_at(channels, seen, tone.intensity if tone else to_unit)) if sigma else 0.0
-    return sigma if sigma >= SMEARED * at_full_size else 0.0
+    blocks = looked_at(channels, seen, tone.intensity if tone else to_unit, white)
+    return sigma if sigma >= SMEARED * white * quiet_amplitude(blocks) else 0.0
 
 
 def _smallest_first(
@@ -145,10 +155,10 @@ def _smallest_first(
     """Denoise an image at smaller sizes, of levels that are given; see `without_smeared_noise`."""
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
         return channels, ()
-    half, level = halved(channels), levels[0]
+    half, level = halved(channels), levels[0] or 0.0
     restored, others = _smallest_first(half, denoise, levels[1:])
     finer = denoise(restored, level) if level else restored
-    return _changed(channels, half, finer, False), (level if level and finer is not restored else 0.0, *others)
+    return _changed(channels, half, finer, False), (level if finer is not restored else 0.0, *others)
 
 
 def _changed(channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool) -> NDArray[Any]:

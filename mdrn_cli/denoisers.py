@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.errors import WeightsError
 from mdrn_cli.hardware import threads_asked_for
-from mdrn_cli.manifest import CAMERA, FAMILIES, OTHER_COLOR, WHITE, Record, choose, serving
+from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, for_another_color, serving
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.stretch import Function, stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named, recorded
@@ -143,7 +143,7 @@ class Denoisers:
             self._loaded[name] = engine, sha256, checkpoint.sigma, distilled, learned
         engine, sha256, trained, distilled, learned = self._loaded[name]
         if engine.config.color != color:
-            raise UsageError(f"{name} is for {engine.config.color} images, not {color} ones", OTHER_COLOR)
+            raise for_another_color(name, engine.config.color, color)
         return Denoiser(engine, trained, sigma, name, sha256, distilled, learned)
 
     def _learned(self, color: str, noise: str) -> str:

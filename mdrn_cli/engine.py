@@ -73,7 +73,7 @@ def limit_threads(processes: int = 1) -> None:
 
 
 _forked = False
-"""Whether this process is a copy of one that had computed."""
+"""Whether this process is a copy of one in which networks were made ready."""
 
 
 @lru_cache
@@ -87,7 +87,21 @@ def _one_thread_after_fork() -> None:
 def _be_alone() -> None:
     global _forked
     _forked = True
-    torch.set_num_threads(1)
+    _as_a_fork_can(torch.device("cpu"))
+
+
+def _as_a_fork_can(device: torch.device) -> None:
+    """In such a copy, see to it that one thread computes, whatever was set since, and on the CPU.
+
+    Raises:
+        DeviceError: the copied process has used the GPU, which copies cannot.
+    """
+    if not _forked:
+        return
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
+    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
+        raise DeviceError("a process that was forked cannot use the GPU of its parent", "have multiprocessing spawn it")
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -140,6 +154,7 @@ class Engine:
         keep_freed_memory()
         self.config = checkpoint.config
         self.device = pick_device(device)
+        _as_a_fork_can(self.device)
         self.dtype = compute_type(self.device, precision)
         self._checkpoint = checkpoint
         self._exact: MDRN | None = None
@@ -179,7 +194,9 @@ class Engine:
 
         Raises:
             OutOfMemoryError: the device ran out of memory.
+            DeviceError: this process was forked from one that has used the GPU.
         """
+        _as_a_fork_can(self.device)
         try:
             denoised = self._run(self.model, image)
             if self.dtype != torch.float32 and not np.isfinite(denoised).all():

@@ -51,7 +51,9 @@ def parse_sigma(text: str) -> tuple[float | None, float]:
     try:
         return (None, float(text[1:])) if text.startswith("x") else (float(text), 1.0)
     except ValueError:
-        raise UsageError(f"sigma must be auto, a number such as 25, or x1.3 for 1.3 times auto, not {text!r}") from None
+        raise UsageError(
+            f"--sigma {text!r} is neither auto, a number such as 25, nor x1.3 for 1.3 times auto"
+        ) from None
 
 
 def check_factor(factor: float) -> None:

@@ -24,8 +24,6 @@ DISTILLATIONS = (None, "hads", "hmds")
 WHITE, CAMERA = "white", "camera"
 NOISES = (WHITE, CAMERA)
 """That networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
-OTHER_COLOR = "leave --model out to have one chosen, or give --color"
-"""The hint where the network that is asked for is of another color mode than the picture."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
@@ -221,7 +219,7 @@ def choose(
     for record in records:
         if record.name == model:
             if record.color != color:
-                raise UsageError(f"{model} is for {record.color} images, not {color} ones", OTHER_COLOR)
+                raise for_another_color(model, record.color, color)
             if exact and record.sigma != sigma:
                 raise UsageError(
                     f"{model} is for sigma {record.sigma:g}, not {sigma:g}", "leave --model out to have one chosen"
@@ -233,6 +231,12 @@ def choose(
         there_are = ", ".join(record.name for record in records) or "none"
         raise WeightsError(f"no {wanted} for {color} images at sigma {sigma:g}", f"there are: {there_are}")
     return min(fitting, key=lambda r: (stretch_loss(r.sigma, sigma) + FAMILY_LOSS[r.family], -_quality(r)))
+
+
+def for_another_color(name: str, trained: str, color: str) -> UsageError:
+    """What to tell where the network that is asked for is of another color mode than the picture."""
+    hint = f"leave --model out to have one chosen, or make the picture {trained} first"
+    return UsageError(f"{name} is for {trained} images, not {color} ones", hint)
 
 
 def _quality(record: Record) -> float:

@@ -129,14 +129,14 @@ def find_noise(
         return Noise(math.nan, white=False)
     if seen is not None and not seen.any():
         return Noise(0.0, white=False)
-    blocks = looked_at(image, seen, _seen_to(white, to_unit))
+    blocks = looked_at(image, seen, white=white)
     if is_drawn(blocks):
         return Noise(0.0, white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
         noise = find_noise_of_tone(image, seen, tone, white)
         if tone.explains(noise.sigma):
             return noise
-    if shared and len(image) == 3 and is_alike(image, seen, blocks):
+    if shared and len(image) == 3 and is_alike(image, seen, blocks, white):
         return find_noise_of_tone(image, seen, SHARED, white)
     return _find_in_quarters(image, seen, to_unit, white, blocks)
 
@@ -146,48 +146,34 @@ def find_noise_of_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None, tone
     return _find_in_quarters(image, seen, tone.intensity, white)._replace(tone=tone)
 
 
-_Intensities = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""Channels of any data type -> floats in [0, 1]."""
-
-
-def _seen_to(white: float, intensities: _Intensities) -> _Intensities:
-    """Intensities of which `white` is 1."""
-    return intensities if white == 1 else lambda image: intensities(image) / np.float32(white)
-
-
 def _find_in_quarters(
     image: NDArray[Any],
     seen: NDArray[np.bool_] | None,
-    intensities: _Intensities,
-    white: float = 1.0,
+    intensities: Callable[[NDArray[Any]], NDArray[np.float32]],
+    white: float,
     blocks: Blocks | None = None,
 ) -> Noise:
-    """See `_find_in_parts`. Where white is another intensity than 1, no level at each is told."""
-    noise = _find_in_parts(image, seen, _seen_to(white, intensities), blocks)
+    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats from 0 to `white`;
+    those of the whole may have been looked at. Where it is not white, and texture may pass for it, the median of what
+    is told of the image and of its quarters: what is in them differs, noise does not. Where that is next to none it is
+    no more than is told of the whole. Where white is not 1, no level at each intensity is told."""
+    noise = _find_at_each_brightness(blocks or looked_at(image, seen, intensities, white))
+    height, width = (length // 2 for length in image.shape[1:])
+    if not noise.white and min(height, width) >= SMALLEST_QUARTER:
+        levels = []
+        for place in itertools.product(*((slice(side), slice(side, None)) for side in (height, width))):
+            part = None if seen is None else seen[place]
+            if part is None or 2 * part.mean() > 1:
+                quarter = looked_at(image[(slice(None), *place)], part, intensities, white)
+                levels.append(_find_at_each_brightness(quarter).sigma)
+        level = float(np.median([noise.sigma, *filter(None, levels)]))
+        noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
     return noise if white == 1 else noise._replace(sigma=noise.sigma * white, by_intensity=None)
 
 
-def _find_in_parts(
-    image: NDArray[Any], seen: NDArray[np.bool_] | None, intensities: _Intensities, blocks: Blocks | None = None
-) -> Noise:
-    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats; those of the whole
-    may have been looked at. Where it is not white, and texture may pass for it, the median of what is told of the image
-    and of its quarters: what is in them differs, noise does not. Where that is next to none it is no more than is told
-    of the whole."""
-    noise = _find_at_each_brightness(blocks or looked_at(image, seen, intensities))
-    height, width = (length // 2 for length in image.shape[1:])
-    if noise.white or min(height, width) < SMALLEST_QUARTER:
-        return noise
-    levels = []
-    for place in itertools.product(*((slice(side), slice(side, None)) for side in (height, width))):
-        part = None if seen is None else seen[place]
-        if part is None or 2 * part.mean() > 1:
-            levels.append(_find_at_each_brightness(looked_at(image[(slice(None), *place)], part, intensities)).sigma)
-    level = float(np.median([noise.sigma, *filter(None, levels)]))
-    return noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
-
-
-def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None) -> float:
+def estimate_coarse_sigma(
+    half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None, white: float = 1.0
+) -> float:
     """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
 
     So far from the pixel, texture is as sharp as noise, but seldom colored: what is noise is told by the differences of
@@ -197,8 +183,9 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
         half: (C, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
         tone: of which the noise is, where an image of three channels is taken as gray.
+        white: see `estimate_sigma`.
     """
-    blocks = looked_at(half, seen, tone.intensity if tone else to_unit).without_even()
+    blocks = looked_at(half, seen, tone.intensity if tone else to_unit, white).without_even()
     planes, least = blocks.pixels, LEAST_GRAY_COARSE
     if planes.shape[1] == 3:
         planes, least = np.einsum("kc,ncij->nkij", OPPONENT[1:], planes) + np.float32(127.5), LEAST_COARSE
@@ -207,7 +194,7 @@ def estimate_coarse_sigma(half: NDArray[Any], seen: NDArray[np.bool_] | None = N
     energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
     sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
-    return sigma if sigma >= least else 0.0
+    return sigma * white if sigma >= least else 0.0
 
 
 def _find_at_each_brightness(blocks: Blocks) -> Noise:

@@ -131,7 +131,7 @@ class Passes:
         memory: bytes that the process may use, for choosing the tile.
         ensemble: average over eight orientations.
         on_tile: told of the tiles of all passes together.
-        factor: times the levels that were found that networks are given.
+        factor: times the levels which were found that are to be removed.
 
     Attributes:
         last: what the last pass did, None before the first.
@@ -164,19 +164,17 @@ class Passes:
         beside: int = 0,
         kind: str = WHITE,
         by_intensity: LevelFunction | None = None,
-        given: bool = False,
     ) -> NDArray[Any]:
         """Channels restored, (C, H, W) of a data type; only a row of tiles, or a column, is held as floats.
 
         Args:
             noisy: of any data type.
             depth: data type of the result.
-            sigma: noise level, 0-255 scale.
+            sigma: noise level that is to be removed, 0-255 scale.
             beside: bytes in memory beside the pictures.
             kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
                 one on white noise, which is better than either (docs/experiments.md).
             by_intensity: its level at each intensity, where it depends on it; for pictures white in which is 1.
-            given: whether the level was, and not found.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
@@ -184,9 +182,9 @@ class Passes:
             MdrnError: the network gave values that are not finite.
         """
         color, kinds = "gray" if self.tone else self.picture.color, (kind,) if kind == WHITE else (kind, WHITE)
-        ends = by_intensity.ends if by_intensity else (sigma, sigma)
-        sigma = by_intensity.stabilized_sigma if by_intensity else sigma
-        sigma = sigma if given else min(self.factor * sigma, HIGHEST_SIGMA)
+        there = min(self.noise.sigma, HIGHEST_SIGMA) if self.noise else sigma
+        ends = by_intensity.ends if by_intensity else (there, there)
+        sigma = self.factor * by_intensity.stabilized_sigma if by_intensity else sigma
         denoiser, *others = found = [self.denoisers.find(color, sigma / self.white, one) for one in kinds]
         overlap = overlap_at(sigma / self.white)
         tile = self._tile(denoiser.engine, overlap, beside)
@@ -246,23 +244,17 @@ class Passes:
         """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
         it is there beside the pass at full size."""
         assert self.noise
-        about = self.picture.seen, self.tone, self.noise.sigma, levels
-        return self._at_smaller_sizes(
+        about = self.picture.seen, self.tone, self.noise.sigma, levels, self.white
+        done = self._at_smaller_sizes(
             lambda denoise: without_smeared_noise(channels, denoise, *about), levels, channels.nbytes
         )
+        return _told_of_small(done, levels) if done.passes else done
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""
-        own = channels is not self.picture.channels
-        seen = self.picture.seen
-        done = self._at_smaller_sizes(
-            lambda denoise: without_coarse_noise(channels, denoise, own, levels, seen), levels
-        )
-        small = tuple(
-            f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
-            for level in filter(None, levels[len(done.passes) :])
-        )
-        return done._replace(left=done.left + small)
+        about = channels is not self.picture.channels, levels, self.picture.seen, self.white
+        done = self._at_smaller_sizes(lambda denoise: without_coarse_noise(channels, denoise, *about), levels)
+        return _told_of_small(done, levels)
 
     def _at_smaller_sizes(
         self,
@@ -274,14 +266,15 @@ class Passes:
         bytes beside the pictures."""
         done: list[tuple[int, Pass | None]] = []
         left: list[str] = []
-        given = None not in levels
+        given = bool(levels) and None not in levels
 
         def denoise(smaller: NDArray[Any], sigma: float) -> NDArray[Any]:
             nonlocal beside
             beside += 2 * smaller.nbytes  # this one, and the same restored
+            sigma = sigma if given else self.factor * sigma
             served = min(sigma, HIGHEST_SIGMA)
             try:
-                restored = self(smaller, str(smaller.dtype), served, beside, given=given)
+                restored = self(smaller, str(smaller.dtype), served, beside)
             except OutOfMemoryError as error:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
                 return smaller
@@ -297,6 +290,15 @@ class Passes:
         return AtSmallerSizes(
             channels, tuple(next(largest_first)[1] if sigma else None for sigma in found), tuple(left)
         )
+
+
+def _told_of_small(done: AtSmallerSizes, levels: Sequence[float | None]) -> AtSmallerSizes:
+    """Told, too, of the levels that were given for sizes which the picture is too small for."""
+    small = tuple(
+        f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
+        for level in filter(None, levels[len(done.passes) :])
+    )
+    return done._replace(left=done.left + small)
 
 
 def with_white(function: Function, white: float) -> Function:

@@ -38,7 +38,7 @@ photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
-NOTHING_ASKED = "strength 0 removes nothing; the picture is left as it is"
+NOTHING_ASKED = "strength 0 removes no noise"
 TOO_SMALL = "the picture is too small for its noise to be found, and none is removed; --sigma gives it"
 
 
@@ -48,8 +48,9 @@ class DenoiseOptions:
 
     Args:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
-        coarse: noise levels of what has been denoised, at half the size and at a quarter, 0-255 scale, 0 for none;
-            None estimates them, too, where sigma is estimated: of smeared noise before full size, in color else after.
+        coarse: noise levels at half the size and at a quarter, 0-255 scale, 0 for none; None estimates them, too, where
+            sigma is estimated, in gray of smeared noise alone. They are removed before full size where noise is smeared
+            and sigma is estimated, else after.
         model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
@@ -208,7 +209,7 @@ class Restorer:
             picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
         channels, sigma, network, small, by_intensity = self._passed(picture, on_tile)
         estimated = options.sigma is None
-        if estimated and options.factor * sigma > HIGHEST_SIGMA:
+        if estimated and network and options.factor * sigma > HIGHEST_SIGMA:
             picture = picture.warned(f"noise of {sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
         for warning in small.left:
             picture = picture.warned(warning)
@@ -255,14 +256,14 @@ class Restorer:
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile, options.factor)
         sought = options.coarse is None or any(options.coarse)
-        if found and sought and may_be_smeared(found, bool(tone) or picture.color == "gray"):
+        if found and sought and may_be_smeared(picture, found, tone):
             small = run.without_smeared_noise(picture.channels, options.coarse or (None,) * SCALES)
             if small.channels is not picture.channels:
                 found = _find_noise_left(small.channels, picture.seen, tone, white)
                 told = found.sigma
         channels, network, by_intensity = small.channels, None, None
-        if found is None or options.factor * found.sigma >= NOISELESS:
-            sigma = told if found is None else min(told, HIGHEST_SIGMA)
+        if found is None or found.sigma >= NOISELESS:
+            sigma = told if found is None else min(options.factor * told, HIGHEST_SIGMA)
             beside = 0 if channels is picture.channels else channels.nbytes
             by_intensity = found.by_intensity if found and white == 1 else None
             if by_intensity and options.factor * max(told, by_intensity.stabilized_sigma) > HIGHEST_SIGMA:
@@ -295,7 +296,7 @@ class Restorer:
         tone, sigma = find_tone(picture.channels, picture.seen), self.options.sigma
         if tone and sigma is not None and tone.explains(sigma):
             return tone
-        return SHARED if is_alike(picture.channels, picture.seen) else None
+        return SHARED if is_alike(picture.channels, picture.seen, white=white_of(picture)) else None
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
         """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
@@ -325,10 +326,12 @@ class Restorer:
         return by_rows(blend, noisy, restored, result=restored)
 
 
-def may_be_smeared(noise: Noise, gray: bool) -> bool:
-    """Whether noise that was found, in gray or of one tone or else in color, may have to be removed at half the size
+def may_be_smeared(picture: Picture, noise: Noise, tone: Tone | None) -> bool:
+    """Whether noise that was found in a picture, which may be of one tone, may have to be removed at half the size
     first: of smeared noise in gray next to none may be told, or that it is white."""
-    return noise.sigma > 0 if gray else not noise.white and noise.sigma >= NOISELESS
+    if tone or picture.color == "gray":
+        return noise.sigma > 0
+    return not noise.white and noise.sigma >= NOISELESS
 
 
 def _why_left(sigma: float, strength: float, converted: bool) -> str:

@@ -102,6 +102,8 @@ def test_hints_are_of_arguments_not_of_options():
         ("sigma", True),
         ("coarse_sigma", ["a"]),
         ("coarse_sigma", [[5, 5]]),
+        ("coarse_sigma", [[1], [1, 2]]),
+        ("tile", [256]),
         ("strength", None),
         ("white", "255"),
         ("max_memory", math.nan),
@@ -123,7 +125,7 @@ def test_numbers_may_be_numpys(noisy, tiny_weights):
     weights = str(tiny_weights("color"))
     ours, numpys = (mdrn_cli.denoise(noisy, kind(30), weights, coarse_sigma=(kind(9),)) for kind in (float, np.float32))
     assert np.array_equal(ours, numpys)
-    assert np.array_equal(ours, mdrn_cli.denoise(noisy, 30, weights, coarse_sigma=np.array([9])))
+    assert np.array_equal(ours, mdrn_cli.denoise(noisy, np.array(30), weights, coarse_sigma=np.array([9])))
 
 
 def test_masked_arrays_are_refused():
@@ -295,12 +297,16 @@ import numpy as np
 import mdrn_cli
 
 def restored(image):
-    return mdrn_cli.denoise(image, 20, sys.argv[1])
+    return mdrn_cli.denoise(image, 20, sys.argv[1], device="cpu")
+
+def with_threads():
+    import torch
+    torch.set_num_threads(2)
 
 if __name__ == "__main__":
     images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64), np.uint8))
     here = [restored(image) for image in images]
-    with multiprocessing.get_context("fork").Pool(2) as pool:
+    with multiprocessing.get_context("fork").Pool(2, with_threads) as pool:
         there = pool.map_async(restored, images).get(60)
     print(all(map(np.array_equal, here, there)))
 """

@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
-from mdrn_cli.coarse import without_coarse_noise, without_smeared_noise
+from mdrn_cli.coarse import smeared_levels, without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
@@ -259,6 +259,24 @@ def test_levels_that_are_given_of_smeared_noise_are_removed_before_full_size_too
     assert as_given.sigma == pytest.approx(facts.sigma, abs=1)
     by_itself, by_hand = (psnr(one.channels.transpose(1, 2, 0), clean) for one in (found, given))
     assert by_hand == pytest.approx(by_itself, abs=0.5)
+
+
+@pytest.mark.parametrize("gray", [False, True])
+def test_grain_of_floats_that_go_beyond_white_is_told_as_of_those_within(photo, gray):
+    within = channels_of(with_grain(photo[:256, :256], 2.0))[: 1 if gray else 3]
+    within = within.astype(np.float32) / 255
+    levels = smeared_levels(within)
+    assert len(levels) == 2
+    assert smeared_levels(within * np.float32(3.5), white=3.5) == pytest.approx(
+        [3.5 * each for each in levels], rel=0.01
+    )
+
+
+def test_a_level_given_for_a_size_that_is_too_small_is_told_of_where_noise_is_smeared_too(photo):
+    noisy = picture_of(with_grain(photo[:200, :200], 2.0), has_alpha=False)
+    restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 5.0), model=LIGHT))(noisy)
+    assert facts.coarse_sigmas == (10.0,)
+    assert restored.warnings == ("the picture is too small for noise of 5 of coarse grain to be removed",)
 
 
 @pytest.mark.parametrize("gray", [False, True])

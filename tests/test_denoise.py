@@ -425,6 +425,11 @@ def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, 
     assert colored.warnings == (() if noise else (CONVERTED,))
 
 
+def test_of_strength_0_in_another_color_mode_that_alone_changes(photo):
+    restored, _ = Restorer(DenoiseOptions(strength=0, color="gray"))(picture_of(photo[:64, :64], has_alpha=False))
+    assert (restored.mode, restored.warnings) == ("L", (NOTHING_ASKED,))
+
+
 def test_a_quality_that_has_no_effect_is_told_of(tmp_path, photo, tiny_weights):
     Image.fromarray(photo[:32, :32]).save(tmp_path / "a.png")
     weights = tiny_weights("color")

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import tiny_checkpoint
 
+from mdrn_cli import engine
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import (
     Engine,
@@ -224,3 +225,13 @@ def test_an_older_glibc_takes_a_lower_threshold(monkeypatch):
     monkeypatch.setattr("mdrn_cli.freedmemory._glibc", lambda: SimpleNamespace(mallopt=mallopt))
     keep_freed_memory()
     assert asked == [(-3, 2**28), (-3, 2**25), (-1, 2**30)]
+
+
+def test_a_process_forked_from_one_that_has_used_the_gpu_says_so(monkeypatch):
+    cuda = torch.device("cuda")
+    engine._as_a_fork_can(cuda)
+    monkeypatch.setattr(engine, "_forked", True)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    engine._as_a_fork_can(torch.device("cpu"))
+    with pytest.raises(DeviceError, match="was forked"):
+        engine._as_a_fork_can(cuda)

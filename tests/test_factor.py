@@ -47,14 +47,32 @@ def test_more_or_less_is_removed_as_that_which_is_found(photo, blur):
 
 def test_levels_of_grain_that_are_given_are_not_multiplied(photo):
     noisy = picture_of(with_noise(photo, 2.0), has_alpha=False)
-    _, facts = Restorer(DenoiseOptions(model=LIGHT, factor=1.5, coarse=(8.0, 9.0)))(noisy)
-    assert facts.coarse_sigmas == (8.0, 9.0)
+    for options in ({"coarse": (8.0, 9.0)}, {"coarse": (8.0,)}):
+        _, facts = Restorer(DenoiseOptions(model=LIGHT, factor=1.5, **options))(noisy)
+        assert facts.coarse_sigmas == options["coarse"]
+        assert facts.network.sigma == pytest.approx(1.5 * facts.sigma), "of what is found at full size"
 
 
 def test_no_more_is_removed_than_networks_can(photo):
     restored, facts = Restorer(DenoiseOptions(model=LIGHT, factor=9))(picture_of(with_noise(photo), has_alpha=False))
     assert facts.network.sigma == 100
     assert any("restored as of 100" in warning for warning in restored.warnings)
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT, factor=9))(picture_of(with_noise(photo, 2), has_alpha=False))
+    assert 100 in facts.coarse_sigmas
+    assert any("made smaller is restored as of 100" in warning for warning in restored.warnings)
+
+
+def test_a_level_at_each_intensity_is_kept_to(photo):
+    """What is removed is so many times the level after the transform, in which noise is as it was found."""
+    clean = photo[:256, :256].astype(float)
+    level = 4 + 20 * clean / 255
+    noisy = np.clip(np.rint(clean + level * np.random.default_rng(0).normal(size=clean.shape)), 0, 255).astype(np.uint8)
+    (_, plain), (_, more) = (
+        Restorer(DenoiseOptions(model=LIGHT, factor=factor))(picture_of(noisy, has_alpha=False)) for factor in (1, 1.4)
+    )
+    assert more.by_intensity == plain.by_intensity
+    assert more.by_intensity is not None
+    assert more.network.sigma == pytest.approx(1.4 * plain.network.sigma)
 
 
 def test_what_is_told(tmp_path, photo):
@@ -63,7 +81,7 @@ def test_what_is_told(tmp_path, photo):
     Image.fromarray(noisy).save(tmp_path / "a.png")
     to = ("-o", tmp_path / "b.png", "--model", LIGHT, "--overwrite")
     told = run_mdrn("denoise", tmp_path / "a.png", *to, "--sigma", "x1.5")
-    assert "estimated, taken 1.5 times" in told.stderr
+    assert "estimated, removed as " in told.stderr
     line, _ = run_mdrn("denoise", tmp_path / "a.png", *to, "--sigma", "x1.5", "--json").stdout.splitlines()
     sigma = json.loads(line)["sigma"]
     assert sigma["factor"] == 1.5
@@ -80,8 +98,10 @@ def test_levels_as_they_may_be_written(text, meant):
 
 @pytest.mark.parametrize("text", ["", "x", "much", "1.3x", "x1,3", "xx2"])
 def test_others_are_a_usage_error(text):
-    with pytest.raises(UsageError, match="must be auto, a number"):
+    with pytest.raises(UsageError, match=r"^--sigma .* is neither auto, a number"):
         parse_sigma(text)
+    with pytest.raises(UsageError, match=r"^sigma .* is neither auto, a number"):
+        mdrn_cli.denoise(np.zeros((32, 32), np.uint8), text)
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ def estimate(
         try:
             read = read_picture(readable(file))
             picture = whitened(read, white)
-            noise = find_noise(picture.channels, picture.seen, white=white_of(picture))
-            coarse = _coarse(picture, noise)
+            brightest = white_of(picture)
+            noise = find_noise(picture.channels, picture.seen, white=brightest)
+            coarse = _coarse(picture, noise, brightest)
         except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
@@ -76,15 +77,14 @@ def estimate(
     return exit_code_of([error for _, error in failures], count)
 
 
-def _coarse(picture: Picture, noise: Noise) -> tuple[float, ...]:
+def _coarse(picture: Picture, noise: Noise, white: float) -> tuple[float, ...]:
     """Levels at smaller sizes of noise that `mdrn denoise` would begin with there."""
     from mdrn_cli.coarse import smeared_levels
     from mdrn_cli.restore import may_be_smeared
 
-    gray = picture.color == "gray" or noise.tone is not None
-    if not may_be_smeared(noise, gray):
+    if not may_be_smeared(picture, noise, noise.tone):
         return ()
-    return smeared_levels(picture.channels, picture.seen, noise.tone, noise.sigma)
+    return smeared_levels(picture.channels, picture.seen, noise.tone, noise.sigma, white)
 
 
 def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> None:

@@ -90,10 +90,10 @@ def _told(done: Facts) -> str:
     if math.isnan(done.sigma):
         return "unknown"
     told = f"{done.sigma:.3g} {'estimated' if done.sigma_source == 'estimate' else 'given'}"
-    if done.factor != 1:
-        told += f", taken {done.factor:g} times"
     if done.by_intensity:
         told += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
+    if done.factor != 1 and done.network:
+        told += f", removed as {done.network.sigma:.3g}"
     return ", ".join([told, at_smaller_sizes(done.coarse_sigmas)] if any(done.coarse_sigmas) else [told])
 
 
