@@ -38,7 +38,6 @@ photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
-NOTHING_ASKED = "strength 0 removes no noise"
 TOO_SMALL = "the picture is too small for its noise to be found, and none is removed; --sigma gives it"
 
 
@@ -182,8 +181,8 @@ class Restorer:
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
         """Restore one picture; the result has the alpha and metadata of the input, and its colors where nothing of them
-        is seen. Where no noise is found, it is too small for that, or strength is 0, it has the very channels of the
-        input, and the warning NO_NOISE, TOO_SMALL or NOTHING_ASKED.
+        is seen. Where no noise is found, or it is too small for that, it has the very channels of the input, and the
+        warning NO_NOISE or TOO_SMALL.
 
         Raises:
             InputError: its intensities go beyond the white asked for, or far beyond 1.
@@ -216,7 +215,7 @@ class Restorer:
         if channels is picture.channels:
             picture = replace(picture, channels=whole.channels)
             converted = late or whole.channels is not read
-            restored = picture if small.left else picture.warned(_why_left(sigma, options.strength, converted))
+            restored = picture if small.left else picture.warned(_why_left(sigma, converted))
         else:
             restored = replace(picture, channels=self._blended(picture.channels, channels))
             if picture.seen is not None:
@@ -250,7 +249,7 @@ class Restorer:
             found = find_noise(picture.channels, picture.seen, not self._color_asked(), white)
         told = options.sigma if found is None else found.sigma
         assert told is not None
-        if math.isnan(told) or not options.strength:
+        if math.isnan(told):
             return _Passed(picture.channels, told, None, small, None)
         tone = self._tone(picture, found)
         sizes = options.tile, options.memory
@@ -334,12 +333,10 @@ def may_be_smeared(picture: Picture, noise: Noise, tone: Tone | None) -> bool:
     return not noise.white and noise.sigma >= NOISELESS
 
 
-def _why_left(sigma: float, strength: float, converted: bool) -> str:
+def _why_left(sigma: float, converted: bool) -> str:
     """Why a picture is left as it is, but for its color mode where that is another."""
     if math.isnan(sigma):
         return TOO_SMALL
-    if not strength:
-        return NOTHING_ASKED
     return CONVERTED if converted else NO_NOISE
 
 

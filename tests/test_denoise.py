@@ -30,7 +30,7 @@ from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import Noise, add_noise
 from mdrn_cli.picture import Picture
-from mdrn_cli.restore import CONVERTED, NOTHING_ASKED, TOO_SMALL, DenoiseOptions, Restorer
+from mdrn_cli.restore import CONVERTED, TOO_SMALL, DenoiseOptions, Restorer
 from mdrn_cli.tilewise import denoise_pixels
 
 
@@ -401,17 +401,6 @@ def test_a_picture_too_small_to_estimate_is_left_and_says_so(tmp_path):
     assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
 
 
-def test_of_strength_0_the_very_file_remains(tmp_path, photo):
-    """A JPEG that is encoded once more is another one."""
-    Image.fromarray(photo[:64, :64]).save(tmp_path / "a.jpg", quality=60)
-    before = (tmp_path / "a.jpg").read_bytes()
-    for sigma in (None, 30.0):
-        (outcome,) = run_jobs(plan_jobs([tmp_path / "a.jpg"], Naming(in_place=True)), DenoiseOptions(sigma, strength=0))
-        assert outcome.warnings == (NOTHING_ASKED,)
-        assert outcome.facts.network is None
-        assert (tmp_path / "a.jpg").read_bytes() == before
-
-
 @pytest.mark.parametrize("noise", [25, 0])
 def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, noise):
     """A network for color has never seen the same noise in three channels."""
@@ -423,11 +412,6 @@ def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, 
     assert about.network == facts.network
     assert np.array_equal(colored.channels, np.repeat(plain.channels, 3, axis=0))
     assert colored.warnings == (() if noise else (CONVERTED,))
-
-
-def test_of_strength_0_in_another_color_mode_that_alone_changes(photo):
-    restored, _ = Restorer(DenoiseOptions(strength=0, color="gray"))(picture_of(photo[:64, :64], has_alpha=False))
-    assert (restored.mode, restored.warnings) == ("L", (NOTHING_ASKED,))
 
 
 def test_a_quality_that_has_no_effect_is_told_of(tmp_path, photo, tiny_weights):

@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mdrn_cli.cli.console import format_duration, parse_duration, printable
-from mdrn_cli.cli.denoise import _sigma
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import limit_threads, pick_device
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture
-from mdrn_cli.levels import check_sigma
+from mdrn_cli.levels import parse_sigma
 from mdrn_cli.manifest import Record, parse_manifest, save_manifest
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, to_unit
@@ -182,13 +181,14 @@ NUMBERS = st.floats().map(str) | st.integers().map(str) | st.text(max_size=12)
 @example("9" * 400)
 @example("0.5")
 def test_a_sigma_is_in_range_or_a_usage_error(text):
-    try:
-        sigma = _sigma(text)
-        if sigma is not None:
-            check_sigma(sigma)
-    except UsageError:
-        return
-    assert sigma is None or 1 <= sigma <= 100
+    for written in (text, f"x{text}"):
+        try:
+            sigma, factor = parse_sigma(written)
+            DenoiseOptions(sigma, factor=factor)
+        except UsageError:
+            continue
+        assert sigma is None or 1 <= sigma <= 100
+        assert 0.1 <= factor <= 10
 
 
 @given(st.floats(), st.integers(), st.integers())
