@@ -251,7 +251,7 @@ class Restorer:
         assert told is not None
         if math.isnan(told):
             return _Passed(picture.channels, told, None, small, None)
-        tone = self._tone(picture, found)
+        tone = self._tone(picture, found, white)
         sizes = options.tile, options.memory
         run = Passes(self._denoisers, picture, tone, white, found, *sizes, options.ensemble, on_tile, options.factor)
         sought = options.coarse is None or any(options.coarse)
@@ -284,7 +284,7 @@ class Restorer:
         """Whether no other network than that of the picture's color mode may be taken."""
         return self.options.color == "color" or self._named
 
-    def _tone(self, picture: Picture, found: Noise | None) -> Tone | None:
+    def _tone(self, picture: Picture, found: Noise | None, white: float) -> Tone | None:
         """What a network for gray restores best, the tone of a photograph of one or what all channels share, unless
         another is asked for. Where noise was sought it is what that found, and nothing that the noise of colors would
         explain: JPEG has smoothed that, and any photograph of few colors would pass for one of a tone."""
@@ -295,7 +295,7 @@ class Restorer:
         tone, sigma = find_tone(picture.channels, picture.seen), self.options.sigma
         if tone and sigma is not None and tone.explains(sigma):
             return tone
-        return SHARED if is_alike(picture.channels, picture.seen, white=white_of(picture)) else None
+        return SHARED if is_alike(picture.channels, picture.seen, white=white) else None
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
         """Of noise, for which there are networks; a level that is given is taken for that of white noise."""

@@ -94,7 +94,7 @@ def _told(done: Facts) -> str:
         told += " ({:.3g} in black, {:.3g} in white)".format(*done.by_intensity.ends)
     if done.factor != 1 and done.network:
         told += f", removed as {done.network.sigma:.3g}"
-    return ", ".join([told, at_smaller_sizes(done.coarse_sigmas)] if any(done.coarse_sigmas) else [told])
+    return ", ".join(filter(None, (told, at_smaller_sizes(done.coarse_sigmas))))
 
 
 def at_smaller_sizes(levels: Sequence[float]) -> str:
