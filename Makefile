@@ -1,7 +1,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Bytecode is made of what is imported, when it is.
+# Bytecode is made of what is imported, when it is: without it each of the hundreds of processes of the tests would
+# compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --no-compile
 
 .PHONY: demo test coverage stress golden lint speed audit lock clean
