@@ -35,6 +35,7 @@ from mdrn_cli.cli.options import (
     Model,
     Offline,
     Precision,
+    choices,
     flag,
     offered,
     options_given,
@@ -76,7 +77,10 @@ def bench(
     model: Model = "auto",
     ensemble: Ensemble = False,
     data: Data = None,
-    color: Annotated[str | None, typer.Option(help="gray or color; the set's own by default.")] = None,
+    color: Annotated[
+        str | None,
+        typer.Option(help="gray or color; the set's own by default.", autocompletion=choices("gray", "color")),
+    ] = None,
     tile: Annotated[
         str,
         typer.Option(

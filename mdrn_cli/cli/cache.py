@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import echo, format_bytes, print_note, print_warning, printable
-from mdrn_cli.cli.options import Json, flag
+from mdrn_cli.cli.options import Json, flag, offered
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 app = typer.Typer(help="What the cache folder holds, and emptying it.", no_args_is_help=True)
 
 SCHEMA = "mdrn.cache/1"
+
+
+def _kinds() -> tuple[str, ...]:
+    from mdrn_cli.kept import KINDS
+
+    return KINDS
 
 
 @app.command("list")
@@ -42,7 +48,10 @@ def list_(as_json: Json = False) -> None:
 @app.command()
 def clear(
     kinds: Annotated[
-        list[str] | None, typer.Argument(metavar="KIND...", help="checkpoints, sets, photographs or libraries.")
+        list[str] | None,
+        typer.Argument(
+            metavar="KIND...", help="checkpoints, sets, photographs or libraries.", autocompletion=offered(_kinds)
+        ),
     ] = None,
     everything: Annotated[bool, flag("--all", help="Remove all that mdrn keeps there.")] = False,
     dry_run: Annotated[bool, flag("--dry-run", help="Print what would be removed, and stop.")] = False,

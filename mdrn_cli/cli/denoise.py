@@ -23,8 +23,8 @@ from mdrn_cli.cli.options import (
     Offline,
     Precision,
     White,
+    choices,
     flag,
-    offered,
 )
 from mdrn_cli.cli.outcomes import (
     is_replaceable,
@@ -92,7 +92,7 @@ Format = Annotated[
         "--format",
         metavar="FORMAT",
         help="png, jpg, tif, webp or bmp.",
-        autocompletion=offered(lambda: ("png", "jpg", "tif", "webp", "bmp")),
+        autocompletion=choices("png", "jpg", "tif", "webp", "bmp"),
         rich_help_panel=FORMAT,
     ),
 ]
@@ -117,7 +117,7 @@ Color = Annotated[
     str,
     typer.Option(
         help="auto (as the file), gray or color.",
-        autocompletion=offered(lambda: ("auto", "gray", "color")),
+        autocompletion=choices("auto", "gray", "color"),
         rich_help_panel=FORMAT,
     ),
 ]

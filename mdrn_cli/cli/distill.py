@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import print_note
-from mdrn_cli.cli.options import flag
+from mdrn_cli.cli.options import checkpoints, choices, flag, offered
 from mdrn_cli.cli.runs import (
     Resume,
     resumed_config,
@@ -31,7 +31,11 @@ DEFAULT_BLOCKS = {"hads": 2, "hmds": 8}
 def distill(
     ctx: typer.Context,
     mode: Annotated[
-        str | None, typer.Option(help="hads: a larger teacher; hmds: a teacher at a lower noise level.")
+        str | None,
+        typer.Option(
+            help="hads: a larger teacher; hmds: a teacher at a lower noise level.",
+            autocompletion=choices("hads", "hmds"),
+        ),
     ] = None,
     teacher_sigma: Annotated[
         float | None,
@@ -44,7 +48,8 @@ def distill(
         str | None,
         typer.Option(
             help="Name, file or run folder of the teacher; by default the bundled network of its noise level: for hads "
-            "MDRN, for hmds one of the student's size, or of another where there is none."
+            "MDRN, for hmds one of the student's size, or of another where there is none.",
+            autocompletion=offered(checkpoints),
         ),
     ] = None,
     weight: Annotated[float, typer.Option(help="Weight of the distillation loss at the start.")] = 0.1,

@@ -22,6 +22,11 @@ def offered(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names() if name.startswith(incomplete)]  # typer goes by that name
 
 
+def choices(*names: str) -> Callable[[str], list[str]]:
+    """The same of names that never change."""
+    return offered(lambda: names)
+
+
 def checkpoints() -> list[str]:
     """Names of the project's checkpoints."""
     from mdrn_cli.manifest import load_manifest
@@ -66,7 +71,7 @@ Device = Annotated[
     typer.Option(
         envvar="MDRN_DEVICE",
         help="auto, cpu, cuda, mps, ...",
-        autocompletion=offered(lambda: ("auto", "cpu", "cuda", "mps")),
+        autocompletion=choices("auto", "cpu", "cuda", "mps"),
         rich_help_panel=NETWORK,
     ),
 ]
@@ -74,7 +79,7 @@ Precision = Annotated[
     str,
     typer.Option(
         help="auto (bfloat16 where native), float32 or bfloat16.",
-        autocompletion=offered(lambda: ("auto", "float32", "bfloat16")),
+        autocompletion=choices("auto", "float32", "bfloat16"),
         rich_help_panel=NETWORK,
     ),
 ]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import parse_bytes, parse_duration, print_warning
-from mdrn_cli.cli.options import Device, Offline, Precision, flag, options_given
+from mdrn_cli.cli.options import Device, Offline, Precision, checkpoints, choices, flag, offered, options_given
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import is_file, is_folder
@@ -26,12 +26,13 @@ RunFolder = Annotated[Path | None, typer.Argument(metavar="RUN", help="Run folde
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Run folder.")]
 Photographs = Annotated[Path | None, typer.Option(help="Folder tree of photographs to train on.")]
 Val = Annotated[Path | None, typer.Option(help="Folder of photographs to validate on.")]
-Color = Annotated[str, typer.Option(help="gray or color.")]
+Color = Annotated[str, typer.Option(help="gray or color.", autocompletion=choices("gray", "color"))]
 Sigma = Annotated[float, typer.Option(help="Noise level on the 0-255 scale.")]
 Init = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoint to start from, by name, file or run folder: other sigma, color mode or fewer blocks."
+        help="Checkpoint to start from, by name, file or run folder: other sigma, color mode or fewer blocks.",
+        autocompletion=offered(checkpoints),
     ),
 ]
 Iterations = Annotated[int | None, typer.Option(help="Length of the run in iterations.")]
@@ -40,8 +41,11 @@ TimeBudget = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(help="Patches a step, over all processes of torchrun together.")]
 PatchSize = Annotated[int, typer.Option(help="Side of a patch in pixels.")]
-Loss = Annotated[str, typer.Option(help="l1 (the paper's) or rmse (per patch; nearer to PSNR).")]
-Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.")]
+Loss = Annotated[
+    str,
+    typer.Option(help="l1 (the paper's) or rmse (per patch; nearer to PSNR).", autocompletion=choices("l1", "rmse")),
+]
+Optimizer = Annotated[str, typer.Option(help="muon, adamw or adam.", autocompletion=choices("muon", "adamw", "adam"))]
 LearningRate = Annotated[float, typer.Option(help="Peak rate of AdamW and Adam.")]
 MuonLearningRate = Annotated[float, typer.Option(help="Peak rate of Muon.")]
 Ema = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
@@ -60,11 +64,22 @@ CacheMemory = Annotated[
     ),
 ]
 Compile = Annotated[bool | None, flag("--compile/--no-compile", help="torch.compile, instead of our kernels on CUDA.")]
-Schedule = Annotated[str, typer.Option(help="Of the rates: cosine (to zero) or halving (in equal parts of the run).")]
+Schedule = Annotated[
+    str,
+    typer.Option(
+        help="Of the rates: cosine (to zero) or halving (in equal parts of the run).",
+        autocompletion=choices("cosine", "halving"),
+    ),
+]
 Halvings = Annotated[int, typer.Option(help="How often the schedule halving halves the rate.")]
 Warmup = Annotated[float, typer.Option(help="Share of the run over which the rates rise first.")]
 Preset = Annotated[
-    str | None, typer.Option(help="fast (our recipe, the defaults) or paper (section 4.2).", rich_help_panel=RUN)
+    str | None,
+    typer.Option(
+        help="fast (our recipe, the defaults) or paper (section 4.2).",
+        autocompletion=choices("fast", "paper"),
+        rich_help_panel=RUN,
+    ),
 ]
 ConfigFile = Annotated[
     Path | None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning, printable
-from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, flag, offered
+from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, choices, flag, offered
 from mdrn_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -109,11 +109,18 @@ def path(name: Name, manifest: Manifests = None, _offline: Offline = False) -> N
 
 @app.command()
 def export(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE|RUN", help="A checkpoint, by name, file or run folder.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FILE|RUN",
+            help="A checkpoint, by name, file or run folder.",
+            autocompletion=offered(checkpoints),
+        ),
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; NAME.onnx here by default.")
     ] = None,
-    kind: Annotated[str, typer.Option("--format", help="onnx.")] = "onnx",
+    kind: Annotated[str, typer.Option("--format", help="onnx.", autocompletion=choices("onnx"))] = "onnx",
     overwrite: Annotated[bool, flag("--overwrite", help="Replace a file that exists.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,

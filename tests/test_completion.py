@@ -1,0 +1,51 @@
+"""What the shell offers when Tab is pressed."""
+
+import pytest
+from conftest import run_mdrn
+
+from mdrn_cli.hardware import PRECISIONS
+from mdrn_cli.kept import KINDS
+from mdrn_cli.losses import LOSSES
+from mdrn_cli.manifest import load_manifest
+from mdrn_cli.model import COLOR_CHANNELS
+from mdrn_cli.optim import OPTIMIZERS
+from mdrn_cli.trainconfig import MODES, PRESETS, SCHEDULES
+
+NAMES = [record.name for record in load_manifest()]
+
+
+def offered_after(*words):
+    """What completes the last of the words."""
+    asked = {"_MDRN_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    done = run_mdrn(env=asked)
+    assert not done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("bench Set12 --color", COLOR_CHANNELS),
+        ("cache clear", KINDS),
+        ("denoise a.png --precision", PRECISIONS),
+        ("distill --mode", MODES),
+        ("train --color", COLOR_CHANNELS),
+        ("train --loss", LOSSES),
+        ("train --optimizer", OPTIMIZERS),
+        ("train --preset", PRESETS),
+        ("train --schedule", SCHEDULES),
+        ("distill --teacher", NAMES),
+        ("train --init", NAMES),
+        ("weights export", NAMES),
+    ],
+)
+def test_all_that_is_taken_is_offered(words, names):
+    assert set(offered_after("mdrn", *words.split(), "''")) == set(names)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_it_is_installed(shell, tmp_path):
+    assert run_mdrn("--install-completion", shell, env={"HOME": str(tmp_path)}).returncode == 0
+    scripts = [path for path in tmp_path.rglob("*mdrn*") if path.is_file()]
+    assert len(scripts) == 1
+    assert "_MDRN_COMPLETE" in scripts[0].read_text()
