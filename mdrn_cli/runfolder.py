@@ -10,7 +10,7 @@ import io
 import json
 import math
 import platform
-import shutil
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import remove_leftovers, write_atomically
 from mdrn_cli.hardware import system_name
 from mdrn_cli.locks import locked
 from mdrn_cli.paths import exists, is_file, is_folder
@@ -50,7 +50,8 @@ VALIDATED_ON = "validated_on"
 LOCK_FILE = ".lock"
 """Held while a run is under way."""
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
-_FOLDERS = (SAMPLES_FOLDER, EVENTS_FOLDER)
+_IN_FOLDERS = {SAMPLES_FOLDER: re.compile(r"[0-9]{8,}\.png"), EVENTS_FOLDER: re.compile(r"events\.out\.tfevents\..+")}
+"""What runs put into folders of theirs: names there."""
 _BEGIN = "start one without --resume"
 
 
@@ -99,19 +100,48 @@ class RunState:
 
 def clear(folder: Path) -> None:
     """Remove what an earlier run left, and nothing else."""
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
-    for name in _FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
+    for file in _left_by_runs(folder):
+        file.unlink(missing_ok=True)
+    for name in _IN_FOLDERS:
+        remove_leftovers(folder / name)
+        with suppress(OSError):  # among them, that it holds something else
+            (folder / name).rmdir()
+
+
+def refuse_to_clear_what_is_no_run(folder: Path) -> None:
+    """Hold a folder to be one of a run, if there is anything in it that is called like what runs leave.
+
+    Raises:
+        UsageError: it is not.
+    """
+    file = next(_left_by_runs(folder), None)
+    if file and not _is_run(folder):
+        raise UsageError(f"{folder} is not the folder of a run, and {file} would be replaced", "give another --output")
+
+
+def _is_run(folder: Path) -> bool:
+    with suppress(MdrnError):
+        return "mdrn" in load_environment(folder) or bool(saved_config(folder))
+    return False
+
+
+def _left_by_runs(folder: Path) -> Iterator[Path]:
+    """What is called like what a run leaves in its folder."""
+    yield from (folder / name for name in _FILES if exists(folder / name))
+    for name, kind in _IN_FOLDERS.items():
+        with suppress(OSError):  # there is none, or it may not be listed
+            yield from (file for file in (folder / name).iterdir() if kind.fullmatch(file.name))
 
 
 def holds(folder: Path, path: Path) -> bool:
     """Whether `clear` would remove a file."""
     places = Places()
-    place = places.of(path)
-    return place in {places.of(folder / name) for name in _FILES} or any(
-        places.within(path.parent, folder / name) for name in _FOLDERS
-    )
+    return places.of(path) in map(places.of, _left_by_runs(folder))
+
+
+def is_of_the_run(folder: Path, path: Path) -> bool:
+    """Whether a path is, or lies in, a folder that runs put files into."""
+    return any(Places().within(path, folder / name) for name in _IN_FOLDERS)
 
 
 def is_empty(folder: Path) -> bool:

@@ -46,6 +46,8 @@ from mdrn_cli.runfolder import (
     chosen_by,
     clear,
     holds,
+    is_of_the_run,
+    refuse_to_clear_what_is_no_run,
     save_environment,
     saved_sources,
 )
@@ -162,10 +164,10 @@ def run_with(
 
 
 def refuse_among_photographs(config: TrainConfig, output: Path) -> None:
-    """Refuse a run folder among the photographs of the run.
+    """Refuse a run folder among the photographs of the run, and photographs among its own pictures.
 
     Raises:
-        UsageError: it is in the folder of those to train or to validate on.
+        UsageError: it is in the folder of those to train or to validate on, or that lies where it puts files.
     """
     for option, folder in (("data", config.data), ("val", config.val)):
         if folder and Places().within(output, Path(folder)):
@@ -173,14 +175,21 @@ def refuse_among_photographs(config: TrainConfig, output: Path) -> None:
                 f"the run folder {output} is inside --{option} {folder}: its sample pictures would become photographs",
                 "give a run folder elsewhere",
             )
+        if folder and is_of_the_run(output, Path(folder)):
+            raise UsageError(
+                f"--{option} {folder} is where the run folder {output} keeps files of its own",
+                "give a run folder elsewhere",
+            )
 
 
 def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:
-    """Refuse a run that begins with weights of the one it replaces, or learns from them.
+    """Refuse a run that begins with weights of the one it replaces, or learns from them, and one that would replace
+    files that no run has left.
 
     Raises:
         UsageError: they would be removed.
     """
+    refuse_to_clear_what_is_no_run(output)
     for path in (config.init, config.distillation and config.distillation.teacher):
         if path and holds(output, Path(path)):
             raise UsageError(f"{path} is of the run that would be replaced", "give another --output")

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -591,6 +592,7 @@ def test_flags_win_over_the_file_and_the_file_over_the_preset(photo_folder, tmp_
         ("not toml at all", "not TOML"),
         ("batch_size = 'many'", "batch size must be a whole number, not 'many'"),
         ("loss = 'l3'", "l3"),
+        ("validate_every = 'abc'", "c.toml: validate_every: 'abc' is not a duration"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused(photo_folder, tmp_path, text, message):
@@ -612,6 +614,41 @@ def test_overwrite_replaces_the_run_and_nothing_else(photo_folder, tmp_path):
     assert run_mdrn("train", *options(photo_folder, iterations=1), "-o", run, "--overwrite").returncode == 0
     assert settings_of(run)["iterations"] == 1
     assert (run / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["config.toml", "best.safetensors", "samples/00000001.png"])
+def test_overwrite_replaces_no_file_that_no_run_has_left(photo_folder, tmp_path, name):
+    project = tmp_path / "project"
+    (project / name).parent.mkdir(parents=True)
+    (project / name).write_text("mine")
+    refused = run_mdrn("train", *options(photo_folder, iterations=1), "-o", project, "--overwrite")
+    assert (refused.returncode, "is not the folder of a run" in refused.stderr) == (2, True)
+    assert (project / name).read_text() == "mine"
+
+
+def test_overwrite_leaves_other_files_in_the_folders_of_a_run(photo_folder, finished):
+    (finished / "samples").mkdir(exist_ok=True)
+    for name in ("mine.png", "00000001.png"):
+        (finished / "samples" / name).write_text("something")
+    assert run_mdrn("train", *options(photo_folder, iterations=1), "-o", finished, "--overwrite").returncode == 0
+    assert [path.name for path in (finished / "samples").iterdir()] == ["mine.png"]
+
+
+@pytest.mark.parametrize("option", ["data", "val"])
+def test_photographs_where_a_run_keeps_its_own_pictures_are_refused(photo_folder, tmp_path, option):
+    samples = shutil.copytree(photo_folder, tmp_path / "run" / "samples")
+    before = {path: path.read_bytes() for path in samples.rglob("*") if path.is_file()}
+    folders = {"data": photo_folder, "val": photo_folder, option: samples}
+    given = [word for name, folder in folders.items() for word in (f"--{name}", folder)]
+    refused = run_mdrn("train", *given, "--smoke", "-o", tmp_path / "run", "--overwrite")
+    assert (refused.returncode, "keeps files of its own" in refused.stderr) == (2, True)
+    assert {path: path.read_bytes() for path in samples.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_folder_that_is_a_file_is_refused(photo_folder, tmp_path):
+    (tmp_path / "run").write_text("mine")
+    refused = run_mdrn("train", *options(photo_folder, iterations=1), "-o", tmp_path / "run", "--overwrite")
+    assert (refused.returncode, "is no folder" in refused.stderr) == (2, True)
 
 
 def test_a_request_that_makes_no_sense_costs_no_run(photo_folder, tmp_path):

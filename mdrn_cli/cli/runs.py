@@ -15,7 +15,7 @@ from mdrn_cli.cli.console import parse_bytes, parse_duration, print_warning
 from mdrn_cli.cli.options import Device, Offline, Precision, checkpoints, choices, flag, offered, options_given
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.parallel import launched
-from mdrn_cli.paths import is_file, is_folder
+from mdrn_cli.paths import exists, is_file, is_folder
 
 if TYPE_CHECKING:
     from mdrn_cli.trainconfig import TrainConfig
@@ -256,6 +256,8 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
     preset = ctx.params["preset"] or of_file
     if preset not in tuple(PRESETS):
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
+    if exists(output) and not is_folder(output):
+        raise UsageError(f"{output} is no folder", "give a run folder")
     if launched().first and not ctx.params["overwrite"] and not is_empty(output):
         raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
     given = {_field(name) for name in options_given(ctx)}
@@ -278,7 +280,10 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         values["init"] = _checkpoint_file(values["init"])
     for key, parse in _PARSED.items():
         if isinstance(values[key], str):
-            values[key] = parse(values[key])
+            try:
+                values[key] = parse(values[key])
+            except typer.BadParameter as error:  # the command line's has been parsed: it is of the file
+                raise UsageError(f"{ctx.params['config']}: {key}: {error}") from error
     return {key: _plain(value) for key, value in values.items()}
 
 
