@@ -53,35 +53,44 @@ def compare_pictures(versions: Sequence[tuple[str, Picture]]) -> bytes:
 
 
 def are_equal(picture: Picture, other: Picture) -> bool:
-    """Whether two pictures of the same size and color mode are the same as shown, to the last bit of either and with
-    their alpha; no alpha is the same as an opaque one."""
-    picture, other = picture.upright(), other.upright()
-    alphas = [to_unit(np.ones((1, 1), np.float32) if p.alpha is None else p.alpha) for p in (picture, other)]
-    return all(
-        np.allclose(ours, theirs, rtol=0, atol=FINEST) for ours, theirs in ((picture.pixels, other.pixels), alphas)
-    )
+    """Whether two pictures of the same size are the same as shown, to the last bit of either and with their alpha; no
+    alpha is the same as an opaque one, and what is transparent in both has no color."""
+    picture, other = _alike(picture, other)
+    alpha, others = (to_unit(np.ones((1, 1), np.float32) if p.alpha is None else p.alpha) for p in (picture, other))
+    close = np.isclose(picture.pixels, other.pixels, rtol=0, atol=FINEST)
+    seen = _seen_in_either(picture, other)
+    return bool(np.all(close if seen is None else close | ~seen)) and np.allclose(alpha, others, rtol=0, atol=FINEST)
 
 
 def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float]:
-    """PSNR in dB and SSIM of a picture against a reference of the same size, both rounded to 8 bits.
+    """PSNR in dB and SSIM of a picture against a reference of the same size, both rounded to 8 bits, where either can
+    be seen; of one in gray and one in color, the former has three equal channels.
 
     Raises:
-        UsageError: size, as both are shown, or color mode differ.
+        UsageError: size differs, as both are shown.
     """
-    picture, reference = picture.upright(), reference.upright()
+    picture, reference = _alike(picture, reference)
     if picture.channels.shape != reference.channels.shape:
-        alike = picture.channels.shape[1:] == reference.channels.shape[1:]
-        raise UsageError(
-            f"pictures of {_describe(picture)} and {_describe(reference)} cannot be measured against one another",
-            "make both gray, or both color" if alike else "",
-        )
+        sizes = (f"{width}x{height}" for _, height, width in (picture.channels.shape, reference.channels.shape))
+        raise UsageError(f"pictures of {' and '.join(sizes)} cannot be measured against one another")
     a, b = (as_depth(p.channels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
-    return psnr(a, b), ssim(a, b)
+    seen = _seen_in_either(picture, reference)
+    return psnr(a, b, seen), ssim(a, b, seen)
 
 
-def _describe(picture: Picture) -> str:
-    channels, height, width = picture.channels.shape
-    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+def _alike(picture: Picture, other: Picture) -> tuple[Picture, Picture]:
+    """Both upright, and in color if one of them is."""
+    if picture.color != other.color:
+        picture, other = picture.to_color("color"), other.to_color("color")
+    return picture.upright(), other.upright()
+
+
+def _seen_in_either(picture: Picture, other: Picture) -> NDArray[np.bool_] | None:
+    """Where anything can be seen in one of two pictures of one size, (H, W); None for everywhere."""
+    if picture.seen is None or other.seen is None:
+        return None
+    seen: NDArray[np.bool_] = picture.seen | other.seen
+    return seen
 
 
 def _viewable(picture: Picture) -> Image.Image:

@@ -24,6 +24,7 @@ from mdrn_cli.cache import Item
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.datasets import BenchmarkSet
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.noise import add_noise
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
@@ -106,6 +107,15 @@ def photo_folder(tmp_path: Path, photo: np.ndarray) -> Path:
         crop = photo[k * 100 : k * 100 + 96, 100:228]
         Image.fromarray(crop).save((folder / "deeper" if k % 2 else folder) / f"{k}.png")
     return folder
+
+
+@pytest.fixture
+def noisy_file(tmp_path: Path, photo: np.ndarray) -> Path:
+    """A photograph with noise of 20, and clean.png beside it."""
+    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "clean.png")
+    Image.fromarray(pixels).save(tmp_path / "noisy.png")
+    return tmp_path / "noisy.png"
 
 
 def tiny_checkpoint(color: str = "gray", sigma: float = 50.0, seed: int = 0, blocks: int = 1) -> Checkpoint:

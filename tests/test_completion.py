@@ -43,6 +43,20 @@ def test_all_that_is_taken_is_offered(words, names):
     assert set(offered_after("mdrn", *words.split(), "''")) == set(names)
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("denoise --model mdrn-2b-g", "mdrn-2b-gray-50"),
+        ("denoise --format w", "webp"),
+        ("bench --precision f", "float32"),
+        ("bench Kod", "Kodak24"),
+        ("weights verify mdrn-color-7", "mdrn-color-70"),
+    ],
+)
+def test_what_has_begun_is_completed(words, name):
+    assert name in offered_after("mdrn", *words.split())
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_it_is_installed(shell, tmp_path):
     assert run_mdrn("--install-completion", shell, env={"HOME": str(tmp_path)}).returncode == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -478,6 +479,12 @@ def test_a_comparison_is_written_beside_the_result(noisy, tiny_weights):
     assert done.returncode == 0, done.stderr
     with Image.open(sheet) as image:
         assert image.width > 2 * 200
+    made = noisy.parent / "made"
+    of_its_own = ["--sigma", 50, "--model", tiny_weights("color"), "-o", f"{made}/", "--compare", made / "sheet.png"]
+    done = run_mdrn("denoise", noisy, *of_its_own)
+    assert done.returncode == 0, done.stderr
+    assert (made / "sheet.png").read_bytes() == sheet.read_bytes()
+    shutil.rmtree(made)
     before = {path: path.read_bytes() for path in noisy.parent.iterdir()}
     again = run_mdrn("denoise", noisy, "--skip-existing", "--compare", sheet)
     assert again.returncode == 0, again.stderr

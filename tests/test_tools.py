@@ -1,58 +1,40 @@
-"""`mdrn estimate`, `mdrn compare`, `mdrn doctor`."""
+"""`mdrn estimate`, `mdrn doctor`."""
 
-import io
 import json
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import pyvips
 from conftest import run_mdrn
-from PIL import ExifTags, Image
+from PIL import Image
 
 import mdrn_cli.image
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
-from mdrn_cli.cli.compare import compare
-from mdrn_cli.compare import compare_pictures, measure_pictures
-from mdrn_cli.errors import UsageError
-from mdrn_cli.image import picture_of
-from mdrn_cli.metadata import Metadata
 from mdrn_cli.monochrome import find_tone
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.picture import Picture
 
 
-@pytest.fixture
-def noisy(tmp_path, photo):
-    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
-    Image.fromarray(photo).save(tmp_path / "clean.png")
-    Image.fromarray(pixels).save(tmp_path / "noisy.png")
-    return tmp_path / "noisy.png"
-
-
-def test_estimate_prints_a_level_for_each_file(noisy):
-    Image.new("RGB", (2, 2)).save(noisy.with_name("dot.png"))
-    done = run_mdrn("estimate", noisy, noisy.with_name("dot.png"), noisy.with_name("none.png"))
+def test_estimate_prints_a_level_for_each_file(noisy_file):
+    Image.new("RGB", (2, 2)).save(noisy_file.with_name("dot.png"))
+    done = run_mdrn("estimate", noisy_file, noisy_file.with_name("dot.png"), noisy_file.with_name("none.png"))
     assert done.returncode == 3
     first, second = done.stdout.splitlines()
     assert float(first.split("\t")[1]) == pytest.approx(20, rel=0.1)
     assert "too small" in second
     assert "no file" in done.stderr
-    about = json.loads(run_mdrn("estimate", noisy, "--json").stdout)
-    assert (about["schema"], about["input"]) == ("mdrn.estimate/1", str(noisy))
+    about = json.loads(run_mdrn("estimate", noisy_file, "--json").stdout)
+    assert (about["schema"], about["input"]) == ("mdrn.estimate/1", str(noisy_file))
     assert (about["status"], about["error"]) == ("done", None)
-    assert run_mdrn("estimate", noisy.with_name("none.png")).returncode == 4
+    assert run_mdrn("estimate", noisy_file.with_name("none.png")).returncode == 4
 
 
-def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
-    none, empty, dot = (noisy.with_name(name) for name in ("none.png", "empty", "dot.png"))
+def test_what_cannot_be_estimated_is_told_in_json_too(noisy_file):
+    none, empty, dot = (noisy_file.with_name(name) for name in ("none.png", "empty", "dot.png"))
     empty.mkdir()
     Image.new("RGB", (2, 2)).save(dot)
-    done = run_mdrn("estimate", none, empty, dot, noisy, "--json")
+    done = run_mdrn("estimate", none, empty, dot, noisy_file, "--json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 3
     assert {line["schema"] for line in lines} == {"mdrn.estimate/1"}
@@ -61,7 +43,7 @@ def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
         str(none): ("failed", f"no file {none}"),
         str(empty): ("failed", f"no images in {empty}"),
         str(dot): ("done", None),
-        str(noisy): ("done", None),
+        str(noisy_file): ("done", None),
     }
     assert [line["sigma"] for line in lines][:-1] == [None, None, None]
     assert done.stderr.count("error:") == 2
@@ -70,31 +52,37 @@ def test_what_cannot_be_estimated_is_told_in_json_too(noisy):
         assert (done.returncode, json.loads(done.stdout)["status"], done.stderr.count("error:")) == (4, "failed", 1)
 
 
-def test_estimate_goes_on_whatever_befalls_a_file(noisy, monkeypatch, capsys):
+def test_estimate_goes_on_whatever_befalls_a_file(noisy_file, monkeypatch, capsys):
     def fail(path):
         raise MemoryError if path.name == "clean.png" else OSError(5, "Input/output error")
 
     monkeypatch.setattr(mdrn_cli.image, "read_picture", fail)
-    for inputs, code in (([noisy.with_name("clean.png"), noisy], 4), ([noisy.with_name("clean.png")], 6)):
+    for inputs, code in (
+        ([noisy_file.with_name("clean.png"), noisy_file], 4),
+        ([noisy_file.with_name("clean.png")], 6),
+    ):
         monkeypatch.setattr(sys, "argv", ["mdrn", "estimate", *map(str, inputs)])
         assert run(app) == code
         told = capsys.readouterr().err
         assert f"not enough memory for {inputs[0]}" in told
-        assert (f"cannot read {noisy} (Input/output error)" in told) == (len(inputs) == 2)
+        assert (f"cannot read {noisy_file} (Input/output error)" in told) == (len(inputs) == 2)
 
 
-def test_estimate_takes_folders(noisy):
+def test_estimate_takes_folders(noisy_file):
     """And tells of what is named twice once."""
-    done = run_mdrn("estimate", noisy.parent, noisy, noisy.parent / "." / "clean.png")
-    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [str(noisy.with_name("clean.png")), str(noisy)]
-    (noisy.parent / "below").mkdir()
-    (noisy.parent / "below" / "c.heic").touch()
-    noisy.rename(noisy.parent / "below" / "a.png")
-    done = run_mdrn("estimate", "-r", noisy.parent, noisy.parent / "none.png")
+    done = run_mdrn("estimate", noisy_file.parent, noisy_file, noisy_file.parent / "." / "clean.png")
+    assert [line.split("\t")[0] for line in done.stdout.splitlines()] == [
+        str(noisy_file.with_name("clean.png")),
+        str(noisy_file),
+    ]
+    (noisy_file.parent / "below").mkdir()
+    (noisy_file.parent / "below" / "c.heic").touch()
+    noisy_file.rename(noisy_file.parent / "below" / "a.png")
+    done = run_mdrn("estimate", "-r", noisy_file.parent, noisy_file.parent / "none.png")
     assert (done.returncode, len(done.stdout.splitlines())) == (3, 2)
     assert "passed over: 1 .heic" in done.stderr
-    (noisy.parent / "clean.png").unlink()
-    empty = run_mdrn("estimate", noisy.parent)
+    (noisy_file.parent / "clean.png").unlink()
+    empty = run_mdrn("estimate", noisy_file.parent)
     assert (empty.returncode, "--recursive" in empty.stderr) == (4, True)
 
 
@@ -122,132 +110,22 @@ def test_an_opaque_picture_is_seen_everywhere():
 
 
 def test_colors_that_nobody_sees_hide_no_tone(gray_photo):
-    noisy = np.clip(np.rint(add_noise(gray_photo, 20)[0] * 255), 0, 255).astype(np.uint8)
-    toned = np.concatenate([np.stack([noisy] * 3), np.full((3, *noisy.shape), 60, np.uint8)], axis=2)
-    toned[2, :, noisy.shape[1] :] = 200
+    noisy_file = np.clip(np.rint(add_noise(gray_photo, 20)[0] * 255), 0, 255).astype(np.uint8)
+    toned = np.concatenate([np.stack([noisy_file] * 3), np.full((3, *noisy_file.shape), 60, np.uint8)], axis=2)
+    toned[2, :, noisy_file.shape[1] :] = 200
     seen = np.zeros(toned.shape[1:], bool)
-    seen[:, : noisy.shape[1]] = True
+    seen[:, : noisy_file.shape[1]] = True
     assert find_tone(toned) is None
     assert find_tone(toned, seen)
     assert estimate_sigma(toned, seen) == pytest.approx(20, rel=0.1)
 
 
-def test_estimate_reads_standard_input(noisy):
-    done = run_mdrn("estimate", "-", piped=noisy.read_bytes())
-    assert done.stdout == run_mdrn("estimate", noisy).stdout.replace(str(noisy), "-")
+def test_estimate_reads_standard_input(noisy_file):
+    done = run_mdrn("estimate", "-", piped=noisy_file.read_bytes())
+    assert done.stdout == run_mdrn("estimate", noisy_file).stdout.replace(str(noisy_file), "-")
     bad = run_mdrn("estimate", "-", piped=b"hello")
     assert (bad.returncode, bad.output) == (4, b"")
     assert "not an image" in bad.stderr
-
-
-def test_a_picture_compared_with_itself_is_equal(noisy):
-    refused = run_mdrn("compare", noisy, noisy, "-o", noisy, "--overwrite")
-    assert (refused.returncode, "is one of the pictures" in refused.stderr) == (2, True)
-    idle = run_mdrn("compare", noisy, noisy, "--overwrite")
-    assert (idle.returncode, "goes with --output" in idle.stderr) == (2, True)
-    done = run_mdrn("compare", noisy, noisy)
-    assert (done.returncode, done.stdout) == (0, f"{noisy}: equal against {noisy}\n")
-    (row,) = json.loads(run_mdrn("compare", noisy, noisy, "--json").stdout)["results"]
-    assert (row["psnr"], row["ssim"]) == (None, 1)
-
-
-def test_pictures_that_differ_in_alpha_or_below_eight_bits_are_not_called_equal(tmp_path):
-    pixels = np.full((20, 20, 4), 255, np.uint8)
-    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "plain.png")
-    Image.fromarray(pixels).save(tmp_path / "opaque.png")
-    pixels[5, 5, 3] = 0
-    Image.fromarray(pixels).save(tmp_path / "clear.png")
-    for k in (0, 60):
-        deep = pyvips.Image.new_from_array(np.full((20, 20, 1), 30_000 + k, np.uint16), interpretation="grey16")
-        deep.write_to_file(str(tmp_path / f"{k}.png"))
-    for first, second, equal in (("plain", "opaque", True), ("opaque", "clear", False), ("0", "60", False)):
-        files = tmp_path / f"{first}.png", tmp_path / f"{second}.png"
-        (row,) = json.loads(run_mdrn("compare", *files, "--json").stdout)["results"]
-        assert (row["psnr"], row["equal"]) == (None, equal)
-        told = run_mdrn("compare", *files).stdout.split(": ")[1]
-        assert told.startswith("equal against" if equal else "equal in 8 bits")
-
-
-def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy):
-    done = run_mdrn("compare", noisy, noisy.with_name("text.png"), "-o", noisy.with_name("none") / "x.png")
-    assert (done.returncode, "no folder" in done.stderr) == (2, True)
-
-
-def test_files_of_one_name_are_told_apart_on_the_sheet(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr("mdrn_cli.cli.compare.write_sheet", lambda _, versions: drawn.append([v[0] for v in versions]))
-    monkeypatch.chdir(tmp_path)
-    files = [Path(name) for name in ("in/x/a.png", "out/x/a.png", "a.png", "b.png")]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (20, 20)).save(file)
-    for first, second, reference, labels in (
-        (files[0], files[1], files[3], ["in/x/a.png", "out/x/a.png", "b.png"]),
-        (files[2], files[1], None, ["a.png", "x/a.png"]),
-        (files[2], files[2], None, ["a.png", "a.png"]),
-        (tmp_path / files[0], files[3], None, ["a.png", "b.png"]),
-    ):
-        compare(first, second, reference, Path("sheet.png"))
-        assert drawn.pop() == [str(Path(label)) for label in labels]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (["-", "-"], "standard input can be given once"),
-        (["a.png", "-", "--reference", "-"], "standard input can be given once"),
-        (["a.png", "b.png", "-o", "-"], "the picture goes to a file; stdout is for the figures"),
-    ],
-)
-def test_pipes_that_compare_has_not_are_refused(arguments, told):
-    done = run_mdrn("compare", *arguments)
-    assert (done.returncode, f"error: {told}\n" in done.stderr) == (2, True), done.stderr
-
-
-def test_compare_measures_and_draws(noisy, tmp_path):
-    clean, sheet = tmp_path / "clean.png", tmp_path / "sheet.png"
-    done = run_mdrn("compare", noisy, clean, "--reference", clean, "-o", sheet, "--json")
-    assert done.returncode == 0, done.stderr
-    about = json.loads(done.stdout)
-    assert about["results"][0]["psnr"] == pytest.approx(22.3, abs=0.5)
-    with Image.open(sheet) as image:
-        assert image.width > 2 * 512
-        assert image.height > 512
-    for path, corner in ((noisy, (0, 0, 8, 8)), (clean, (1, 1, 9, 9))):
-        Image.open(path).crop(corner).save(path.with_name(f"small-{path.name}"))
-    small = run_mdrn("compare", noisy.with_name(f"small-{noisy.name}"), clean.with_name(f"small-{clean.name}"))
-    assert small.returncode == 0, small.stderr
-    assert "dB against" in small.stdout  # SSIM needs 11 pixels
-    again = run_mdrn("compare", noisy, clean, "-o", sheet)
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
-    equal = run_mdrn("compare", clean, clean.with_name("noisy.png"), "--reference", noisy)
-    assert equal.stdout.count("PSNR") == 1
-
-
-def test_comparison_refuses_what_cannot_be_compared():
-    small, large = (Picture(np.zeros((3, side, side), np.float32)) for side in (64, 128))
-    gray = Picture(np.zeros((1, 64, 64), np.float32))
-    with pytest.raises(UsageError, match="differ in size"):
-        compare_pictures((("a", small), ("b", large)))
-    for other in (large, gray):
-        with pytest.raises(UsageError, match="cannot be measured") as told:
-            measure_pictures(small, other)
-        assert bool(told.value.hint) == (other is gray)
-    assert measure_pictures(small, small)[0] == np.inf
-
-
-def test_pictures_are_measured_as_they_are_shown(photo):
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    turned = Picture(np.rot90(photo[:64, :96], 1, (0, 1)).transpose(2, 0, 1), metadata=Metadata(exif=exif.tobytes()))
-    upright = Picture(photo[:64, :96].transpose(2, 0, 1))
-    assert measure_pictures(turned, upright)[0] == np.inf
-
-
-@pytest.mark.parametrize("size", [(1, 1), (40, 3000), (3000, 40), (97, 101)])
-def test_sheets_of_any_shape(size):
-    picture = Picture(np.random.default_rng(0).random((1, *size)).astype(np.float32))
-    assert compare_pictures((("a", picture), ("b", picture))).startswith(b"\x89PNG")
 
 
 def test_doctor_says_what_there_is():
@@ -304,32 +182,8 @@ def test_a_typo_is_answered_by_the_right_name(arguments, suggestion):
     assert suggestion in done.stderr
 
 
-def test_no_color_where_none_is_wanted(noisy):
-    done = run_mdrn("denoise", noisy.with_name("none.png"), env={"NO_COLOR": "1", "FORCE_COLOR": "1"})
+def test_no_color_where_none_is_wanted(noisy_file):
+    done = run_mdrn("denoise", noisy_file.with_name("none.png"), env={"NO_COLOR": "1", "FORCE_COLOR": "1"})
     assert "\x1b[3" not in done.stderr
-    plain = run_mdrn("denoise", noisy.with_name("none.png"))
+    plain = run_mdrn("denoise", noisy_file.with_name("none.png"))
     assert plain.stderr.startswith("error: ")
-
-
-@pytest.mark.parametrize(
-    ("line", "name"),
-    [
-        ("denoise --model mdrn-2b-g", "mdrn-2b-gray-50"),
-        ("denoise --format w", "webp"),
-        ("bench --precision f", "float32"),
-        ("bench Kod", "Kodak24"),
-        ("weights verify mdrn-color-7", "mdrn-color-70"),
-    ],
-)
-def test_the_shell_is_offered_names(line, name):
-    env = {"_MDRN_COMPLETE": "complete_bash", "COMP_WORDS": f"mdrn {line}", "COMP_CWORD": str(len(line.split()))}
-    command = Path(sys.executable).with_name("mdrn")
-    done = subprocess.run([command], env={**os.environ, **env}, capture_output=True, text=True, check=False)
-    assert name in done.stdout.split()
-
-
-def test_a_panorama_that_is_a_thread_on_the_sheet_can_be_compared():
-    noise = np.random.default_rng(0).integers(0, 255, (100, 60000, 1), np.uint8)
-    picture = picture_of(noise, has_alpha=False)
-    sheet = compare_pictures((("a", picture), ("b", picture)))
-    assert Image.open(io.BytesIO(sheet)).width > 900

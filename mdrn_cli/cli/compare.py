@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.console import echo, printable
-from mdrn_cli.cli.options import Json, flag
+from mdrn_cli.cli.console import echo, print_warning, printable
+from mdrn_cli.cli.options import Json, White, flag
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ def compare(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Write a picture.")] = None,
     overwrite: Annotated[bool, flag("--overwrite", help="Replace an existing output.")] = False,
+    white: White = None,
     as_json: Json = False,
 ) -> None:
     """Put two pictures side by side with enlarged crops, and measure them.
 
-    Without a reference, B is measured against A. PSNR and SSIM are those of 8 bits a channel, without alpha.
+    Without a reference, B is measured against A. PSNR and SSIM are those of 8 bits a channel, where anything is seen.
 
     [bold]Examples[/]
 
@@ -40,8 +41,8 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
-    from mdrn_cli.image import read_picture
-    from mdrn_cli.pipes import PIPE, readable
+    from mdrn_cli.levels import check_white
+    from mdrn_cli.pipes import PIPE
     from mdrn_cli.places import Places
 
     given = [path for path in (first, second, reference) if path]
@@ -49,22 +50,41 @@ def compare(
         raise UsageError("standard input can be given once")
     if overwrite and not output:
         raise UsageError("--overwrite goes with --output", "mdrn compare A B -o compared.png --overwrite")
+    if white is not None:
+        check_white(white)
     if output:
-        refuse_sheet(output, overwrite)
+        _refuse_sheet(output, overwrite)
         places = Places()
         if places.of(output) in map(places.of, given):
             raise UsageError(f"{output} is one of the pictures", "give the comparison another name")
-    pictures = {path: read_picture(readable(path)) for path in given}
+    read = {path: _read(path, white) for path in given}
+    pictures = {path: picture for path, (picture, _) in read.items()}
+    warnings = [f"{printable(str(path))}: {warning}" for path, (_, told) in read.items() for warning in told]
     truth = reference or first
     measured = [path for path in (first, second) if path != truth] or [second]
     rows = [_measured(path, pictures, truth) for path in measured]
     if as_json:
-        echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows}))
+        echo(json.dumps({"schema": SCHEMA, "reference": str(truth), "results": rows, "warnings": warnings}))
     else:
+        for warning in warnings:
+            print_warning(warning)
         for row in rows:
             echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
     if output:
         write_sheet(output, [(_label(path, given), pictures[path]) for path in given])
+
+
+def _read(path: Path, white: float | None) -> tuple[Picture, Sequence[str]]:
+    """A picture with what is white where all others have it, and what there is to tell of that."""
+    from mdrn_cli.image import read_picture
+    from mdrn_cli.pipes import readable
+    from mdrn_cli.white import white_of, whitened
+
+    read = read_picture(readable(path))
+    picture = whitened(read, white)
+    if white is None and white_of(picture) > 1:
+        picture = picture.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
+    return picture, picture.warnings[len(read.warnings) :]
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:
@@ -94,21 +114,25 @@ def _shown(row: dict[str, Any]) -> str:
     return f"PSNR {row['psnr']:.2f} dB{ssim}"
 
 
-def refuse_sheet(path: Path, overwrite: bool) -> None:
-    """Tell, before any work, that pictures side by side cannot be written to a file.
-
-    Raises:
-        UsageError: its name is not of a PNG, it exists already, or has no folder.
-    """
+def _refuse_sheet(path: Path, overwrite: bool) -> None:
     from mdrn_cli.paths import refuse_existing, require_folder
     from mdrn_cli.pipes import PIPE
 
     if path == PIPE:
         raise UsageError("the picture goes to a file; stdout is for the figures", "name one that ends in .png")
-    if path.suffix.lower() != ".png":
-        raise UsageError(f"the picture is a PNG, not {path.name}")
+    require_png(path)
     refuse_existing(path, overwrite)
     require_folder(path.parent)
+
+
+def require_png(path: Path) -> None:
+    """Hold what pictures side by side are to be written to to its format.
+
+    Raises:
+        UsageError: its name is not of a PNG.
+    """
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"the picture is a PNG, not {path.name}")
 
 
 def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]]) -> None:

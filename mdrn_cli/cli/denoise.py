@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mdrn_cli.cli.compare import refuse_sheet, write_sheet
+from mdrn_cli.cli.compare import require_png, write_sheet
 from mdrn_cli.cli.console import echo, parse_bytes, parse_tile, print_error, print_warning, printable, progress_bar
 from mdrn_cli.cli.options import (
     NETWORK,
@@ -280,7 +280,7 @@ def _refuse_extras(
             raise UsageError(f"--compare is for one input, not {len(jobs)}")
         if not jobs[0].skip:  # else it is not written
             refuse_extra(compare, jobs, overwrite)
-            refuse_sheet(compare, overwrite)
+            require_png(compare)
     if report:
         refuse_extra(report, jobs, replaces_report)
         places = Places()

@@ -1,0 +1,185 @@
+"""`mdrn compare`, and pictures side by side."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pyvips
+import tifffile
+from conftest import run_mdrn
+from PIL import ExifTags, Image
+
+from mdrn_cli.cli.compare import compare
+from mdrn_cli.compare import are_equal, compare_pictures, measure_pictures
+from mdrn_cli.errors import UsageError
+from mdrn_cli.image import picture_of
+from mdrn_cli.metadata import Metadata
+from mdrn_cli.picture import Picture
+
+
+def test_a_picture_compared_with_itself_is_equal(noisy_file):
+    refused = run_mdrn("compare", noisy_file, noisy_file, "-o", noisy_file, "--overwrite")
+    assert (refused.returncode, "is one of the pictures" in refused.stderr) == (2, True)
+    idle = run_mdrn("compare", noisy_file, noisy_file, "--overwrite")
+    assert (idle.returncode, "goes with --output" in idle.stderr) == (2, True)
+    done = run_mdrn("compare", noisy_file, noisy_file)
+    assert (done.returncode, done.stdout) == (0, f"{noisy_file}: equal against {noisy_file}\n")
+    (row,) = json.loads(run_mdrn("compare", noisy_file, noisy_file, "--json").stdout)["results"]
+    assert (row["psnr"], row["ssim"]) == (None, 1)
+
+
+def test_pictures_that_differ_in_alpha_or_below_eight_bits_are_not_called_equal(tmp_path):
+    pixels = np.full((20, 20, 4), 255, np.uint8)
+    Image.fromarray(pixels[:, :, :3]).save(tmp_path / "plain.png")
+    Image.fromarray(pixels).save(tmp_path / "opaque.png")
+    pixels[5, 5, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "clear.png")
+    for k in (0, 60):
+        deep = pyvips.Image.new_from_array(np.full((20, 20, 1), 30_000 + k, np.uint16), interpretation="grey16")
+        deep.write_to_file(str(tmp_path / f"{k}.png"))
+    for first, second, equal in (("plain", "opaque", True), ("opaque", "clear", False), ("0", "60", False)):
+        files = tmp_path / f"{first}.png", tmp_path / f"{second}.png"
+        (row,) = json.loads(run_mdrn("compare", *files, "--json").stdout)["results"]
+        assert (row["psnr"], row["equal"]) == (None, equal)
+        told = run_mdrn("compare", *files).stdout.split(": ")[1]
+        assert told.startswith("equal against" if equal else "equal in 8 bits")
+
+
+def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy_file):
+    done = run_mdrn(
+        "compare", noisy_file, noisy_file.with_name("text.png"), "-o", noisy_file.with_name("none") / "x.png"
+    )
+    assert (done.returncode, "no folder" in done.stderr) == (2, True)
+
+
+def test_files_of_one_name_are_told_apart_on_the_sheet(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("mdrn_cli.cli.compare.write_sheet", lambda _, versions: drawn.append([v[0] for v in versions]))
+    monkeypatch.chdir(tmp_path)
+    files = [Path(name) for name in ("in/x/a.png", "out/x/a.png", "a.png", "b.png")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20)).save(file)
+    for first, second, reference, labels in (
+        (files[0], files[1], files[3], ["in/x/a.png", "out/x/a.png", "b.png"]),
+        (files[2], files[1], None, ["a.png", "x/a.png"]),
+        (files[2], files[2], None, ["a.png", "a.png"]),
+        (tmp_path / files[0], files[3], None, ["a.png", "b.png"]),
+    ):
+        compare(first, second, reference, Path("sheet.png"))
+        assert drawn.pop() == [str(Path(label)) for label in labels]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["-", "-"], "standard input can be given once"),
+        (["a.png", "-", "--reference", "-"], "standard input can be given once"),
+        (["a.png", "b.png", "-o", "-"], "the picture goes to a file; stdout is for the figures"),
+    ],
+)
+def test_pipes_that_compare_has_not_are_refused(arguments, told):
+    done = run_mdrn("compare", *arguments)
+    assert (done.returncode, f"error: {told}\n" in done.stderr) == (2, True), done.stderr
+
+
+def test_compare_measures_and_draws(noisy_file, tmp_path):
+    clean, sheet = tmp_path / "clean.png", tmp_path / "sheet.png"
+    done = run_mdrn("compare", noisy_file, clean, "--reference", clean, "-o", sheet, "--json")
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)
+    assert about["results"][0]["psnr"] == pytest.approx(22.3, abs=0.5)
+    with Image.open(sheet) as image:
+        assert image.width > 2 * 512
+        assert image.height > 512
+    for path, corner in ((noisy_file, (0, 0, 8, 8)), (clean, (1, 1, 9, 9))):
+        Image.open(path).crop(corner).save(path.with_name(f"small-{path.name}"))
+    small = run_mdrn(
+        "compare", noisy_file.with_name(f"small-{noisy_file.name}"), clean.with_name(f"small-{clean.name}")
+    )
+    assert small.returncode == 0, small.stderr
+    assert "dB against" in small.stdout  # SSIM needs 11 pixels
+    again = run_mdrn("compare", noisy_file, clean, "-o", sheet)
+    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    equal = run_mdrn("compare", clean, clean.with_name("noisy.png"), "--reference", noisy_file)
+    assert equal.stdout.count("PSNR") == 1
+
+
+def test_comparison_refuses_what_cannot_be_compared():
+    small, large = (Picture(np.zeros((3, side, side), np.float32)) for side in (64, 128))
+    with pytest.raises(UsageError, match="differ in size"):
+        compare_pictures((("a", small), ("b", large)))
+    with pytest.raises(UsageError, match="cannot be measured"):
+        measure_pictures(small, large)
+    assert measure_pictures(small, small)[0] == np.inf
+
+
+def test_gray_is_measured_against_color_as_three_equal_channels(photo):
+    color = Picture(photo[:64, :64].transpose(2, 0, 1))
+    gray = Picture(photo[:64, :64, 1][None])
+    measured = measure_pictures(gray, color)
+    assert measured == measure_pictures(color, gray) == measure_pictures(gray.to_color("color"), color)
+    assert not are_equal(gray, color)
+    assert are_equal(gray, gray.to_color("color"))
+
+
+def test_colors_that_nobody_sees_are_not_measured(photo):
+    channels, noise = photo[:64, :64].transpose(2, 0, 1), np.random.default_rng(0).integers(0, 9, (3, 64, 64), np.uint8)
+    alpha = np.full((64, 64), 255, np.uint8)
+    alpha[:, 32:] = 0
+    clean, other = Picture(channels, alpha), Picture(channels // 2 + noise, alpha)
+    left = [Picture(picture.channels[:, :, :32]) for picture in (other, clean)]
+    assert measure_pictures(other, clean) == pytest.approx(measure_pictures(*left))
+    behind = Picture(np.where(alpha > 0, channels, 255 - channels), alpha)
+    assert measure_pictures(behind, clean)[0] == np.inf
+    assert are_equal(behind, clean)
+    assert not are_equal(other, clean)
+    assert measure_pictures(behind, Picture(channels))[0] < 20, "one of them is seen there"
+    nothing = Picture(channels, np.zeros_like(alpha))
+    psnr, ssim = measure_pictures(nothing, Picture(channels // 2, np.zeros_like(alpha)))
+    assert (psnr, np.isnan(ssim)) == (np.inf, True)
+
+
+def test_compare_is_told_what_is_white(noisy_file, tmp_path):
+    clean = tmp_path / "clean.png"
+    for path in (noisy_file, clean):
+        pixels = np.asarray(Image.open(path), np.uint16)
+        tifffile.imwrite(path.with_suffix(".tif"), pixels * 16 + pixels // 16, photometric="rgb")
+    narrow = noisy_file.with_suffix(".tif"), clean.with_suffix(".tif")
+    told = run_mdrn("compare", *narrow, "--json")
+    assert "--white" in json.loads(told.stdout)["warnings"][0]
+    expected = json.loads(run_mdrn("compare", noisy_file, clean, "--json").stdout)
+    about = json.loads(run_mdrn("compare", *narrow, "--white", 4095, "--json").stdout)
+    assert about["results"][0]["psnr"] == pytest.approx(expected["results"][0]["psnr"], abs=0.02)
+    assert about["warnings"] == expected["warnings"] == []
+
+
+def test_floats_beyond_white_are_told_of(noisy_file, tmp_path):
+    pixels = np.asarray(Image.open(noisy_file), np.float32) / 255
+    for factor in (0.9, 2.5):
+        tifffile.imwrite(tmp_path / "floats.tif", pixels * np.float32(factor), photometric="rgb")
+        done = run_mdrn("compare", tmp_path / "floats.tif", noisy_file)
+        assert (done.returncode, "beyond 1" in done.stderr) == (0, factor > 1)
+
+
+def test_pictures_are_measured_as_they_are_shown(photo):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = Picture(np.rot90(photo[:64, :96], 1, (0, 1)).transpose(2, 0, 1), metadata=Metadata(exif=exif.tobytes()))
+    upright = Picture(photo[:64, :96].transpose(2, 0, 1))
+    assert measure_pictures(turned, upright)[0] == np.inf
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 3000), (3000, 40), (97, 101)])
+def test_sheets_of_any_shape(size):
+    picture = Picture(np.random.default_rng(0).random((1, *size)).astype(np.float32))
+    assert compare_pictures((("a", picture), ("b", picture))).startswith(b"\x89PNG")
+
+
+def test_a_panorama_that_is_a_thread_on_the_sheet_can_be_compared():
+    noise = np.random.default_rng(0).integers(0, 255, (100, 60000, 1), np.uint8)
+    picture = picture_of(noise, has_alpha=False)
+    sheet = compare_pictures((("a", picture), ("b", picture)))
+    assert Image.open(io.BytesIO(sheet)).width > 900
