@@ -187,6 +187,18 @@ def _open_folder(name: str, color: str | None) -> Dataset:
     return Dataset(folder.resolve().name, color or own, images, folder=folder)
 
 
+def data_folder(data: Path | None = None) -> Path | None:
+    """The folder that holds benchmark sets, `data` or `MDRN_DATA`; None where neither is given.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    root = data or (Path(os.environ["MDRN_DATA"]) if os.environ.get("MDRN_DATA") else None)
+    if root is not None and not is_folder(root):
+        raise UsageError(f"no folder {root}", "--data or MDRN_DATA names the folder that holds the sets")
+    return root
+
+
 def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:
     """Where a set is, every file of it hashed.
 
@@ -196,9 +208,7 @@ def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:
     Raises:
         UsageError: there is no such folder as `data` or `MDRN_DATA`.
     """
-    root = data or (Path(os.environ["MDRN_DATA"]) if os.environ.get("MDRN_DATA") else None)
-    if root is not None and not is_folder(root):
-        raise UsageError(f"no folder {root}", "--data or MDRN_DATA names the folder that holds the sets")
+    root = data_folder(data)
     folders = tuple(_folders(root)) if root else ()
     for folder in folders:
         if files := _match(known, _files(folder)):

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import getchunks
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from mdrn_cli.errors import InputError
+from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.exif import with_own_types
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 from mdrn_cli.png import Chunk, with_chunks_alone
@@ -33,6 +33,19 @@ class CompressionError(InputError):
     """A TIFF is compressed in a way that libvips, as it is built here, cannot undo."""
 
 
+def load_libvips() -> Any:
+    """pyvips with its library, which is looked for when it is imported.
+
+    Raises:
+        MdrnError: it is not there.
+    """
+    try:
+        import pyvips
+    except (ImportError, OSError) as error:
+        raise MdrnError(f"libvips does not load ({error})", "pip install --force-reinstall pyvips-binary") from error
+    return pyvips
+
+
 def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]:
     """Decode a PNG or TIFF with libvips.
 
@@ -48,8 +61,7 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
         CompressionError: a TIFF of a compression that libvips does not have.
         InputError: damaged, of several pages, or of a kind that is not handled.
     """
-    import pyvips
-
+    pyvips = load_libvips()
     try:
         image = _open(pyvips, source, "error")
         fields = set(image.get_fields())
@@ -87,8 +99,7 @@ def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
     Raises:
         InputError: its data are corrupt or end early.
     """
-    import pyvips
-
+    pyvips = load_libvips()
     try:
         image = _open(pyvips, source, "warning")
         pixels: NDArray[np.uint8] = image.numpy().reshape(image.height, image.width, image.bands)
@@ -145,8 +156,7 @@ def encode_deep_png(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list
         data: uint16 (H, W, C), C being 1 to 4; the last of 2 or 4 is alpha.
         metadata: what else it is to carry.
     """
-    import pyvips
-
+    pyvips = load_libvips()
     keep, lost = save_arguments(metadata, "PNG")
     gray = data.shape[2] < 3
     image = pyvips.Image.new_from_array(data, interpretation="grey16" if gray else "rgb16")

@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mdrn_cli import webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
-from mdrn_cli.errors import InputError
+from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.formats import kind_of
 from mdrn_cli.jpeg import listed_pictures, read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
@@ -59,7 +59,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
                 file = Image.open(stream, formats=_DECODERS)
             with file:
                 yield file
-    except (InputError, MemoryError):
+    except (MdrnError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"{path} is not an image that can be read") from error

@@ -1,6 +1,7 @@
 """`mdrn estimate`, `mdrn doctor`."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 import mdrn_cli.image
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
+from mdrn_cli.errors import WeightsError
 from mdrn_cli.monochrome import find_tone
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.picture import Picture
@@ -169,7 +171,30 @@ def test_doctor_finds_a_damaged_checkpoint(monkeypatch, tmp_path):
     from mdrn_cli.cli import doctor
 
     monkeypatch.setattr(weights, "BUNDLED", tmp_path)
-    assert doctor.doctor(_offline=True, as_json=True) == 5
+    with pytest.raises(WeightsError, match="mdrn-2b-gray-25, "):
+        doctor.doctor(_offline=True, as_json=True)
+
+
+def test_doctor_names_all_that_is_wrong(tmp_path):
+    done = run_mdrn("doctor", "--json", env={"MDRN_DEVICE": "none", "MDRN_DATA": str(tmp_path / "none")})
+    assert done.returncode == 6
+    assert "no device 'none'" in done.stderr
+    assert f"no folder {tmp_path / 'none'}" in done.stderr
+    assert json.loads(done.stdout)["data"] == str(tmp_path / "none")
+
+
+def test_a_library_that_does_not_load_is_no_damaged_picture(noisy_file, monkeypatch):
+    folder = noisy_file.parent / "libraries"
+    folder.mkdir()
+    (folder / "pyvips.py").write_text("raise OSError('cannot load library libvips.so.42')")
+    Image.open(noisy_file).save(noisy_file.with_suffix(".jpg"))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    for arguments in (["doctor"], ["estimate", noisy_file.with_suffix(".jpg")]):
+        command = [sys.executable, "-m", "mdrn_cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=noisy_file.parent)
+        assert done.returncode == 1, done.stderr
+        assert "libvips does not load (cannot load library libvips.so.42)" in done.stderr
+        assert "damaged" not in done.stderr
 
 
 @pytest.mark.parametrize(

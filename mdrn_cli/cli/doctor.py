@@ -9,26 +9,29 @@ from importlib import metadata
 from typing import Any
 
 from mdrn_cli import __version__
-from mdrn_cli.cli.console import echo, printable
+from mdrn_cli.cli.console import echo, print_error, printable
 from mdrn_cli.cli.options import Json, Offline
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, WeightsError
 
 SCHEMA = "mdrn.doctor/1"
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors", "typer")
 
 
 def doctor(_offline: Offline = False, as_json: Json = False) -> int:
-    """Say what this installation has and would use; exits with 5 when weights are missing or damaged,
-    with 6 when MDRN_DEVICE names none there is."""
-    about, problem = _examine()
+    """Say what this installation has and would use, and what is wrong with it: exits with 1 when libvips does not load,
+    with 2 when MDRN_DATA names no folder, with 5 when weights are missing or damaged, with 6 when MDRN_DEVICE names
+    none there is."""
+    about, problems = _examine()
     if as_json:
         echo(json.dumps({"schema": SCHEMA, **about}))
     else:
         for label, value in about.items():
             echo(printable(f"{label:12} {_text(value)}"))
-    if problem:
-        raise problem
-    return 0 if about["weights"]["damaged or missing"] == 0 else 5
+    for problem in problems[1:]:
+        print_error(problem)
+    if problems:
+        raise problems[0]
+    return 0
 
 
 def _text(value: Any) -> str:
@@ -37,21 +40,33 @@ def _text(value: Any) -> str:
     return (", ".join(value) if isinstance(value, list) else value and str(value)) or "none"
 
 
-def _examine() -> tuple[dict[str, Any], MdrnError | None]:
-    """What there is; and what is wrong with the device that the environment asks for, the best being told instead."""
+def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
+    """What there is, and what is wrong; instead of a device that there is not the best is told."""
     import torch
 
     from mdrn_cli.cache import Cache
+    from mdrn_cli.datasets import data_folder
+    from mdrn_cli.deep import load_libvips
     from mdrn_cli.engine import compute_type, limit_threads, pick_device
     from mdrn_cli.fetch import is_offline
     from mdrn_cli.hardware import system_name
 
     limit_threads()
-    problem = None
+    problems = []
     try:
         device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
     except MdrnError as error:
-        device, problem = pick_device("auto"), error
+        device = pick_device("auto")
+        problems.append(error)
+    weights, bad = _weights()
+    if bad:
+        hint = "bring them with `mdrn weights fetch` or `import`"
+        problems.append(WeightsError(f"checkpoints that are not intact: {', '.join(bad)}", hint))
+    for check in (load_libvips, data_folder):
+        try:
+            check()
+        except MdrnError as error:
+            problems.append(error)
     cuda = [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())]
     about = {
         "mdrn": __version__,
@@ -66,9 +81,9 @@ def _examine() -> tuple[dict[str, Any], MdrnError | None]:
         "data": os.environ.get("MDRN_DATA") or None,
         "mirror": os.environ.get("MDRN_WEIGHTS_URL") or None,
         "network": "off (MDRN_OFFLINE)" if is_offline() else "may be used to fetch weights and image sets",
-        "weights": _weights(),
+        "weights": weights,
     }
-    return about, problem
+    return about, problems
 
 
 def _version(name: str) -> str:
@@ -78,9 +93,10 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def _weights() -> dict[str, int]:
+def _weights() -> tuple[dict[str, int], list[str]]:
+    """How many checkpoints are intact and how many are not, and the names of the latter."""
     from mdrn_cli.weights import all_records, status
 
-    states = [status(record).state for record in all_records()]
-    good = sum(state in ("bundled", "cached") for state in states)
-    return {"intact": good, "damaged or missing": len(states) - good}
+    records = all_records()
+    bad = [record.name for record in records if status(record).state in ("corrupt", "missing")]
+    return {"intact": len(records) - len(bad), "damaged or missing": len(bad)}, bad
