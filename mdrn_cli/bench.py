@@ -66,10 +66,11 @@ class Result:
     """A set at one noise level.
 
     Attributes:
-        dataset, color, sigma, model, ensemble: what was measured.
+        dataset, color, sigma, model, ensemble: what was measured; the model by its name.
         images: figures of each image, of which means are told.
         published: PSNR in dB by method; none unless the images are those of the public set.
         sha256: of the checkpoint's file; None of another denoiser.
+        trained_sigma: noise level that the network was trained at, of another denoiser None.
         device, precision: that the network ran on and in; empty of another denoiser.
         clean: whether noise was added; else the images carry their own, and there is no truth to compare with.
         verified: whether the images are those of the public set, byte for byte; None of a folder.
@@ -84,6 +85,7 @@ class Result:
     images: tuple[ImageRow, ...]
     published: dict[str, float]
     sha256: str | None = None
+    trained_sigma: float | None = None
     device: str = ""
     precision: str = ""
     clean: bool = True
@@ -91,8 +93,9 @@ class Result:
     reference: str | None = None
 
     def mean(self, field: str) -> float:
-        """Mean of a numeric field of ImageRow over the images."""
-        return float(np.mean([getattr(row, field) for row in self.images]))
+        """Mean of a numeric field of ImageRow over the images that have it; NaN where none does."""
+        values = [value for row in self.images if not math.isnan(value := getattr(row, field))]
+        return float(np.mean(values)) if values else math.nan
 
     @property
     def seconds(self) -> float:

@@ -109,6 +109,19 @@ def test_json_is_one_object(public, tiny_weights):
     assert {"sigma", "model", "ensemble", "ssim", "noisy_psnr", "seconds", "megapixels_per_second"} <= result.keys()
 
 
+def test_means_are_of_the_images_that_have_the_figure(tmp_path, photo, tiny_weights):
+    for side in (9, 48):
+        Image.fromarray(photo[:side, :side]).save(tmp_path / f"{side}.png")
+    arguments = [tmp_path, "--sigma", 20, "--color", "gray", "--model", tiny_weights()]
+    (result,) = json.loads(bench(*arguments, "--json"))["results"]
+    large, small = result["images"]
+    assert (small["ssim"], result["ssim"]) == (None, large["ssim"])
+    assert (result["model"], result["trained_sigma"]) == (str(arguments[-1]), 50)
+    (tmp_path / "48.png").unlink()
+    (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
+    assert (row["SSIM"], row["model"], row["trained at"]) == ("", str(arguments[-1]), "50")
+
+
 def test_csv_and_markdown_and_table(public, tiny_weights):
     arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=8)]
     (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
@@ -177,7 +190,7 @@ def test_each_noise_level_is_held_against_a_reference_of_its_own(public):
     names = ["ours - MDRN (2B) + HADS", "ours - MDRN (2B)"]
     assert [name for name in first if name.startswith("ours")] == names
     gaps = [[row[name] for name in names] for row in (first, second)]
-    assert (gaps[0][1], gaps[1][0]) == ("-", "-")
+    assert (gaps[0][1], gaps[1][0]) == ("", "")
     assert float(gaps[0][0]) == pytest.approx(float(first["PSNR"]) - 32.96, abs=0.011)
     assert float(gaps[1][1]) == pytest.approx(float(second["PSNR"]) - 27.35, abs=0.011)
 
@@ -398,10 +411,10 @@ def test_what_was_measured_is_shown_when_a_run_ends_early(sets, tiny_weights, mo
 def test_default_levels_are_the_paper_s_and_a_stretched_network_is_named_so(sets, tiny_weights):
     done = run_mdrn("bench", "Set12", "--data", sets, "--model", tiny_weights(sigma=15.0), "--json")
     assert done.returncode == 0, done.stderr
-    models = {result["sigma"]: result["model"] for result in json.loads(done.stdout)["results"]}
-    assert list(models) == [15.0, 25.0, 50.0]
-    assert "stretched" not in models[15.0]
-    assert "trained at 15, stretched" in models[50.0]
+    results = json.loads(done.stdout)["results"]
+    assert [(result["sigma"], result["trained_sigma"]) for result in results] == [(15, 15), (25, 15), (50, 15)]
+    shown = run_mdrn("bench", "Set12", "--data", sets, "--model", tiny_weights(sigma=15.0)).stdout
+    assert "".join(shown.split()).count("trainedat15,stretched") == 2
 
 
 def test_of_images_without_truth_no_protocol_is_stated(public, monkeypatch, tiny_weights):

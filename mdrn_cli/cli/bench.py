@@ -160,7 +160,7 @@ def _show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: b
         echo(json.dumps(to_json(results)))
     elif as_csv:
         text = io.StringIO(newline="")
-        header, *rows = _cells(results, decimals=4)
+        header, *rows = _cells(results, decimals=4, none="")
         csv.writer(text, lineterminator="\n").writerows(
             [["set", *header], *([results[0].dataset, *row] for row in rows)]
         )
@@ -243,11 +243,12 @@ def _measure(
                     _save(targets[value, file], restored)
 
             tiles = tile_by_memory(denoiser.engine) if tile is None else tile
-            result = measure(opened, value, denoiser.label, denoiser, ensemble, tiles, on_image)
+            result = measure(opened, value, denoiser.name, denoiser, ensemble, tiles, on_image)
             engine = denoiser.engine
             result = replace(
                 result,
                 sha256=denoiser.sha256,
+                trained_sigma=denoiser.trained,
                 device=str(engine.device),
                 precision=engine.precision,
                 reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
@@ -280,6 +281,7 @@ def to_json(results: Sequence[Result]) -> dict[str, Any]:
             {
                 "sigma": result.sigma,
                 "model": result.model,
+                "trained_sigma": result.trained_sigma,
                 "sha256": result.sha256,
                 "device": result.device,
                 "precision": result.precision,
@@ -316,31 +318,37 @@ def _finite(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _cells(results: Sequence[Result], decimals: int = 2) -> list[list[str]]:
-    """The table as text: header, then a row for each result; levels and dB of some decimals, as measured."""
+def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-") -> list[list[str]]:
+    """The table as text: header, then a row for each result; levels and dB of some decimals, as measured, and what
+    stands where there is no value, as SSIM of images that are too small."""
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     measured = ["PSNR", "SSIM", "noisy"] if results[0].clean else ["noise before", "noise after"]
     references = _references(results)
-    header = ["sigma", "model", *measured, "MP/s", *methods, *(f"ours - {reference}" for reference in references)]
+    header = [
+        "sigma",
+        "model",
+        "trained at",
+        *measured,
+        "MP/s",
+        *methods,
+        *(f"ours - {reference}" for reference in references),
+    ]
     rows = []
     for result in results:
-        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
+        trained = none if result.trained_sigma is None else f"{result.trained_sigma:g}"
+        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else ""), trained]
         if result.clean:
             columns = {"psnr": decimals, "ssim": 4, "noisy_psnr": decimals}
         else:
             columns = dict.fromkeys(("noise_before", "noise_after"), decimals)
-        row += [_number(result.mean(name), digits) for name, digits in columns.items()]
+        means = ((result.mean(name), digits) for name, digits in columns.items())
+        row += [f"{mean:.{digits}f}" if math.isfinite(mean) else none for mean, digits in means]
         row.append(f"{result.megapixels_per_second:.2f}")
-        row += [f"{result.published[name]:.2f}" if name in result.published else "-" for name in methods]
+        row += [f"{result.published[name]:.2f}" if name in result.published else none for name in methods]
         gaps = (_gap(result, reference) for reference in references)
-        row += ["-" if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]
+        row += [none if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]
         rows.append(row)
     return [header, *rows]
-
-
-def _number(value: float, digits: int) -> str:
-    """A dash where there is none, as SSIM of images that are too small."""
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
 def _references(results: Sequence[Result]) -> list[str]:
@@ -363,6 +371,12 @@ def _that_fit(results: Sequence[Result]) -> Iterator[Sequence[Result]]:
 
 def _heading(result: Result) -> str:
     return f"sigma {result.sigma:g}"
+
+
+def _label(result: Result) -> str:
+    from mdrn_cli.denoisers import labelled
+
+    return labelled(result.model, result.trained_sigma, result.sigma) if result.trained_sigma else result.model
 
 
 def _table(results: Sequence[Result]) -> Table:
@@ -392,6 +406,6 @@ def _table(results: Sequence[Result]) -> Table:
             add(f"ours - {reference}", [_gap(result, reference) for result in results], "+.2f")
         add("SSIM", [result.mean("ssim") for result in results], ".4f")
     add("megapixels/s", [result.megapixels_per_second for result in results])
-    models = ", ".join(result.model + (" x8" if result.ensemble else "") for result in results)
+    models = ", ".join(_label(result) + (" x8" if result.ensemble else "") for result in results)
     table.caption = Text(printable(models))
     return table
