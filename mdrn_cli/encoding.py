@@ -117,6 +117,8 @@ def layout_of(picture: Picture, kind: str, options: SaveOptions) -> Layout:
         width, height = height, width
     is_bare = kind in _NO_ALPHA or _background(picture, options)
     mode = replace(picture, alpha=None).mode if is_bare else picture.mode
+    if kind == "WEBP":  # which has no gray
+        mode = mode.replace("L", "RGB")
     return Layout(width, height, mode, BITS[_depth_for(picture.depth, kind)])
 
 

@@ -463,6 +463,14 @@ def test_what_cannot_be_denoised_does_not_stop_the_rest(tree, tmp_path, tiny_wei
     assert (tmp_path / "out" / "a.png").is_file()
 
 
+def test_an_input_that_is_passed_over_has_no_output(tree):
+    shutil.copy(tree / "a.png", tree / "a_mdrn.png")
+    done = run_mdrn("denoise", tree / "a.png", tree / "a_mdrn.png", "--skip-existing", "--json")
+    existing, passed_over, _ = map(json.loads, done.stdout.splitlines())
+    assert (existing["output"], existing["status"]) == (f"{tree}/a_mdrn.png", "skipped")
+    assert (passed_over["output"], passed_over["status"]) == (None, "skipped")
+
+
 def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     before = content(tmp_path)
     done = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run")
@@ -933,7 +941,9 @@ def test_two_hundred_files_ten_of_them_broken(tmp_path, photo, tiny_weights):
     done = run_mdrn(*arguments)
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
-    assert "190 done, 0 skipped, 10 failed" in done.stderr
+    _, told_so, failures = done.stderr.partition("190 done, 0 skipped, 10 failed\n")
+    assert told_so
+    assert all(f"{folder / name}" in line for name, line in zip(sorted(broken), failures.splitlines(), strict=True))
     told = json.loads(report.read_text())
     assert {Path(failure["input"]).name for failure in told["summary"]["failures"]} == broken
     assert len({failure["error"] for failure in told["summary"]["failures"]}) == 10

@@ -445,6 +445,8 @@ def test_strength_blends_with_the_input(tmp_path, noisy, tiny_weights):
         ("a.png", {"flatten": "white"}, (40, 24, "L", 16)),
         ("a.jpg", {"flatten": "white"}, (40, 24, "L", 8)),
         ("a.bmp", {"flatten": "white"}, (24, 40, "L", 8)),
+        ("a.webp", {}, (40, 24, "RGBA", 8)),
+        ("a.webp", {"flatten": "white"}, (40, 24, "RGB", 8)),
     ],
 )
 def test_what_is_told_of_the_layout_is_that_of_the_result(tmp_path, tiny_weights, target, save, told):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
+MOST_FAILURES = 20
+"""Named at the end of a run in text, at most."""
 
 
 def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> None:
@@ -38,8 +40,13 @@ def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> N
         for warning in outcome.warnings:
             print_warning(f"{target}: {warning}")
     # Results of earlier runs are counted only: there may be thousands.
-    if job.skip and not (as_json or quiet) and (alone or job.target == job.source):
+    if job.skip and not (as_json or quiet) and (alone or _is_passed_over(job)):
         print_note(plan_line(job))
+
+
+def _is_passed_over(job: Job) -> bool:
+    """Whether there is no result of an input, and none to be."""
+    return bool(job.skip) and job.target == job.source
 
 
 def plan_line(job: Job) -> str:
@@ -63,12 +70,18 @@ def warn_of_others(paths: Sequence[Path]) -> None:
 
 
 def show_summary(summary: dict[str, Any], jobs: int, as_json: bool, quiet: bool) -> None:
-    """How many of the jobs were done: JSON on stdout, or for several, unless quiet, a line on stderr."""
+    """How many of the jobs were done, and what failed and why: JSON on stdout, or for several, unless quiet, lines on
+    stderr."""
     if as_json:
         echo(json.dumps(summary))
     elif jobs > 1 and not quiet:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
         print_note(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
+        failures = [(failure["input"], failure["error"]) for failure in summary["failures"]]
+        for name, error in failures[:MOST_FAILURES]:
+            print_note(f"  {error if name in error else f'{name}: {error}'}")
+        if more := failures[MOST_FAILURES:]:
+            print_note(f"  and {len(more)} more, which --report FILE.json would list")
 
 
 def _shown(target: Path) -> str:
@@ -108,7 +121,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "input": str(outcome.job.source),
-        "output": None if outcome.job.problem else str(outcome.job.target),
+        "output": None if outcome.job.problem or _is_passed_over(outcome.job) else str(outcome.job.target),
         "status": outcome.status,
         "reason": outcome.job.skip or None,
         "error": outcome.error.message if outcome.error else None,
