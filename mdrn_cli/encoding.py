@@ -14,7 +14,7 @@ from PIL import Image
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import UsageError
 from mdrn_cli.exif import carried_exif
-from mdrn_cli.formats import FORMATS, OTHER_PICTURES
+from mdrn_cli.formats import FORMATS, HANDLED, not_handled
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, as_depth, by_rows
@@ -37,9 +37,7 @@ def format_of(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in FORMATS:
-        known = suffix in OTHER_PICTURES
-        problem = f"{suffix[1:].upper()} is not handled:" if known else "cannot tell the format of"
-        raise UsageError(f"{problem} {path.name!r}", f"handled are {', '.join(sorted(FORMATS))}")
+        raise UsageError(not_handled(path) or f"cannot tell the format of {path.name!r}", HANDLED)
     return FORMATS[suffix]
 
 

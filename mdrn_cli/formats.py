@@ -28,6 +28,8 @@ _OTHER = (
 )
 OTHER_PICTURES = frozenset(f".{suffix}" for suffix in f"{_RAW} {_OTHER}".split())
 """Suffixes of pictures that are not handled, so that it can be told that there are such."""
+HANDLED = f"handled are {', '.join(sorted(FORMATS))}"
+"""A hint."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes: either byte order, plain and BigTIFF."""
 _STARTS = {
@@ -37,6 +39,12 @@ _STARTS = {
     b"BM": "BMP",
     **dict.fromkeys(TIFF_STARTS, "TIFF"),
 }
+
+
+def not_handled(path: Path) -> str:
+    """What to tell of a file whose suffix is of a picture that is not handled; empty of any other."""
+    suffix = path.suffix.lower()
+    return f"{suffix[1:].upper()} is not handled: {path.name!r}" if suffix in OTHER_PICTURES else ""
 
 
 def kind_of(content: bytes) -> str | None:

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from mdrn_cli import webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.formats import kind_of
+from mdrn_cli.formats import HANDLED, kind_of, not_handled
 from mdrn_cli.jpeg import listed_pictures, read_trailer
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
 from mdrn_cli.picture import Picture
@@ -138,7 +138,11 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    return _read_tiff(source) if kind_of_file(source) == "TIFF" else _read_other(source)
+    kind = kind_of_file(source)
+    # What many cameras write begins as a TIFF does, and holds a small picture to look at.
+    if kind in (None, "TIFF") and isinstance(source, Path) and (problem := not_handled(source)):
+        raise InputError(problem, HANDLED)
+    return _read_tiff(source) if kind == "TIFF" else _read_other(source)
 
 
 def _name(source: Path | bytes) -> str:

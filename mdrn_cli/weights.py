@@ -118,7 +118,7 @@ def recorded(sha256: str) -> Record | None:
 
 def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     """The file that a request for a model names, of a run folder its best checkpoint; None if it is a name. Names have
-    neither folder nor suffix; a run folder that lies here and is called as a checkpoint is has to be given as `./NAME`.
+    neither folder nor suffix; what lies here and is called as a checkpoint is has to be given as `./NAME`.
 
     Args:
         model: name or path.
@@ -129,7 +129,7 @@ def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     """
     path = Path(model)
     is_path = bool(os.sep in model or path.suffix)
-    for file in (path / BEST_FILE, path / LAST_FILE):
+    for file in (path, path / BEST_FILE, path / LAST_FILE):
         if model and is_file(file):
             names = () if is_path else ("auto", *FAMILIES, *(record.name for record in all_records(manifests)))
             return None if model in names else file

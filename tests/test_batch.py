@@ -587,6 +587,8 @@ def test_a_run_folder_is_a_model(tree, tmp_path, tiny_weights, monkeypatch):
     assert explicit_path("run") == Path("run", "best.safetensors")
     monkeypatch.chdir(run)
     assert explicit_path("") is None
+    (run / "last.safetensors").rename(run / "best")
+    assert explicit_path("best") == Path("best"), "a file without suffix"
 
 
 def test_a_name_without_suffix_is_a_file_in_the_format_asked_for(tree, tmp_path, tiny_weights):

@@ -15,7 +15,7 @@ from mdrn_cli.cli.console import parse_bytes, parse_duration, print_warning
 from mdrn_cli.cli.options import Device, Offline, Precision, checkpoints, choices, flag, offered, options_given
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.parallel import launched
-from mdrn_cli.paths import exists, is_file, is_folder
+from mdrn_cli.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from mdrn_cli.trainconfig import TrainConfig
@@ -301,8 +301,6 @@ def _checkpoint_file(init: str) -> Path:
     """The file of a checkpoint given by file, run folder or name."""
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
-    if is_file(Path(init)):
-        return Path(init)
     return explicit_path(init) or locate(named(all_records(), init))
 
 
