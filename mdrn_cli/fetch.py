@@ -61,7 +61,7 @@ class _TryAgainError(Exception):
 
 def is_offline() -> bool:
     """Whether `MDRN_OFFLINE` (or `--offline`, which sets it) forbids the network."""
-    return os.environ.get("MDRN_OFFLINE", "").strip().lower() not in ("", "0", "false", "no")
+    return os.environ.get("MDRN_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def is_remote(source: str) -> bool:

@@ -12,6 +12,12 @@ from mdrn_cli.image import read_content
 PIPE = Path("-")
 
 
+def path_of(text: str) -> Path:
+    """The path that an argument means: `-` is a pipe, and `./-` a file, which `Path` takes for the same."""
+    path = Path(text)
+    return path.absolute() if path == PIPE and text != str(PIPE) else path
+
+
 def readable(path: Path) -> Path | bytes:
     """What `read_picture` takes for a path of the command line: for `-` the content of standard input.
 

@@ -36,6 +36,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a background job of a script: processes that the tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+SPACES = "[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]"
+"""All but the plain one, which Python calls not printable."""
+
 
 @pytest.fixture(autouse=True)
 def _own_cache_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from mdrn_cli.cache import Cache, Item, library_folder
 from mdrn_cli.cli import app
+from mdrn_cli.cli.cache import clear
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.kept import kept_in, remove
 from mdrn_cli.photographs import read_photographs
@@ -54,6 +55,21 @@ def test_the_cache_is_listed_by_kind(full, photo_folder):
     assert shown[0] == str(full.root)
     assert [line.split(",")[0] for line in shown[1:4]] == ["checkpoints: 1", "sets: 2", "photographs: 1"]
     assert str(photo_folder) in shown[4]
+
+
+def test_what_was_removed_is_told_though_something_could_not_be(full, monkeypatch, capsys):
+    def fail_for_images(kept):
+        if kept.kind == "sets":
+            raise MdrnError(f"cannot remove {kept.name}")
+        return remove(kept)
+
+    monkeypatch.setattr("mdrn_cli.kept.remove", fail_for_images)
+    with pytest.raises(MdrnError, match="cannot remove"):
+        clear(everything=True, as_json=True)
+    said = capsys.readouterr()
+    assert {kept["kind"] for kept in json.loads(said.out)["removed"]} == {"checkpoints", "photographs"}
+    assert said.err.count("cannot remove") == 1, "the other one is told by whoever called"
+    assert counts(full) == {"sets": 2}
 
 
 def test_kinds_are_removed_and_nothing_else(full):

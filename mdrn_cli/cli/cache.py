@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import echo, format_bytes, print_note, print_warning, printable
+from mdrn_cli.cli.console import echo, format_bytes, print_error, print_note, print_warning, printable
 from mdrn_cli.cli.options import Json, flag, offered
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.kept import Kept
@@ -69,8 +69,15 @@ def clear(
             raise UsageError(f"the cache has no {kind!r}", f"kinds are: {', '.join(KINDS)}")
     cache = Cache()
     wanted = [kept for kept in kept_in(cache) if everything or kept.kind in (kinds or ())]
-    removed = wanted if dry_run else [kept for kept in wanted if remove(kept)]
-    if in_use := [kept for kept in wanted if kept not in removed]:
+    removed: list[Kept] = []
+    in_use: list[Kept] = []
+    problems: list[MdrnError] = []
+    for kept in wanted:
+        try:
+            (removed if dry_run or remove(kept) else in_use).append(kept)
+        except MdrnError as error:
+            problems.append(error)
+    if in_use:
         print_warning(f"{len(in_use)} left, which other processes are making: {', '.join(k.name for k in in_use)}")
     freed = sum(kept.bytes for kept in removed)
     if as_json:
@@ -81,6 +88,10 @@ def clear(
             echo(f"{printable(str(kept.path))}\t{kept.bytes}")
     else:
         print_note(f"{format_bytes(freed)} freed in {cache.root}")
+    for problem in problems[1:]:
+        print_error(problem)
+    if problems:
+        raise problems[0]
 
 
 def _to_json(kept: Kept) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import echo, print_warning, printable
-from mdrn_cli.cli.options import Json, White, flag
+from mdrn_cli.cli.options import Json, White, flag, path_given
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ SCHEMA = "mdrn.compare/1"
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A picture; - for stdin.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another of the same size.")],
+    first: Annotated[Path, typer.Argument(parser=path_given, metavar="A", help="A picture; - for stdin.")],
+    second: Annotated[Path, typer.Argument(parser=path_given, metavar="B", help="Another of the same size.")],
     reference: Annotated[
-        Path | None, typer.Option(metavar="C", help="The truth: PSNR and SSIM of both against it.")
+        Path | None, typer.Option(parser=path_given, metavar="C", help="The truth: PSNR and SSIM of both against it.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Write a picture.")] = None,
     overwrite: Annotated[bool, flag("--overwrite", help="Replace an existing output.")] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import traceback
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,8 +38,9 @@ _MOST_DIGITS = 30
 
 
 def printable(text: str) -> str:
-    """Text on one line; what a terminal would act on or cannot show, as names of files may have it, as escapes."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    """Text on one line; what a terminal would act on or cannot show, as names of files may have it, as escapes. Spaces
+    of all widths stay: names of screenshots have them."""
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else ascii(c)[1:-1] for c in text)
 
 
 def echo(text: str, newline: bool = True) -> None:

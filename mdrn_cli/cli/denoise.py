@@ -25,6 +25,7 @@ from mdrn_cli.cli.options import (
     White,
     choices,
     flag,
+    path_given,
 )
 from mdrn_cli.cli.outcomes import (
     is_replaceable,
@@ -49,7 +50,8 @@ FILES, FORMAT, NOISE, REPORT = "Files", "File format", "Noise", "Reporting"
 AUTO = "auto"
 
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Noisy images, folders of them, or - for stdin.")
+    list[Path],
+    typer.Argument(parser=path_given, metavar="INPUT...", help="Noisy images, folders of them, or - for stdin."),
 ]
 Sigma = Annotated[
     str,
@@ -261,9 +263,10 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
 
 def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
     from mdrn_cli.jobs import Naming
+    from mdrn_cli.pipes import path_of
 
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
-    path = None if output is None else Path(output)
+    path = None if output is None else path_of(output)
     is_folder = output is not None and output.endswith(("/", os.sep))
     return Naming(path, in_place, suffix, existing, recursive, is_folder)
 

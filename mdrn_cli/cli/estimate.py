@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mdrn_cli.cli.console import echo, print_error, print_warning, printable
-from mdrn_cli.cli.options import Json, White, flag
+from mdrn_cli.cli.options import Json, White, flag, path_given
 from mdrn_cli.cli.outcomes import at_smaller_sizes, ends_to_json, warn_of_others
 from mdrn_cli.errors import MdrnError, exit_code_of
 
@@ -23,7 +23,10 @@ SCHEMA = "mdrn.estimate/1"
 
 
 def estimate(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images, folders of them, or - for stdin.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(parser=path_given, metavar="INPUT...", help="Images, folders of them, or - for stdin."),
+    ],
     recursive: Annotated[bool, flag("-r", "--recursive", help="Search folders at any depth.")] = False,
     white: White = None,
     as_json: Json = False,

@@ -27,6 +27,13 @@ def choices(*names: str) -> Callable[[str], list[str]]:
     return offered(lambda: names)
 
 
+def path_given(text: str) -> Path:
+    """A path where `-` is a pipe; see `pipes.path_of`."""
+    from mdrn_cli.pipes import path_of
+
+    return path_of(text)
+
+
 def checkpoints() -> list[str]:
     """Names of the project's checkpoints."""
     from mdrn_cli.manifest import load_manifest

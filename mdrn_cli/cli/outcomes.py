@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
-MOST_FAILURES = 20
-"""Named at the end of a run in text, at most."""
+SCREENFUL = 20
+"""Inputs beyond which what failed has scrolled away and is told again at the end, and failures told then at most."""
 
 
 def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> None:
@@ -70,17 +70,17 @@ def warn_of_others(paths: Sequence[Path]) -> None:
 
 
 def show_summary(summary: dict[str, Any], jobs: int, as_json: bool, quiet: bool) -> None:
-    """How many of the jobs were done, and what failed and why: JSON on stdout, or for several, unless quiet, lines on
-    stderr."""
+    """How many of the jobs were done, and of many what failed and why: JSON on stdout, or for several, unless quiet,
+    lines on stderr."""
     if as_json:
         echo(json.dumps(summary))
     elif jobs > 1 and not quiet:
         counts = ("done", "skipped", "failed") + (("not_tried",) if summary["not_tried"] else ())
         print_note(", ".join(f"{summary[count]} {count.replace('_', ' ')}" for count in counts))
         failures = [(failure["input"], failure["error"]) for failure in summary["failures"]]
-        for name, error in failures[:MOST_FAILURES]:
+        for name, error in failures[:SCREENFUL] if jobs > SCREENFUL else ():
             print_note(f"  {error if name in error else f'{name}: {error}'}")
-        if more := failures[MOST_FAILURES:]:
+        if more := failures[SCREENFUL:]:
             print_note(f"  and {len(more)} more, which --report FILE.json would list")
 
 
