@@ -3,8 +3,8 @@
 import pytest
 from conftest import run_mdrn
 
+from mdrn_cli.cachecontent import KINDS
 from mdrn_cli.hardware import PRECISIONS
-from mdrn_cli.kept import KINDS
 from mdrn_cli.losses import LOSSES
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.model import COLOR_CHANNELS

@@ -62,7 +62,7 @@ PARTS = {
     "checkpoint",
     "fetch",
     "cache",
-    "kept",
+    "cachecontent",
     "weights",
     "engine",
     "fused",

@@ -12,7 +12,7 @@ from mdrn_cli.cli.options import Json, flag, offered
 from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.kept import Kept
+    from mdrn_cli.cachecontent import Kept
 
 app = typer.Typer(help="What the cache folder holds, and emptying it.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ SCHEMA = "mdrn.cache/1"
 
 
 def _kinds() -> tuple[str, ...]:
-    from mdrn_cli.kept import KINDS
+    from mdrn_cli.cachecontent import KINDS
 
     return KINDS
 
@@ -30,7 +30,7 @@ def list_(as_json: Json = False) -> None:
     """List what the cache holds: checkpoints, images of benchmark sets, photographs decoded for training, and what
     libraries make once."""
     from mdrn_cli.cache import Cache
-    from mdrn_cli.kept import KINDS, kept_in
+    from mdrn_cli.cachecontent import KINDS, kept_in
 
     cache = Cache()
     found = kept_in(cache)
@@ -60,7 +60,7 @@ def clear(
     """Remove kinds of things from the cache and say how much that freed; what another process is making stays.
     Checkpoints that were imported by hand have to be brought again."""
     from mdrn_cli.cache import Cache
-    from mdrn_cli.kept import KINDS, kept_in, remove
+    from mdrn_cli.cachecontent import KINDS, kept_in, remove
 
     if bool(kinds) == everything:
         raise UsageError("give kinds, or --all", f"kinds are: {', '.join(KINDS)}")

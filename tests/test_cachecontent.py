@@ -10,10 +10,10 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from mdrn_cli.cache import Cache, Item, library_folder
+from mdrn_cli.cachecontent import kept_in, remove
 from mdrn_cli.cli import app
 from mdrn_cli.cli.cache import clear
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.kept import kept_in, remove
 from mdrn_cli.photographs import read_photographs
 
 
@@ -63,7 +63,7 @@ def test_what_was_removed_is_told_though_something_could_not_be(full, monkeypatc
             raise MdrnError(f"cannot remove {kept.name}")
         return remove(kept)
 
-    monkeypatch.setattr("mdrn_cli.kept.remove", fail_for_images)
+    monkeypatch.setattr("mdrn_cli.cachecontent.remove", fail_for_images)
     with pytest.raises(MdrnError, match="cannot remove"):
         clear(everything=True, as_json=True)
     said = capsys.readouterr()
