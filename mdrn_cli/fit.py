@@ -18,7 +18,6 @@ from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.runfolder import (
-    STATE_FILE,
     VALIDATED_ON,
     Counters,
     best_psnr,
@@ -35,6 +34,8 @@ from mdrn_cli.validation import Validator
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 REPORT_EVERY = 20
+FEW_SKIPPED = 5
+"""Steps that may have been skipped one after another at the end of a run, of a short one half of all."""
 
 
 def fit(
@@ -52,8 +53,9 @@ def fit(
 ) -> Counters:
     """Train `model` until its budget of iterations or time is spent; see `run_with` of training.py for the arguments.
 
-    `prepare` is called in the first process before anything is written into the folder: where no run is resumed, not
-    before a step was good, so that a run that fails at once costs nothing of the one it was to replace.
+    `prepare` is called in the first process before anything but state and weights is written into the folder: where no
+    run is resumed, after the first save of these, so that a run that fails before costs nothing of the one it was to
+    replace.
 
     All processes of the group hold the same weights and draw from the same random stream; each computes the gradient
     of its share of the batch, and all step by the mean. So a run does not depend on how many they are, but for
@@ -61,8 +63,8 @@ def fit(
 
     Raises:
         KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM and SIGHUP.
-        SharedError: more than `max_skipped` steps in a row were not finite, the state in the folder being then that of
-            the last save, from before.
+        SharedError: more than `max_skipped` steps in a row were not finite, or more than a few at the end, the state in
+            the folder being then that of the last save, from before.
         MdrnError: no step was; or the first process cannot write into the folder, or the others cannot be reached.
     """
     group = group or Group()
@@ -81,7 +83,7 @@ def fit(
         closing(_Run(config, stepper, validator, folder, group, stop_requested, prepare)) as run,
     ):
         if resume:
-            run.begin()
+            run.go_on()
         changed = resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources)
         if group.agree(0.0, changed)[1]:  # all have read what the first is to replace
             run.save()  # else a kill before the next save would undo what extends the run
@@ -91,7 +93,7 @@ def fit(
             reporting = validating or counters.iteration % REPORT_EVERY == 0 or run.over
             if reporting or saving:
                 run.collect()
-                saving |= run.begin()  # at once something is there to be resumed
+                run.begin()  # at once something is there to be resumed
             if reporting:
                 progress = run.progress(run.validate() if validating else None)
                 if run.log:
@@ -100,7 +102,6 @@ def fit(
             if saving:
                 run.save()
         run.collect()
-        run.begin()
         run.finish()
     if run.stopping:
         raise interruption(stop_requested())
@@ -157,16 +158,18 @@ class _Run:
         """Whether there were steps, and every one was skipped."""
         return self.counters.skipped == self.counters.iteration > 0
 
-    def begin(self) -> bool:
-        """Make the folder ready, unless it is or nothing is learned that could replace what is in it; whether it now
-        is."""
-        if self.begun or self.nothing_finite:
-            return False
+    def go_on(self) -> None:
+        """Make the folder, which holds state and weights of the run, ready."""
         self.begun = True
         if self.group.first:
             self.prepare()
             self.log = RunLog(self.folder, self.first_iteration)
-        return True
+
+    def begin(self, anyway: bool = False) -> None:
+        """Take the folder over, unless it is the run's or nothing is learned that could replace what is in it."""
+        if not self.begun and (anyway or not self.counters.consecutive_skipped):
+            self.save(anyway)  # each file at once in the place of another run's
+            self.go_on()
 
     def close(self) -> None:
         """Of the log."""
@@ -190,13 +193,15 @@ class _Run:
         """
         self.stepper.collect()
         if self.counters.consecutive_skipped > self.config.max_skipped:
-            saved = self.begun and (self.folder / STATE_FILE).is_file()
-            kept = f"{self.folder} keeps the last good state; " if saved else ""
-            raise SharedError(
-                f"training diverged: {self.counters.consecutive_skipped} steps in a row were not finite "
-                f"(iteration {self.counters.iteration})",
-                f"{kept}lower the learning rate",
-            )
+            raise self._divergence()
+
+    def _divergence(self) -> SharedError:
+        kept = f"{self.folder} keeps the last good state; " if self.begun else ""
+        return SharedError(
+            f"training diverged: {self.counters.consecutive_skipped} steps in a row were not finite "
+            f"(iteration {self.counters.iteration})",
+            f"{kept}lower the learning rate",
+        )
 
     def validation_due(self) -> bool:
         return self.config.val is not None and (
@@ -220,8 +225,20 @@ class _Run:
         return self.counters.elapsed - self.saved >= self.config.save_every
 
     def finish(self) -> None:
-        """Save the end of the run, also one whose last steps were skipped: these have changed nothing."""
-        self.save(anyway=not self.nothing_finite)
+        """Save the end of the run, also one whose last steps were skipped, which has changed nothing. If they were more
+        than a few it has diverged, and the last good state stays.
+
+        Raises:
+            SharedError: it has, and nobody has asked it to stop.
+        """
+        if self.nothing_finite:
+            return
+        if self.counters.consecutive_skipped > min(FEW_SKIPPED, self.counters.iteration / 2):
+            if not self.stopping:
+                raise self._divergence()
+            return
+        self.begin(anyway=True)
+        self.save(anyway=True)
 
     def save(self, anyway: bool = False) -> None:
         # A state is only kept while steps are finite: it is what a diverged run falls back on.

@@ -12,7 +12,7 @@ import math
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -98,10 +98,11 @@ class RunState:
     sources: Mapping[str, str] = field(default_factory=dict)
 
 
-def clear(folder: Path) -> None:
-    """Remove what an earlier run left, and nothing else."""
+def clear(folder: Path, but: Collection[str] = ()) -> None:
+    """Remove what an earlier run left, but for files of some names, and nothing else."""
     for file in _left_by_runs(folder):
-        file.unlink(missing_ok=True)
+        if file.name not in but:
+            file.unlink(missing_ok=True)
     for name in _IN_FOLDERS:
         remove_leftovers(folder / name)
         with suppress(OSError):  # among them, that it holds something else

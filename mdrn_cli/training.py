@@ -41,6 +41,7 @@ from mdrn_cli.places import Places
 from mdrn_cli.runfolder import (
     CONFIG_FILE,
     PHOTOGRAPHS,
+    STATE_FILE,
     Counters,
     alone_in,
     chosen_by,
@@ -55,6 +56,7 @@ from mdrn_cli.runlog import Report
 from mdrn_cli.steps import DrawNoise, Network, StepLoss
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
+from mdrn_cli.weights import LAST_FILE
 
 OF_TRAINING = 8
 """Photographs that are validated on, of those trained on."""
@@ -215,7 +217,8 @@ def open_data(
 
 
 def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torch.device, processes: int) -> None:
-    """The run folder as a run begins: what defines it, and nothing of an earlier one unless that is resumed.
+    """The run folder, which has state and weights of a run, as that begins: what defines it, and nothing else of an
+    earlier one unless that is resumed.
 
     Raises:
         OSError: it cannot be written.
@@ -225,7 +228,7 @@ def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torc
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     if not resume:
-        clear(output)
+        clear(output, (STATE_FILE, LAST_FILE))
     write_atomically(output / CONFIG_FILE, settings)
     save_environment(output, device, precision, processes)
 

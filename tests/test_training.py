@@ -1,6 +1,7 @@
 """One fit(): it learns, survives SIGKILL, skips what is not finite and leaves a run folder behind."""
 
 import csv
+import errno
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.configfile import format_config, read_config, tomllib
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+from mdrn_cli.files import write_atomically
 from mdrn_cli.fit import fit
 from mdrn_cli.levels import check_sigma
 from mdrn_cli.losses import reconstruction_loss
@@ -682,6 +684,44 @@ def test_a_run_that_fails_at_once_costs_nothing_of_the_one_it_was_to_replace(
         run_with(lambda _device: loss, config, finished, False, silent, None)
     assert "keeps" not in caught.value.hint, "what is there is of another run"
     assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("iterations", [20, 40])
+def test_a_run_that_diverges_before_it_has_saved_costs_nothing_either(photo_folder, finished, iterations):
+    """One good step is not enough: at the next report the weights may be spoilt."""
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    config = tiny_config(photo_folder, iterations=iterations, val=str(photo_folder), save_every=1e9)
+    losses = iter([1.0] + [math.nan] * 50)
+    loss = plain_loss(50.0, "l1")
+    with pytest.raises(MdrnError, match="diverged"):
+        run_with(lambda _device: lambda *a: loss(*a) * next(losses), config, finished, False, silent, None)
+    assert {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "last.safetensors"])
+def test_a_run_that_cannot_save_costs_nothing_of_the_one_it_was_to_replace(photo_folder, finished, monkeypatch, name):
+    def full(path, content):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_atomically(path, content)
+
+    before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    monkeypatch.setattr("mdrn_cli.runfolder.write_atomically", full)
+    monkeypatch.setattr("mdrn_cli.checkpoint.write_atomically", full)
+    with pytest.raises(MdrnError, match="No space"):
+        run_train(tiny_config(photo_folder, iterations=3), finished, False, silent)
+    after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
+    if name == "last.safetensors":  # the new run has a state to go on from then
+        assert after.pop("state.safetensors") != before.pop("state.safetensors")
+    assert after == before
+
+
+def test_a_run_whose_last_steps_are_all_skipped_has_diverged(photo_folder, tmp_path):
+    config = tiny_config(photo_folder, iterations=40, save_every=1e9)
+    with pytest.raises(MdrnError, match="diverged: 10 steps in a row") as caught:
+        fit_with(config, tmp_path / "run", [1] * 30 + [math.nan] * 10)
+    assert "keeps the last good state" in caught.value.hint
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").record["iteration"] == 20
 
 
 @pytest.mark.parametrize("more", [["--config", "c.toml"], ["--preset", "paper"], ["--overwrite"], ["--smoke"]])
