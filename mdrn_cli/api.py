@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -89,9 +89,9 @@ def denoise(
     with _told_in_arguments():
         level, factor = parse_sigma(sigma) if isinstance(sigma, str) else (sigma, 1.0)
     coarse = _none_if_auto("coarse_sigma", coarse_sigma, "numbers")
-    size = _none_if_auto("tile", tile, "a number of pixels")
-    if size is not None:
-        _number("tile", size)
+    side = _none_if_auto("tile", tile, "a number of pixels")
+    if side is not None and not _number("tile", side).is_integer():
+        raise UsageError(f"tile must be a whole number of pixels, not {side!r}")
     _check_type("model", model, str, Path)
     _check_type("device", device, str)
     _check_type("ensemble", ensemble, bool, np.bool_)
@@ -101,16 +101,16 @@ def denoise(
         ensemble=bool(ensemble),
         strength=_number("strength", strength),
         white=None if white is None else _number("white", white),
-        tile=size,
+        tile=None if side is None else int(side),
         device=device,
         precision=precision,
         coarse=None if coarse is None else _numbers("coarse_sigma", coarse),
         factor=factor,
     )
     if max_memory is not None:
-        if math.isnan(_number("max_memory", max_memory)):
-            raise UsageError("max_memory must be a number of bytes, not NaN")
-        options = replace(options, memory=max_memory)
+        if not _number("max_memory", max_memory) > 0:  # NaN is not, either
+            raise UsageError(f"max_memory must be a number of bytes above 0, not {max_memory!r}")
+        options = replace(options, memory=int(min(max_memory, sys.maxsize)))
     pixels = _pixels(image)
     with _told_in_arguments():
         result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))

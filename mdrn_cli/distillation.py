@@ -159,7 +159,9 @@ def find_teacher(teacher: str | None, mode: str, color: str, sigma: float, block
     try:
         return find_weights(teacher or "mdrn", color, sigma)
     except UsageError as error:
-        raise UsageError(error.message, "leave --teacher out to have one chosen") from error
+        other = next((record.color for record in all_records() if record.name == teacher), color)
+        hint = "leave --teacher out to have one chosen"
+        raise UsageError(error.message, hint if other == color else f"give --color {other}, or {hint}") from error
     except WeightsError as error:
         if teacher:
             raise
@@ -176,7 +178,10 @@ def check_teacher(config: TrainConfig, distillation: Distillation, teacher: Chec
     if theirs.features != ours.features:
         raise UsageError(f"the teacher has {theirs.features} features, the student {ours.features}: they must agree")
     if theirs.color != ours.color:
-        raise UsageError(f"the teacher is for {theirs.color} images, the student for {ours.color}")
+        raise UsageError(
+            f"the teacher is for {theirs.color} images, the student for {ours.color}",
+            f"give --color {theirs.color}, or another --teacher",
+        )
     if teacher.sigma != distillation.teacher_sigma:
         raise UsageError(f"the teacher is for sigma {teacher.sigma:g}, not {distillation.teacher_sigma:g}")
     check_levels(distillation.mode, teacher.sigma, config.sigma)

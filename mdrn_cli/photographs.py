@@ -74,6 +74,7 @@ class Reading:
         held_out: how many are left out, for they are validated on.
         changed: a run goes on with photographs other than those it began with.
         validated_otherwise: and so do those it is validated on.
+        validated_on_own: photographs that are trained on are validated on, how many at most.
     """
 
     planned: Callable[[int, int, Path | None], None] = _ignore
@@ -83,6 +84,7 @@ class Reading:
     held_out: Callable[[int], None] = _ignore
     changed: Callable[[], None] = _ignore
     validated_otherwise: Callable[[], None] = _ignore
+    validated_on_own: Callable[[int], None] = _ignore
 
 
 def read_photographs(
@@ -205,9 +207,10 @@ def _read_or_reason(file: Path, color: str) -> NDArray[np.uint8] | str:
 
 
 def _collect(
-    files: Sequence[Path], color: str, reading: Reading, keep: Callable[[NDArray[np.uint8]], None]
+    files: Sequence[Path], color: str, reading: Reading, keep: Callable[[NDArray[np.uint8]], bool]
 ) -> tuple[list[tuple[int, int]], list[Path], list[tuple[Path, str]]]:
-    """Hand the pixels (H*W, C) of each photograph to `keep`; returns shapes, files and what is unreadable."""
+    """Hand the pixels (H*W, C) of each photograph to `keep`, which tells whether it has room for them; returns shapes,
+    files and what is unreadable."""
     shapes: list[tuple[int, int]] = []
     read: list[Path] = []
     unreadable: list[tuple[Path, str]] = []
@@ -215,7 +218,9 @@ def _collect(
         if isinstance(result, str):
             unreadable.append((file, result))
             continue
-        keep(result.reshape(-1, result.shape[2]))
+        if not keep(result.reshape(-1, result.shape[2])):
+            unreadable.append((file, "it has changed since its size was read"))
+            continue
         shapes.append((result.shape[0], result.shape[1]))
         read.append(file)
     if not read:
@@ -227,10 +232,13 @@ def _read_into_memory(files: Sequence[Path], color: str, pixels: int, reading: R
     store = np.empty((pixels, COLOR_CHANNELS[color]), np.uint8)
     end = 0
 
-    def keep(photo: NDArray[np.uint8]) -> None:
+    def keep(photo: NDArray[np.uint8]) -> bool:
         nonlocal end
+        if end + len(photo) > len(store):
+            return False
         store[end : end + len(photo)] = photo
         end += len(photo)
+        return True
 
     shapes, read, unreadable = _collect(files, color, reading, keep)
     return PhotoFolder(store[:end], shapes, read, unreadable)
@@ -261,7 +269,12 @@ def _write_map(path: Path, files: Sequence[Path], color: str, size: int, reading
     part = path.with_suffix(".part")
     try:
         with part.open("wb") as file:
-            shapes, read, unreadable = _collect(files, color, reading, lambda photo: photo.tofile(file))
+
+            def keep(photo: NDArray[np.uint8]) -> bool:
+                photo.tofile(file)
+                return True
+
+            shapes, read, unreadable = _collect(files, color, reading, keep)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -310,6 +310,8 @@ class Restorer:
         if self.options.coarse is not None:
             return self.options.coarse
         sought = found is not None and found.sigma > 0 and picture.color == "color" and not tone
+        if found and found.white and self.options.factor < 1:  # what is left of it on purpose is no grain
+            return ()
         return (None,) * SCALES if sought else ()
 
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:

@@ -66,8 +66,6 @@ _EVENT_TAGS = {
     "learning_rate": "learning rate",
     "psnr": "validation PSNR (dB)",
 }
-_WITHOUT_PLOTS = (ImportError, OSError)
-"""Where they are not installed, or matplotlib has nowhere to write to, a run goes on without plots."""
 _CURVES = (("loss", "reconstruction"), ("psnr",))
 
 
@@ -85,7 +83,7 @@ class RunLog:
         self._events: Any = None
         self._drawn = False
         _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
-        with suppress(*_WITHOUT_PLOTS):
+        with suppress(Exception):  # see `_draw`
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at + 1 if resumed_at else None)
@@ -113,7 +111,9 @@ class RunLog:
         if self._drawn:
             return
         self._drawn = True
-        with suppress(*_WITHOUT_PLOTS):
+        # Where they are not installed, installed badly (protobuf), or matplotlib has nowhere to write to, a run goes on
+        # without plots: hours of training are worth more.
+        with suppress(Exception):
             draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
 
 

@@ -140,6 +140,8 @@ def run_with(
             places = Places()
             of_training = places.folder(Path(config.val)) == places.folder(Path(config.data))
             limit = OF_TRAINING if of_training else None
+            if limit:
+                reading.validated_on_own(limit)
             validator = Validator(islice(held_out, limit), config.sigma)
             if resume and chosen_by(output) not in (None, validator.digest):
                 reading.validated_otherwise()

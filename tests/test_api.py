@@ -104,9 +104,11 @@ def test_hints_are_of_arguments_not_of_options():
         ("coarse_sigma", [[5, 5]]),
         ("coarse_sigma", [[1], [1, 2]]),
         ("tile", [256]),
+        ("tile", 192.5),
         ("strength", None),
         ("white", "255"),
         ("max_memory", math.nan),
+        ("max_memory", -math.inf),
         ("max_memory", "2G"),
         ("model", None),
         ("device", None),
@@ -126,6 +128,9 @@ def test_numbers_may_be_numpys(noisy, tiny_weights):
     ours, numpys = (mdrn_cli.denoise(noisy, kind(30), weights, coarse_sigma=(kind(9),)) for kind in (float, np.float32))
     assert np.array_equal(ours, numpys)
     assert np.array_equal(ours, mdrn_cli.denoise(noisy, np.array(30), weights, coarse_sigma=np.array([9])))
+    wide = np.tile(noisy, (1, 2, 1))[:192]
+    tiled, numpys = (mdrn_cli.denoise(wide, 30, weights, tile=tile) for tile in (192, np.float32(192)))
+    assert np.array_equal(tiled, numpys)
 
 
 def test_masked_arrays_are_refused():
@@ -138,11 +143,9 @@ def test_memory_to_stay_within_can_be_given(photo):
     with pytest.raises(DeviceError, match="too little memory") as told:
         mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", max_memory=10**8)
     assert told.value.hint == "raise max_memory, or give a tile"
-    bytes_for_all = 2**40
-    assert np.array_equal(
-        mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", max_memory=bytes_for_all),
-        mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", tile=0),
-    )
+    whole = mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", tile=0)
+    for bytes_for_all in (2**40, math.inf):
+        assert np.array_equal(mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", max_memory=bytes_for_all), whole)
 
 
 def test_colors_of_sixteen_bits_that_pillow_cuts_are_warned_of(tmp_path, photo):

@@ -279,7 +279,11 @@ def test_the_command_distills_and_resumes(photo_folder, tmp_path):
         (["--mode", "hads", "--teacher-sigma", "99", "--sigma", "50"], 2, "hads needs one noise level"),
         (["--mode", "hads", "--teacher-sigma", "99"], 5, "sigma 99"),
         (["--mode", "hads", "--color", "color", "--sigma", "40"], 5, "--teacher FILE"),
-        (["--mode", "hads", "--color", "color", "--teacher", "mdrn-gray-25"], 2, "leave --teacher out"),
+        (
+            ["--mode", "hads", "--color", "color", "--teacher", "mdrn-gray-25"],
+            2,
+            "give --color gray, or leave --teacher",
+        ),
         (["--mode", "hads", "--teacher", "none.safetensors"], 5, "none.safetensors"),
         (["--mode", "hads", "--sigma", "40"], 5, "--teacher FILE"),
         (["--mode", "hads", "--sigma", "50", "--teacher", "mdrn-2b-gray-25"], 2, "leave --teacher out"),

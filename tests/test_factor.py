@@ -45,6 +45,14 @@ def test_more_or_less_is_removed_as_that_which_is_found(photo, blur):
         assert more.coarse_sigmas[-1] == pytest.approx(1.5 * plain.coarse_sigmas[-1])
 
 
+@pytest.mark.parametrize(("level", "factor"), [(20, 0.3), (40, 0.5)])
+def test_white_noise_that_is_left_on_purpose_is_no_grain(photo, level, factor):
+    noisy = picture_of(with_noise(photo, level=level), has_alpha=False)
+    _, facts = Restorer(DenoiseOptions(model=LIGHT, factor=factor))(noisy)
+    assert not any(facts.coarse_sigmas)
+    assert facts.network
+
+
 def test_levels_of_grain_that_are_given_are_not_multiplied(photo):
     noisy = picture_of(with_noise(photo, 2.0), has_alpha=False)
     for options in ({"coarse": (8.0, 9.0)}, {"coarse": (8.0,)}):

@@ -217,6 +217,32 @@ def test_a_job_of_a_cluster_may_use_no_more_than_the_groups_around_it(monkeypatc
     assert half_of_memory() == 250_000
 
 
+def test_a_photograph_that_grows_while_others_are_read_is_left_out(photo_folder, monkeypatch):
+    sizes = {}
+
+    def of_the_first_read(path):
+        sizes[path] = read_size(path)
+        if path.name == "2.png":
+            Image.new("L", (999, 999)).save(path)
+        return sizes[path]
+
+    monkeypatch.setattr("mdrn_cli.photographs.read_size", of_the_first_read)
+    read = read_photographs(photo_folder, "gray")
+    assert [(path.name, "changed" in reason) for path, reason in read.unreadable] == [("2.png", True)]
+    assert len(read.files) == len(sizes) - 1
+
+
+def test_the_command_says_what_validation_is_not(photo_folder, tmp_path):
+    """Photographs that are trained on, and each that is broken once."""
+    (photo_folder / "broken.jpg").write_bytes(b"not an image")
+    arguments = ["--data", photo_folder, "--val", photo_folder, "--smoke", "--blocks", 1, "--patch-size", 16]
+    done = run_mdrn("train", *arguments, "-o", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert "8 photographs of --data, which are trained on, are validated on" in done.stderr
+    assert done.stderr.count("warning: skipped") == 1
+    assert done.stderr.count("broken.jpg") == 1
+
+
 def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path):
     Image.new("L", (20, 200)).save(photo_folder / "thin.png")
     (photo_folder / "broken.jpg").write_bytes(b"not an image")

@@ -204,11 +204,13 @@ def test_on_an_older_torch_a_gpu_of_apple_has_half_of_the_memory(monkeypatch):
     assert free_memory(torch.device("mps")) == half_of_memory() - 1000
 
 
-def test_a_run_goes_on_where_matplotlib_has_nowhere_to_write(tmp_path, photo_folder, monkeypatch):
-    def nowhere(*_):
-        raise OSError("Matplotlib requires access to a writable cache directory")
+@pytest.mark.parametrize("error", [OSError("Matplotlib needs a writable directory"), TypeError("Descriptors cannot")])
+def test_a_run_goes_on_where_its_plots_cannot_be_made(tmp_path, photo_folder, monkeypatch, error):
+    def fail(*_arguments, **_options):
+        raise error
 
-    monkeypatch.setattr("mdrn_cli.runlog.draw_curves", nowhere)
+    monkeypatch.setattr("mdrn_cli.runlog.draw_curves", fail)
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", fail)
     run_train(tiny_config(photo_folder, iterations=1), tmp_path / "run", False, lambda _progress: None)
     assert (tmp_path / "run" / "last.safetensors").is_file()
 

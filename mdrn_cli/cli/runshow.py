@@ -69,8 +69,12 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
         state = f"{done} of {total} photographs"
         bar.update(task, completed=done, total=total, state=state, visible=done < total)
 
+    skipped: set[Path] = set()
+
     def unreadable(path: Path, reason: str) -> None:
-        print_warning(f"skipped {path}: {reason}")
+        if path not in skipped:  # those of a folder to train and to validate on are read for both
+            skipped.add(path)
+            print_warning(f"skipped {path}: {reason.removeprefix(f'{path} ')}")
 
     def too_small(count: int) -> None:
         if count:
@@ -85,7 +89,10 @@ def _reading(bar: Progress, patch_size: int) -> Reading:
     def validated_otherwise() -> None:
         print_warning("the photographs to validate on are others than before: the best weights are chosen anew")
 
-    return Reading(planned, file, unreadable, too_small, held_out, changed, validated_otherwise)
+    def validated_on_own(count: int) -> None:
+        print_note(f"{count} photographs of --data, which are trained on, are validated on: others would tell more")
+
+    return Reading(planned, file, unreadable, too_small, held_out, changed, validated_otherwise, validated_on_own)
 
 
 def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:
