@@ -8,6 +8,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from mdrn_cli.image import read_uint8
 from mdrn_cli.noise import estimate_sigma
 
 
@@ -16,6 +17,17 @@ def tool():
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parents[1] / "tools")
         return importlib.import_module("noisy_crops")
+
+
+def shape_of(file, _seed):
+    return [read_uint8(file, "color").shape]
+
+
+def test_photographs_that_nothing_can_be_learned_from_are_left_out(tool, photo, tmp_path):
+    Image.fromarray(photo[:40, :60]).save(tmp_path / "a.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    Image.fromarray(photo[:10, :60]).save(tmp_path / "low.png")
+    assert tool.of_each(tmp_path, shape_of, 0) == [(40, 60, 3)]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

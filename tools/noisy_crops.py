@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy.ndimage import gaussian_filter
 from sensor import Camera
 
+from mdrn_cli.errors import InputError
 from mdrn_cli.formats import find_images
 from mdrn_cli.hardware import cores
+from mdrn_cli.image import read_size
 from mdrn_cli.noise import SMALLEST
 
 RAMP_SHARE, PAGE_SHARE = 0.1, 0.08
@@ -64,10 +68,20 @@ Draw = Callable[[NDArray[np.uint8], np.random.Generator], Crop]
 
 
 def of_each(folder: Path, work: Callable[[Path, tuple[int, int]], list[Any]], seed: int) -> list[Any]:
-    """What `work` gives for every photograph and a seed of its own, one after another."""
+    """What `work` gives for every photograph and a seed of its own, one after another; those that cannot be read, or
+    are too small to tell noise in, are left out."""
     files = find_images(folder)
     with ProcessPoolExecutor(cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        return list(itertools.chain.from_iterable(pool.map(work, files, ((seed, k) for k in range(len(files))))))
+        found = pool.map(partial(_worked, work), files, ((seed, k) for k in range(len(files))))
+        return list(itertools.chain.from_iterable(found))
+
+
+def _worked(work: Callable[[Path, tuple[int, int]], list[Any]], file: Path, seed: tuple[int, int]) -> list[Any]:
+    try:
+        return work(file, seed) if min(read_size(file)) >= SMALLEST else []
+    except InputError as error:
+        print(f"skipped {file}: {error.message}", file=sys.stderr)
+        return []
 
 
 def _crop(

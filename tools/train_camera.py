@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -107,14 +106,9 @@ def draw(
 
 
 def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
-    """Pairs of a photograph of which `mdrn denoise` would find that their noise is not white, each color its own; of a
-    file that cannot be read none."""
+    """Pairs of a photograph of which `mdrn denoise` would find that their noise is not white, each color its own."""
     rng = np.random.default_rng(seed)
-    try:
-        photo = read_uint8(file, "color")
-    except InputError as error:
-        print(f"skipped {file}: {error.message}", file=sys.stderr)
-        return []
+    photo = read_uint8(file, "color")
     if min(photo.shape[:2]) < SIDE:
         return []
     pairs: list[Pair] = []

@@ -81,8 +81,14 @@ def main() -> int:
     arguments = parser.parse_args()
     tried: set[str] = set()
     failed = 0
+    plan: dict[str, Any] = {}
     while True:
-        plan = tomllib.loads(arguments.plan.read_text())
+        try:
+            plan = tomllib.loads(arguments.plan.read_text())
+        except tomllib.TOMLDecodeError as error:  # it is being changed
+            if not plan:
+                raise
+            print(f"the plan as it was, for it is no TOML now: {error}", flush=True)
         left = [run for run in plan["run"] if run["name"] not in tried and not finished(arguments.output / run["name"])]
         if not left:
             return int(failed > 0)
@@ -126,9 +132,9 @@ def train(name: str, options: dict[str, Any], runs: Path, planned: Collection[st
     except MdrnError as error:
         print(f"  failed: {error.message} ({error.hint})", flush=True)
         return False
+    (runs / name / FINISHED).touch()
     # Most of a folder that is to be brought home, and nothing goes on from it.
     (runs / name / STATE_FILE).unlink(missing_ok=True)
-    (runs / name / FINISHED).touch()
     print(f"  {time.monotonic() - began:.1f} s in all", flush=True)
     return True
 
