@@ -9,10 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mdrn_cli.blocks import SIDE, energies_of
-from mdrn_cli.pixels import to_unit, within
+from mdrn_cli.pixels import LUMA, to_unit, within
 
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
-"""Shares of red, green and blue in what JPEG holds at full size (ITU-R BT.601)."""
 HIGH = np.add(*np.indices((SIDE, SIDE))).ravel() >= 5
 """Frequencies of which JPEG leaves least."""
 NONE = 0.5
@@ -52,7 +50,7 @@ def grid_excess(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> f
         return 0.0
     chosen = np.linspace(0, len(rows) - 1, min(MOST_PLACES, len(rows))).astype(int)
     parts = to_unit(windows[:, rows[chosen], columns[chosen]]) * np.float32(255)
-    parts = np.einsum("c,cnij->nij", LUMINANCE, parts) if len(parts) == 3 else parts[0]
+    parts = np.einsum("c,cnij->nij", LUMA, parts) if len(parts) == 3 else parts[0]
     shares = [
         (energies_of(parts[:, None, top : top + SIDE, left : left + SIDE])[..., HIGH] < NONE**2).mean()
         for top in range(SIDE)

@@ -12,10 +12,8 @@ from PIL import ImageColor
 
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.metadata import Metadata
-from mdrn_cli.pixels import BITS, by_rows, from_unit, to_unit
+from mdrn_cli.pixels import BITS, LUMA, by_rows, from_unit, to_unit
 
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""ITU-R 601."""
 # What puts an image upright, by its EXIF orientation; rows and columns are the last two axes.
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[..., ::-1],

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 """Bits a channel of the data types that pictures come in."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Shares of red, green and blue in gray (ITU-R BT.601)."""
 MOST_BLOCKS, ENOUGH_BLOCKS = 6000, 200
 _ROWS = 256
 """Of a picture held as floats at once."""

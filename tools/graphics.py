@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mdrn_cli.pixels import LUMA
+
 Color = tuple[int, ...]
 LETTERS = np.array([*string.ascii_letters, *"aeinorst" * 4, *string.digits])
 SMOOTH_SHARE = 0.6
@@ -216,5 +218,5 @@ def graphic(shape: tuple[int, int], channels: int, rng: np.random.Generator) -> 
     pixels = drawing.pixels()
     if channels == 3:
         return pixels
-    luminance: NDArray[np.float32] = np.rint(pixels @ np.array([0.299, 0.587, 0.114], np.float32))[:, :, None]
+    luminance: NDArray[np.float32] = np.rint(pixels @ LUMA)[:, :, None]
     return luminance

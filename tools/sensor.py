@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import convolve, gaussian_filter
 
+from mdrn_cli.pixels import LUMA
+
 Pixels = NDArray[Any]
 """float32."""
 
@@ -18,7 +20,6 @@ MEDIUM = 0.2
 """The linear intensity of a medium gray."""
 LEAST = 1e-3
 """Root of the mean square of noise from which on there is some."""
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 FROM_CAMERA = np.array([[1.7, -0.55, -0.15], [-0.2, 1.5, -0.3], [0, -0.5, 1.5]], np.float32)
 """Colors of a sensor, white balanced, to linear sRGB; about what cameras have."""
 
@@ -91,7 +92,7 @@ class Camera:
     def _smeared_colors(self, noise: Pixels) -> Pixels:
         if not self.smoothed:
             return noise
-        gray = (noise @ LUMINANCE)[:, :, None]
+        gray = (noise @ LUMA)[:, :, None]
         colored: Pixels = gaussian_filter(noise - gray, (self.smoothed, self.smoothed, 0), mode="nearest")
         return gray + colored
 
