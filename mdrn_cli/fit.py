@@ -21,11 +21,13 @@ from mdrn_cli.runfolder import (
     VALIDATED_ON,
     Counters,
     best_psnr,
+    is_alone,
     load_state,
     save_sample,
     save_state,
     saved_config,
     saved_sources,
+    without_links,
 )
 from mdrn_cli.runlog import Progress, Report, RunLog
 from mdrn_cli.steps import StepLoss, Stepper
@@ -62,16 +64,19 @@ def fit(
     rounding.
 
     Raises:
-        KeyboardInterrupt: on Ctrl-C, after the step under way and a save; TerminatedError on SIGTERM and SIGHUP.
+        KeyboardInterrupt: on Ctrl-C, after the step under way and a save, unless steps are being skipped;
+            TerminatedError on SIGTERM and SIGHUP.
         SharedError: more than `max_skipped` steps in a row were not finite, or more than a few at the end, the state in
             the folder being then that of the last save, from before.
         MdrnError: no step was; or the first process cannot write into the folder, or the others cannot be reached.
     """
     group = group or Group()
     stepper = Stepper(config, model, step_loss, sampler, group)
+    alone = not resume or is_alone(folder)
     if resume:
         load_state(folder, stepper.state)
-        if validator:  # a kill after a validation, before the next save, leaves a best that the state does not know of
+        if validator and alone:
+            # A kill after a validation, before the next save, leaves a best that the state does not know of.
             stepper.state.counters.best_psnr = best_psnr(folder, validator.digest)
     stepper.state.sources = sources or {}
     counters = stepper.state.counters
@@ -83,9 +88,9 @@ def fit(
         closing(_Run(config, stepper, validator, folder, group, stop_requested, prepare)) as run,
     ):
         if resume:
-            run.go_on()
+            run.take_over()
         changed = resume and (saved_config(folder) != asdict(config) or saved_sources(folder) != stepper.state.sources)
-        if group.agree(0.0, changed)[1]:  # all have read what the first is to replace
+        if group.agree(0.0, changed or not alone)[1]:  # all have read what the first is to replace
             run.save()  # else a kill before the next save would undo what extends the run
         while not run.over and not run.stopping:
             run.step()
@@ -158,18 +163,27 @@ class _Run:
         """Whether there were steps, and every one was skipped."""
         return self.counters.skipped == self.counters.iteration > 0
 
-    def go_on(self) -> None:
+    @property
+    def diverged(self) -> bool:
+        """Whether the run, if it ends now, does so in more skipped steps than a few."""
+        return self.counters.consecutive_skipped > min(FEW_SKIPPED, self.counters.iteration / 2)
+
+    def take_over(self) -> None:
         """Make the folder, which holds state and weights of the run, ready."""
         self.begun = True
         if self.group.first:
             self.prepare()
             self.log = RunLog(self.folder, self.first_iteration)
 
-    def begin(self, anyway: bool = False) -> None:
+    def begin(self) -> None:
         """Take the folder over, unless it is the run's or nothing is learned that could replace what is in it."""
-        if not self.begun and (anyway or not self.counters.consecutive_skipped):
-            self.save(anyway)  # each file at once in the place of another run's
-            self.go_on()
+        ends_well = (self.over or self.stopping) and not self.diverged
+        if not self.begun and (ends_well or not self.counters.consecutive_skipped):
+            if self.group.first:
+                without_links(self.folder)
+            self.save(anyway=True)  # each file at once in the place of another run's
+            self.take_over()
+            self.save(anyway=True)  # which tells that nothing of another run is left
 
     def close(self) -> None:
         """Of the log."""
@@ -233,11 +247,11 @@ class _Run:
         """
         if self.nothing_finite:
             return
-        if self.counters.consecutive_skipped > min(FEW_SKIPPED, self.counters.iteration / 2):
+        if self.diverged:
             if not self.stopping:
                 raise self._divergence()
             return
-        self.begin(anyway=True)
+        self.begin()
         self.save(anyway=True)
 
     def save(self, anyway: bool = False) -> None:
@@ -246,7 +260,7 @@ class _Run:
             return
         self.saved = self.counters.elapsed
         if self.group.first:
-            save_state(self.folder, self.stepper.state, asdict(self.config))
+            save_state(self.folder, self.stepper.state, asdict(self.config), alone=self.begun)
             self.save_weights(LAST_FILE)
 
     def save_weights(self, name: str) -> None:

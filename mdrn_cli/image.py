@@ -138,11 +138,20 @@ def read_picture(source: Path | bytes) -> Picture:
     Raises:
         InputError: missing, not an image, damaged, or of a kind that is not handled.
     """
-    kind = kind_of_file(source)
+    if isinstance(source, Path):
+        refuse_other_formats(source)
+    return _read_tiff(source) if kind_of_file(source) == "TIFF" else _read_other(source)
+
+
+def refuse_other_formats(path: Path) -> None:
+    """Hold a file that is called as a picture of a format that is not handled to be another.
+
+    Raises:
+        InputError: it is what it is called; or see `open_file`.
+    """
     # What many cameras write begins as a TIFF does, and holds a small picture to look at.
-    if kind in (None, "TIFF") and isinstance(source, Path) and (problem := not_handled(source)):
+    if (problem := not_handled(path)) and kind_of_file(path) in (None, "TIFF"):
         raise InputError(problem, HANDLED)
-    return _read_tiff(source) if kind == "TIFF" else _read_other(source)
 
 
 def _name(source: Path | bytes) -> str:

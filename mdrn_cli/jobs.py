@@ -11,6 +11,7 @@ from typing import TypeVar
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.formats import FORMATS, images_of, without_images
+from mdrn_cli.image import refuse_other_formats
 from mdrn_cli.paths import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
@@ -159,7 +160,7 @@ def _plan_inputs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | Non
             jobs += _plan_folder(source, naming, on_other)
         elif naming.beside and (original := _original_of(source, originals)):
             jobs.append(Job(source, source, f"it is the result of {original}"))
-        elif (into_folder or naming.output is None) and (problem := _foreign(source, naming)):
+        elif problem := _foreign(source, has_its_format=naming.suffix is None and (into_folder or not naming.output)):
             jobs.append(_hopeless(source, problem))
         else:
             jobs.append(_plan_named(source, source.name, naming, into_folder, naming.existing))
@@ -198,12 +199,15 @@ def _is_missing(source: Path) -> bool:
     return False
 
 
-def _foreign(source: Path, naming: Naming) -> InputError | None:
-    """What is wrong with a file whose result would have its format, if it names none that is handled."""
-    if naming.suffix:
-        return None
+def _foreign(source: Path, has_its_format: bool) -> InputError | None:
+    """What is wrong with a file that is a picture of another format, and with one whose result has its format, if it
+    names none that is handled."""
     try:
-        _kind(source, None)
+        refuse_other_formats(source)
+        if has_its_format:
+            _kind(source, None)
+    except InputError as error:
+        return error
     except UsageError as error:
         return InputError(error.message, error.hint)
     return None

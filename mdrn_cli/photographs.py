@@ -74,7 +74,7 @@ class Reading:
         held_out: how many are left out, for they are validated on.
         changed: a run goes on with photographs other than those it began with.
         validated_otherwise: and so do those it is validated on.
-        validated_on_own: photographs that are trained on are validated on, how many at most.
+        validated_on_own: photographs that are trained on are validated on, how many.
     """
 
     planned: Callable[[int, int, Path | None], None] = _ignore

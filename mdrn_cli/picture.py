@@ -113,6 +113,11 @@ class Picture:
         where = True if self.seen is None else self.seen
         return float(self.channels.min(initial=0, where=where))
 
+    def may_reach(self, white: float) -> bool:
+        """Whether a value, in the file's own, may be what is white in it: its data type holds that, and of floats, of
+        which white is 1 else, some reach beyond 1."""
+        return white <= self._largest if self.depth != "float32" else white <= 1 or self.most_seen > 1
+
     def whitened(self, white: float) -> Picture:
         """The same picture with its intensities multiplied where anything can be seen, so that what was `white`, in the
         file's own values, is the largest value of its data type, of floats 1. Integers are rounded.

@@ -32,7 +32,7 @@ from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.files import remove_leftovers, write_atomically
 from mdrn_cli.hardware import system_name
 from mdrn_cli.locks import locked
-from mdrn_cli.paths import exists, is_file, is_folder
+from mdrn_cli.paths import exists, is_file, is_folder, is_link
 from mdrn_cli.places import Places
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
@@ -180,8 +180,9 @@ def load_environment(folder: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None:
-    """Write the run's full state; `config` is stored to be compared on resume."""
+def save_state(folder: Path, state: RunState, config: Mapping[str, Any], alone: bool = True) -> None:
+    """Write the run's full state; `config` is stored to be compared on resume, and so is whether the run is `alone` in
+    the folder, or something of one that it replaces may be left."""
     tensors: dict[str, Tensor] = {"rng": state.generator.get_state()}
     tensors |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
     tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
@@ -192,6 +193,7 @@ def save_state(folder: Path, state: RunState, config: Mapping[str, Any]) -> None
         "counters": json.dumps(asdict(state.counters)),
         "config": json.dumps(dict(config)),
         "sources": json.dumps(dict(state.sources)),
+        "alone": json.dumps(alone),
     }
     cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     write_atomically(folder / STATE_FILE, save(cpu, about))
@@ -269,6 +271,21 @@ def saved_config(folder: Path) -> dict[str, Any]:
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
         raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
+
+
+def is_alone(folder: Path) -> bool:
+    """Whether nothing is left in a folder of a run that the one in it has replaced: it was not killed just then."""
+    with suppress(SafetensorError, OSError), safe_open(folder / STATE_FILE, framework="pt") as file:
+        return (file.metadata() or {}).get("alone") != "false"
+    return True
+
+
+def without_links(folder: Path) -> None:
+    """Remove links that lie in the place of state and weights, which are to be written there, not to where they
+    lead."""
+    for name in (STATE_FILE, LAST_FILE):
+        if is_link(folder / name):
+            (folder / name).unlink()
 
 
 def saved_sources(folder: Path) -> dict[str, str]:

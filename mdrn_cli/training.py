@@ -47,6 +47,7 @@ from mdrn_cli.runfolder import (
     chosen_by,
     clear,
     holds,
+    is_alone,
     is_of_the_run,
     refuse_to_clear_what_is_no_run,
     save_environment,
@@ -139,10 +140,9 @@ def run_with(
             # A try-out (--smoke) has perhaps no others, and these may be thousands.
             places = Places()
             of_training = places.folder(Path(config.val)) == places.folder(Path(config.data))
-            limit = OF_TRAINING if of_training else None
-            if limit:
-                reading.validated_on_own(limit)
-            validator = Validator(islice(held_out, limit), config.sigma)
+            validator = Validator(islice(held_out, OF_TRAINING if of_training else None), config.sigma)
+            if of_training:
+                reading.validated_on_own(len(validator.clean))
             if resume and chosen_by(output) not in (None, validator.digest):
                 reading.validated_otherwise()
         with ExitStack() as held:
@@ -229,7 +229,7 @@ def prepare_folder(config: TrainConfig, output: Path, resume: bool, device: torc
     precision = str(compute_type(device, config.precision)).removeprefix("torch.")
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
-    if not resume:
+    if not (resume and is_alone(output)):
         clear(output, (STATE_FILE, LAST_FILE))
     write_atomically(output / CONFIG_FILE, settings)
     save_environment(output, device, precision, processes)

@@ -156,6 +156,21 @@ def test_compare_is_told_what_is_white(noisy_file, tmp_path):
     assert about["warnings"] == expected["warnings"] == []
 
 
+def test_a_white_that_is_told_is_of_those_that_may_have_it(noisy_file):
+    """Of 12 bits in 16, not of what was made of them, in 8 bits or in floats."""
+    clean = noisy_file.with_name("clean.png")
+    pixels = np.asarray(Image.open(noisy_file), np.uint16)
+    tifffile.imwrite(noisy_file.with_suffix(".tif"), pixels * 16 + pixels // 16, photometric="rgb")
+    floats = (np.asarray(Image.open(clean)) / 255).astype(np.float32)
+    tifffile.imwrite(clean.with_suffix(".tif"), floats, photometric="rgb")
+    expected = json.loads(run_mdrn("compare", noisy_file, clean, "--json").stdout)["results"][0]["psnr"]
+    for other in (clean, clean.with_suffix(".tif")):
+        done = run_mdrn("compare", noisy_file.with_suffix(".tif"), other, "--white", 4095, "--json")
+        assert json.loads(done.stdout)["results"][0]["psnr"] == pytest.approx(expected, abs=0.02)
+    refused = run_mdrn("compare", noisy_file, clean, "--white", 4095)
+    assert (refused.returncode, "8 bits hold 255 at most" in refused.stderr) == (4, True)
+
+
 def test_floats_beyond_white_are_told_of(noisy_file, tmp_path):
     pixels = np.asarray(Image.open(noisy_file), np.float32) / 255
     for factor in (0.9, 2.5):

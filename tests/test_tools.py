@@ -218,7 +218,8 @@ def test_no_color_where_none_is_wanted(noisy_file):
 @pytest.mark.parametrize(("name", "begins"), [("a.gif", b"GIF89a"), ("a.NEF", b"MM\0*"), ("a.heic", b"")])
 def test_a_picture_of_another_format_is_told_as_such(noisy_file, name, begins):
     (noisy_file.parent / name).write_bytes(begins + bytes(40))
-    for arguments in (["estimate", name], ["compare", name, "clean.png"], ["denoise", name]):
+    to_another = ["denoise", name, "-o", "x.png", "--dry-run"]
+    for arguments in (["estimate", name], ["compare", name, "clean.png"], ["denoise", name], to_another):
         done = run_mdrn(*arguments, cwd=noisy_file.parent)
         assert done.returncode == 4
         assert f"{Path(name).suffix[1:].upper()} is not handled: '{name}'\nhint: handled are .bmp" in done.stderr

@@ -716,6 +716,48 @@ def test_a_run_that_cannot_save_costs_nothing_of_the_one_it_was_to_replace(photo
     assert after == before
 
 
+def test_what_is_left_of_a_replaced_run_is_not_taken_for_its_successors(photo_folder, finished, monkeypatch):
+    """A kill between the first save and the removal of all else."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    val = str(photo_folder)
+    first = tiny_config(photo_folder, iterations=3, val=val, sigma=5.0)  # whose best nothing of 50 comes up to
+    run_train(first, finished, False, silent)
+    config = tiny_config(photo_folder, iterations=3, val=val)
+    with monkeypatch.context() as patch:
+        patch.setattr("mdrn_cli.training.clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_train(config, finished, False, silent)
+    assert load_checkpoint(finished / "best.safetensors").sigma == 5
+    run_train(replace(config, iterations=4), finished, True, silent)
+    assert load_checkpoint(finished / "best.safetensors").sigma == 50
+    assert [row["iteration"] for row in csv.DictReader((finished / "metrics.csv").open())] == ["4"]
+
+
+def test_a_run_replaces_links_not_what_they_lead_to(photo_folder, finished):
+    kept = {}
+    for name in ("state.safetensors", "last.safetensors"):
+        archived = finished.parent / f"archived-{name}"
+        (finished / name).rename(archived)
+        (finished / name).symlink_to(archived)
+        kept[archived] = archived.read_bytes()
+    run_train(tiny_config(photo_folder, iterations=1), finished, False, silent)
+    assert not any((finished / name.name.removeprefix("archived-")).is_symlink() for name in kept)
+    assert {archived: archived.read_bytes() for archived in kept} == kept
+
+
+def test_a_short_run_whose_last_step_is_skipped_is_validated(photo_folder, tmp_path):
+    losses, loss = iter([1.0, 1.0, math.nan]), plain_loss(50.0, "l1")
+    config = tiny_config(photo_folder, iterations=3, val=str(photo_folder))
+    counters, _ = run_with(
+        lambda _device: lambda *a: loss(*a) * next(losses), config, tmp_path / "run", False, silent, None
+    )
+    assert counters.best_psnr
+    assert (tmp_path / "run" / "best.safetensors").is_file()
+
+
 def test_a_run_whose_last_steps_are_all_skipped_has_diverged(photo_folder, tmp_path):
     config = tiny_config(photo_folder, iterations=40, save_every=1e9)
     with pytest.raises(MdrnError, match="diverged: 10 steps in a row") as caught:

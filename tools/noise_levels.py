@@ -65,7 +65,7 @@ def levels_table(dataset: Dataset) -> list[str]:
     rows = ["| sigma | network | ours | BM3D | FFDNet |", "|---|---|---|---|---|"]
     for level in LEVELS:
         denoiser = denoisers.find(dataset.color, level)
-        result = measure(dataset, level, denoiser.label, denoiser)
+        result = measure(dataset, level, denoiser.name, denoiser)
         ours = {row.file: row.psnr for row in result.images}
         bm3d = peers.get(str(level), {})
         beside = "-"
@@ -75,7 +75,7 @@ def levels_table(dataset: Dataset) -> list[str]:
                 same = np.mean([ours[name] for name in bm3d])
                 beside += f" (ours {same:.2f} on the same {len(bm3d)} images)"
         rows.append(
-            f"| {level} | {result.model} | **{result.mean('psnr'):.2f}** | {beside} "
+            f"| {level} | {denoiser.label} | **{result.mean('psnr'):.2f}** | {beside} "
             f"| {FFDNET[dataset.name][level]:.2f} |"
         )
     return rows

@@ -41,8 +41,9 @@ def compare(
 
       mdrn compare noisy.png clean.png --reference truth.png
     """
+    from mdrn_cli.image import read_picture
     from mdrn_cli.levels import check_white
-    from mdrn_cli.pipes import PIPE
+    from mdrn_cli.pipes import PIPE, readable
     from mdrn_cli.places import Places
 
     given = [path for path in (first, second, reference) if path]
@@ -57,9 +58,7 @@ def compare(
         places = Places()
         if places.of(output) in map(places.of, given):
             raise UsageError(f"{output} is one of the pictures", "give the comparison another name")
-    read = {path: _read(path, white) for path in given}
-    pictures = {path: picture for path, (picture, _) in read.items()}
-    warnings = [f"{printable(str(path))}: {warning}" for path, (_, told) in read.items() for warning in told]
+    pictures, warnings = _whitened({path: read_picture(readable(path)) for path in given}, white)
     truth = reference or first
     measured = [path for path in (first, second) if path != truth] or [second]
     rows = [_measured(path, pictures, truth) for path in measured]
@@ -74,17 +73,21 @@ def compare(
         write_sheet(output, [(_label(path, given), pictures[path]) for path in given])
 
 
-def _read(path: Path, white: float | None) -> tuple[Picture, Sequence[str]]:
-    """A picture with what is white where all others have it, and what there is to tell of that."""
-    from mdrn_cli.image import read_picture
-    from mdrn_cli.pipes import readable
+def _whitened(read: dict[Path, Picture], white: float | None) -> tuple[dict[Path, Picture], list[str]]:
+    """Pictures with what is white where all others have it, and what there is to tell of that. A white that is told is
+    that of those whose values may reach it, of none if it is of all: beside 12 bits in 16 lies what was made of it."""
     from mdrn_cli.white import white_of, whitened
 
-    read = read_picture(readable(path))
-    picture = whitened(read, white)
-    if white is None and white_of(picture) > 1:
-        picture = picture.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
-    return picture, picture.warnings[len(read.warnings) :]
+    may_reach = {path for path, picture in read.items() if white is not None and picture.may_reach(white)}
+    pictures: dict[Path, Picture] = {}
+    warnings: list[str] = []
+    for path, picture in read.items():
+        scaled = whitened(picture, white if path in may_reach or not may_reach else None)
+        if scaled.depth == "float32" and path not in may_reach and white_of(scaled) > 1:
+            scaled = scaled.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
+        pictures[path] = scaled
+        warnings += [f"{printable(str(path))}: {told}" for told in scaled.warnings[len(picture.warnings) :]]
+    return pictures, warnings
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:

@@ -81,7 +81,7 @@ def show_summary(summary: dict[str, Any], jobs: int, as_json: bool, quiet: bool)
         for name, error in failures[:SCREENFUL] if jobs > SCREENFUL else ():
             print_note(f"  {error if name in error else f'{name}: {error}'}")
         if more := failures[SCREENFUL:]:
-            print_note(f"  and {len(more)} more, which --report FILE.json would list")
+            print_note(f"  and {len(more)} more; a report (--report FILE.json) lists all")
 
 
 def _shown(target: Path) -> str:
