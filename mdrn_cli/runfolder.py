@@ -135,9 +135,9 @@ def _left_by_runs(folder: Path) -> Iterator[Path]:
 
 
 def holds(folder: Path, path: Path) -> bool:
-    """Whether `clear` would remove a file."""
+    """Whether `clear` might remove a file."""
     places = Places()
-    return places.of(path) in map(places.of, _left_by_runs(folder))
+    return is_of_the_run(folder, path.parent) or places.of(path) in {places.of(folder / name) for name in _FILES}
 
 
 def is_of_the_run(folder: Path, path: Path) -> bool:

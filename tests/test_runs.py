@@ -22,6 +22,7 @@ from mdrn_cli.runfolder import saved_config
 from mdrn_cli.runlog import Progress as Moment
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
+from mdrn_cli.validation import Validator
 
 
 def silent(_progress) -> None:
@@ -97,8 +98,14 @@ def test_smoke_validates_on_the_photographs_there_are(photo_folder, tmp_path, mo
     assert (tmp_path / "run" / "best.safetensors").is_file()
 
     seen = []
+
+    def counting(photos, sigma):
+        photos = list(photos)
+        seen.append(len(photos))
+        return Validator(photos, sigma)
+
     monkeypatch.setattr("mdrn_cli.training.OF_TRAINING", 3)
-    monkeypatch.setattr("mdrn_cli.training.Validator", lambda photos, _sigma: seen.append(len(list(photos))))
+    monkeypatch.setattr("mdrn_cli.training.Validator", counting)
     (tmp_path / "link").symlink_to(photo_folder, target_is_directory=True)
     for val in (photo_folder, tmp_path / "link", photo_folder / "deeper"):
         config = tiny_config(photo_folder, val=str(val), iterations=1)
