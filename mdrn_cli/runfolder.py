@@ -128,7 +128,7 @@ def _is_run(folder: Path) -> bool:
 
 def _left_by_runs(folder: Path) -> Iterator[Path]:
     """What is called like what a run leaves in its folder."""
-    yield from (folder / name for name in _FILES if exists(folder / name))
+    yield from (folder / name for name in _FILES if exists(folder / name) or is_link(folder / name))
     for name, kind in _IN_FOLDERS.items():
         with suppress(OSError):  # there is none, or it may not be listed
             yield from (file for file in (folder / name).iterdir() if kind.fullmatch(file.name))
