@@ -134,17 +134,7 @@ def run_with(
     exhausted = f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
     with group.connected(str(device)), telling_out_of_memory(*exhausted):
         start = initial_model(replace(config, init=None) if resume else config)
-        validator = None
-        if config.val and group.first:
-            held_out = each_photograph(Path(config.val), config.color, reading.unreadable)
-            # A try-out (--smoke) has perhaps no others, and these may be thousands.
-            places = Places()
-            of_training = places.folder(Path(config.val)) == places.folder(Path(config.data))
-            validator = Validator(islice(held_out, OF_TRAINING if of_training else None), config.sigma)
-            if of_training:
-                reading.validated_on_own(len(validator.clean))
-            if resume and chosen_by(output) not in (None, validator.digest):
-                reading.validated_otherwise()
+        validator = open_validation(config, output, resume, reading) if group.first else None
         with ExitStack() as held:
             if group.first:
                 with telling_write_errors(output):
@@ -197,6 +187,22 @@ def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:
     for path in (config.init, config.distillation and config.distillation.teacher):
         if path and holds(output, Path(path)):
             raise UsageError(f"{path} is of the run that would be replaced", "give another --output")
+
+
+def open_validation(config: TrainConfig, output: Path, resume: bool, reading: Reading) -> Validator | None:
+    """The photographs to validate on; None where there are to be none."""
+    if not config.val:
+        return None
+    held_out = each_photograph(Path(config.val), config.color, reading.unreadable)
+    # A try-out (--smoke) has perhaps no others, and these may be thousands.
+    places = Places()
+    of_training = places.folder(Path(config.val)) == places.folder(Path(config.data))
+    validator = Validator(islice(held_out, OF_TRAINING if of_training else None), config.sigma)
+    if of_training:
+        reading.validated_on_own(len(validator.clean))
+    if resume and chosen_by(output) not in (None, validator.digest):
+        reading.validated_otherwise()
+    return validator
 
 
 def open_data(
