@@ -324,19 +324,11 @@ def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-") -> lis
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     measured = ["PSNR", "SSIM", "noisy"] if results[0].clean else ["noise before", "noise after"]
     references = _references(results)
-    header = [
-        "sigma",
-        "model",
-        "trained at",
-        *measured,
-        "MP/s",
-        *methods,
-        *(f"ours - {reference}" for reference in references),
-    ]
+    gaps_to = (f"ours - {reference}" for reference in references)
+    header = ["sigma", "model", *measured, "MP/s", *methods, *gaps_to, "trained at"]
     rows = []
     for result in results:
-        trained = none if result.trained_sigma is None else f"{result.trained_sigma:g}"
-        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else ""), trained]
+        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
         if result.clean:
             columns = {"psnr": decimals, "ssim": 4, "noisy_psnr": decimals}
         else:
@@ -347,6 +339,7 @@ def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-") -> lis
         row += [f"{result.published[name]:.2f}" if name in result.published else none for name in methods]
         gaps = (_gap(result, reference) for reference in references)
         row += [none if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]
+        row.append(none if result.trained_sigma is None else f"{result.trained_sigma:g}")
         rows.append(row)
     return [header, *rows]
 
