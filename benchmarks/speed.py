@@ -95,12 +95,13 @@ def precision_table(stored: dict[str, Any]) -> str:
 # By hand, of the figures of benchmarks/speed.json and speed-float32.json.
 RUNTIMES_REMARK = """
 `mdrn denoise` runs neither OpenVINO nor ONNX Runtime: by this table torch's fused bfloat16, which it takes where the
-processor has it, is faster than both. In float32 OpenVINO gains 10 % with B = 8 here and 2 % on the processor below,
-and nothing with B = 2; that is not worth a second engine to install, to trust and to test.
+processor has it, is faster than both. In float32 OpenVINO gains 10 % with B = 8 here and 2 % on the processor without
+bfloat16 below, is slower on that with AMX, and gains nothing with B = 2; that is not worth a second engine to install,
+to trust and to test.
 
-Tiles are done one at a time on a CPU: batches of two and four of 256 pixels and more gain nothing (two cores, bfloat16,
-B = 2: 0.534, 0.530 and 0.521 megapixels a second of 512x512; B = 8: 0.167, 0.164 and 0.153). Of 128x128 pixels, which
-memory seldom asks for, four at a time gain a quarter.
+Tiles are done one at a time on a CPU: batches of two and four of 256 pixels and more gain nothing (two other cores, in
+bfloat16, B = 2: 0.534, 0.530 and 0.521 megapixels a second of 512x512; B = 8: 0.167, 0.164 and 0.153). Of 128x128
+pixels, which memory seldom asks for, four at a time gain a quarter.
 """
 
 INTRODUCTION = """# Speed
@@ -140,7 +141,7 @@ shared, and slower while the network alone was timed than while the file was don
 GPU_REMARK = """
 ## On a GPU
 
-One H200, bfloat16, the network alone, B = 8 in color: 1024x1024 pixels in 18.3 ms by our kernels (55 megapixels a
+One H200, bfloat16, the network alone, B = 8 in color: 1024x1024 pixels in 18.3 ms by our kernels (57 megapixels a
 second), 56.7 ms by torch as it comes, 81 ms in float32; 256x256 in 11.9, 32.4 and 33.6 ms. The kernels are compiled at
 first use, which takes some seconds, and kept in the cache folder.
 

@@ -158,7 +158,10 @@ def export(
 
 @app.command()
 def rm(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME...", help="Checkpoints to remove.", autocompletion=offered(checkpoints)),
+    ] = None,
     everything: Annotated[bool, flag("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
     _offline: Offline = False,
