@@ -74,8 +74,9 @@ def compare(
 
 
 def _whitened(read: dict[Path, Picture], white: float | None) -> tuple[dict[Path, Picture], list[str]]:
-    """Pictures with what is white where all others have it, and what there is to tell of that. A white that is told is
-    that of those whose values may reach it, of none if it is of all: beside 12 bits in 16 lies what was made of it."""
+    """Pictures with what is white where all others have it, and what there is to tell of that. A white that is given is
+    that of the pictures whose values may reach it: beside 12 bits in 16 may lie the JPEG that was made of them. Where
+    none may, it is taken for that of all, which tells what is wrong with it."""
     from mdrn_cli.white import white_of, whitened
 
     may_reach = {path for path, picture in read.items() if white is not None and picture.may_reach(white)}
