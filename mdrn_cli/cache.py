@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mdrn_cli.errors import FetchError, UsageError
-from mdrn_cli.fetch import Expected, OnBytes, download
-from mdrn_cli.locks import locked
+from mdrn_cli.fetch import Expected, OnBytes, download, shown
+from mdrn_cli.locks import has_locks, locked, part_of
 from mdrn_cli.paths import sha256_of
 
 TAG_NAME = "CACHEDIR.TAG"
@@ -23,7 +23,8 @@ ABOUT = "about.json"
 KERNELS, FONTS = "kernels", "matplotlib"
 """Folders of the cache that libraries write into, triton and matplotlib; see `library_folder`."""
 PARALLEL = 4
-_NOWHERE = Path(os.devnull, "mdrn")
+NOWHERE = Path(os.devnull, "mdrn")
+"""A folder that cannot be made."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,12 @@ def cache_root() -> Path:
     try:
         own = Path.home() / ".cache" / "mdrn"
     except RuntimeError:
-        own = _NOWHERE
+        own = NOWHERE
     try:
         import platformdirs
     except ImportError:  # training runs without it
         return own
-    if own == _NOWHERE and not os.environ.get("XDG_CACHE_HOME"):
+    if own == NOWHERE and not os.environ.get("XDG_CACHE_HOME"):
         return own
     return Path(platformdirs.user_cache_dir("mdrn", appauthor=False))
 
@@ -136,11 +137,10 @@ class Cache:
         found = self.find(item)
         if found:
             return found
-        with self._locked(item) as folder:
+        with self._locked(item) as part:
             found = self.find(item)  # another process may have brought it meanwhile
             if found:
                 return found
-            part = folder / f"{item.name}.part"
             if on_bytes and part.is_file():
                 on_bytes(part.stat().st_size)
             try:
@@ -190,8 +190,7 @@ class Cache:
         """
         if not is_intact(source, item):
             raise FetchError(f"{source} is not {item.name}: size or SHA-256 differ")
-        with self._locked(item) as folder:
-            part = folder / f"{item.name}.part"
+        with self._locked(item) as part:
             try:
                 shutil.copyfile(source, part)
             except OSError as error:
@@ -219,7 +218,7 @@ class Cache:
 
     @contextlib.contextmanager
     def _locked(self, item: Item) -> Iterator[Path]:
-        """The item's folder, held by this process alone."""
+        """Where the item is put together, in its folder, held by this process alone."""
         folder, held = self.path(item).parent, contextlib.ExitStack()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +227,9 @@ class Cache:
                 tag.write_text(TAG)
             locks = self.root / "locks"
             locks.mkdir(exist_ok=True)
-            held.enter_context(locked(locks / f"{item.sha256}.lock"))
+            lock = locks / f"{item.sha256}.lock"
+            held.enter_context(locked(lock))
+            alone = has_locks(lock)
         except OSError as error:
             raise FetchError(
                 f"cannot write to the cache {self.root} ({error.strerror or error})", "set MDRN_HOME to another folder"
@@ -237,14 +238,16 @@ class Cache:
             try:
                 # `rm` of another process may have taken the folder while this one waited.
                 folder.mkdir(parents=True, exist_ok=True)
-                yield folder
+                yield part_of(self.path(item), lock)
             finally:
                 with contextlib.suppress(OSError):
-                    folder.rmdir()  # only when nothing came
+                    if alone:  # else others may have made it and not yet used it
+                        folder.rmdir()  # only when nothing came
 
     def _keep(self, item: Item, part: Path) -> None:
         try:
-            (part.parent / ABOUT).write_text(json.dumps(asdict(item), indent=2) + "\n", encoding="utf-8")
+            about = asdict(item) | {"sources": [shown(source) for source in item.sources]}
+            (part.parent / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             part.replace(self.path(item))
         except OSError as error:
             part.unlink(missing_ok=True)

@@ -22,6 +22,8 @@ KINDS = ("checkpoints", "sets", "photographs", "libraries")
 once: compiled kernels, and which fonts there are."""
 _KEY = re.compile("[0-9a-f]{64}")
 _MAP_SUFFIXES = (".bin", ".json", ".part")
+_PART = re.compile(r"(\.[0-9a-f]{16})?\.part$")
+"""That `part_of` adds to a name."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _files(root: Path) -> Iterator[Kept]:
         if folder.is_dir(follow_symlinks=False) and _KEY.fullmatch(folder.name):
             path = Path(folder.path)
             files = tuple(Path(entry.path) for entry in _entries(path))
-            name = next((file.name.removesuffix(".part") for file in files if file.name != ABOUT), "")
+            name = next((_PART.sub("", file.name) for file in files if file.name != ABOUT), "")
             kind = "checkpoints" if name.endswith(".safetensors") else "sets"
             yield Kept(kind, name, path, files, _size(files), root / "locks" / f"{folder.name}.lock")
 
@@ -85,9 +87,9 @@ def _maps(root: Path) -> Iterator[Kept]:
     """What `read_photographs` keeps: a map and its index, or a part of one."""
     found: dict[str, list[Path]] = {}
     for entry in _entries(root / FOLDER):
-        file = Path(entry.path)
-        if _KEY.fullmatch(file.stem) and file.suffix in _MAP_SUFFIXES:
-            found.setdefault(file.stem, []).append(file)
+        file, key = Path(entry.path), entry.name.partition(".")[0]
+        if _KEY.fullmatch(key) and file.suffix in _MAP_SUFFIXES:
+            found.setdefault(key, []).append(file)
     for key, files in found.items():
         path = root / FOLDER / f"{key}.bin"
         yield Kept("photographs", _source(path), path, tuple(files), _size(files), path.with_suffix(".lock"))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from mdrn_cli.errors import FetchError
@@ -21,11 +24,14 @@ TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between two pieces of the answer."""
 BLOCK = 1 << 16
 RETRIES = 4
-"""Tries after the first, counted anew whenever a try brought at least PROGRESS bytes."""
+"""Tries after the first, counted anew whenever there are PROGRESS bytes more than there ever were."""
 PROGRESS = 1 << 20
 BACKOFF = 0.5
 LONGEST_WAIT = 30.0
 RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
+
+_TLS_REASON = re.compile(r"\[SSL[^]]*\] ([^'\"]*?)( \(_ssl|['\")])")
+"""In what the libraries say of a connection that failed."""
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that have come since the last call; negative when some are dropped."""
@@ -67,6 +73,29 @@ def is_offline() -> bool:
 def is_remote(source: str) -> bool:
     """Whether a source is an address of the network, rather than a file URL or a path."""
     return "://" in source and not source.lower().startswith("file:")
+
+
+def is_elsewhere(source: str) -> bool:
+    """Whether a source is on another machine: an address of the network, or what Windows opens as a file of it."""
+    if is_remote(source):
+        return True
+    if source.lower().startswith("file:"):
+        with suppress(ValueError):
+            return urlsplit(source).netloc.lower() not in ("", "localhost")
+        return False
+    drive = PureWindowsPath(source).drive if os.name == "nt" else ""
+    return drive.startswith("\\\\") and not drive.endswith(":")  # r"\\?\C:" is a disk of this one
+
+
+def shown(source: str) -> str:
+    """A source as it may be told and kept: of an address without what follows it, and without name and password."""
+    if not is_remote(source):
+        return source
+    try:
+        scheme, place, path, _, _ = urlsplit(source)
+    except ValueError:
+        return source.partition("://")[0] + "://..."
+    return urlunsplit((scheme, place.rpartition("@")[2], path, "", ""))
 
 
 def local_path(source: str) -> Path:
@@ -126,23 +155,24 @@ def download(
             _from_source(source, part, expected, watched, stop)
             return
         except _GiveUpError as error:
-            reasons.append(f"{source}: {error}")
+            reasons.append(f"{shown(source)}: {str(error).replace(source, shown(source))}")
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise FetchError(f"cannot write {part} ({error.strerror or error})", "free some space") from error
+            hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "look at its folder"
+            raise FetchError(f"cannot write {part} ({error.strerror or error})", hint) from error
     raise FetchError("; ".join(reasons) or "no source is known for it")
 
 
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
     resumed = is_remote(source) and _size(part) > 0
+    if is_offline() and is_elsewhere(source):
+        raise _GiveUpError("offline")
     if not is_remote(source):
         try:
             path = local_path(source)
         except FetchError as error:
             raise _GiveUpError(error.message) from error
         _copy(path, part, expected, on_bytes)
-    elif is_offline():
-        raise _GiveUpError("offline")
     else:
         _download_with_retries(source, part, expected, on_bytes, stopped)
     if sha256_of(part) == expected.sha256:
@@ -192,14 +222,14 @@ def _blocks(source: BinaryIO) -> Iterator[bytes]:
 def _download_with_retries(
     url: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event
 ) -> None:
-    failures = 0
+    failures, most = 0, _size(part)
     while not stopped.is_set():
-        before = _size(part)
         try:
             _download_once(url, part, expected.bytes, on_bytes)
             return
         except _TryAgainError as error:
-            failures = 0 if _size(part) - before >= PROGRESS else failures + 1
+            come = _size(part) - most  # of what a server takes back again and again, nothing
+            failures, most = (0, most + come) if come >= PROGRESS else (failures + 1, most)
             if failures > RETRIES:
                 raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error
             wait = error.wait if error.wait is not None else BACKOFF * 2 ** max(failures - 1, 0)
@@ -222,6 +252,8 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
         with _answer(url, headers=headers) as response:
             have = _begin(response, have, size, part, on_bytes)
             _stream(response, part, have, size, on_bytes)
+    except requests.exceptions.SSLError as error:
+        raise _GiveUpError(_failed_connection(error)) from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _TryAgainError(_failed_connection(error)) from error
     except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
@@ -232,6 +264,11 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
 
 def _failed_connection(error: Exception) -> str:
     """In a few words; those of the library run over several lines."""
+    import requests
+
+    if isinstance(error, requests.exceptions.SSLError):
+        why = _TLS_REASON.search(str(error))
+        return f"no secure connection: {why[1] if why else 'TLS failed'}; REQUESTS_CA_BUNDLE names other certificates"
     return f"the connection failed ({type(error).__name__})"
 
 
@@ -308,10 +345,10 @@ def read_small(source: str, most: int) -> bytes:
         try:
             with local_path(source).open("rb") as file:
                 content = file.read(most + 1)
-        except OSError as error:
-            raise FetchError(f"cannot read {source} ({error.strerror or error})") from error
+        except (OSError, ValueError) as error:  # the latter of a name that can be none
+            raise FetchError(f"cannot read {source} ({getattr(error, 'strerror', None) or error})") from error
     elif is_offline():
-        raise FetchError(f"offline: {source} cannot be fetched", "unset MDRN_OFFLINE, or give a file")
+        raise FetchError(f"offline: {shown(source)} cannot be fetched", "unset MDRN_OFFLINE, or give a file")
     else:
         import requests
 
@@ -325,8 +362,10 @@ def read_small(source: str, most: int) -> bytes:
                         break
         except (requests.RequestException, ValueError) as error:
             failed = isinstance(error, (requests.ConnectionError, requests.Timeout))
-            reason = _failed_connection(error) if failed else str(error)
-            raise FetchError(f"cannot fetch {source} ({reason})", "bring it by hand, and give the file") from error
+            reason = _failed_connection(error) if failed else str(error).replace(source, shown(source))
+            raise FetchError(
+                f"cannot fetch {shown(source)} ({reason})", "bring it by hand, and give the file"
+            ) from error
     if len(content) > most:
-        raise FetchError(f"{source} is larger than {most} bytes")
+        raise FetchError(f"{shown(source)} is larger than {most} bytes")
     return content

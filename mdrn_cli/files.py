@@ -8,8 +8,8 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError
@@ -35,22 +35,43 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         MdrnError: the folder cannot be written; `path` is as before.
     """
-    path = behind_link(path)
-    # A random name: process numbers repeat among containers that share a folder.
-    partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
-    try:
-        with partial.open("xb") as file:
-            _copy_attributes(path, file.fileno())
-            _copy_permissions(path, file.fileno())
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        _put_in_place(partial, path)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with suppress(OSError):  # also of a folder that has become read-only
-            partial.unlink(missing_ok=True)
+    write_together(((path, data),))
+
+
+def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
+    """`write_atomically` of files that belong together: all are written before the first is put in place.
+
+    Raises:
+        MdrnError: one cannot be written; all are as before, but where they could be written and not be put in place.
+    """
+    with ExitStack() as leftovers:
+        ready = []
+        for path, data in ((behind_link(path), data) for path, data in files):
+            # A random name: process numbers repeat among containers that share a folder.
+            partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
+            leftovers.callback(_remove, partial)
+            with telling_write_errors(path):
+                _write(partial, path, data)
+            ready.append((partial, path))
+        for partial, path in ready:
+            with telling_write_errors(path):
+                _put_in_place(partial, path)
+
+
+def _remove(partial: Path) -> None:
+    """Where it is there, and can be: a folder may have become read-only."""
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)
+
+
+def _write(partial: Path, path: Path, data: bytes) -> None:
+    """What `path` is to be replaced by, with its permissions and attributes."""
+    with partial.open("xb") as file:
+        _copy_attributes(path, file.fileno())
+        _copy_permissions(path, file.fileno())
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _put_in_place(partial: Path, path: Path) -> None:

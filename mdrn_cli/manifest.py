@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -24,10 +25,14 @@ DISTILLATIONS = (None, "hads", "hmds")
 WHITE, CAMERA = "white", "camera"
 NOISES = (WHITE, CAMERA)
 """That networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
+RESERVED = ("auto", *FAMILIES)
+"""What `--model` takes beside names, and so the name of no checkpoint."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 _PACKAGE = Path(__file__).parent
+_DEEPEST = 16
+"""Lists and objects within one another in what a record says of training."""
 
 
 @dataclass(frozen=True)
@@ -128,8 +133,13 @@ def _refuse_constant(name: str) -> None:
 
 def save_manifest(path: Path, records: Sequence[Record]) -> None:
     """Write a manifest, records sorted by name."""
+    write_atomically(path, manifest_content(records))
+
+
+def manifest_content(records: Sequence[Record]) -> bytes:
+    """A manifest as its file has it, records sorted by name."""
     data = {"schema": SCHEMA, "checkpoints": [asdict(r) for r in sorted(records, key=lambda r: r.name)]}
-    write_atomically(path, (json.dumps(data, indent=2) + "\n").encode())
+    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
 
 
 def parse_record(item: Any) -> Record:
@@ -167,9 +177,29 @@ def _matches(pattern: re.Pattern[str]) -> Any:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and NAME_PATTERN.fullmatch(value) is not None and value not in RESERVED
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and _is_json(value, _DEEPEST)
+
+
+def _is_json(value: Any, deepest: int) -> bool:
+    """Whether a value can be written as JSON and read again; a number too large for floats is read as infinity."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        within, keys = list(value.values()), all(isinstance(key, str) for key in value)
+        return keys and deepest > 0 and all(_is_json(each, deepest - 1) for each in within)
+    if isinstance(value, (list, tuple)):
+        return deepest > 0 and all(_is_json(each, deepest - 1) for each in value)
+    return value is None or isinstance(value, (str, int))
+
+
 # Every field of a record and what makes its value valid.
 _FIELDS: dict[str, Any] = {
-    "name": _matches(NAME_PATTERN),
+    "name": _is_name,
     # A bare name: no folder, so nothing can be read or written outside the folders of weights.
     "file": _matches(re.compile(NAME_PATTERN.pattern + r"\.safetensors")),
     "sha256": _matches(SHA256_PATTERN),
@@ -180,9 +210,9 @@ _FIELDS: dict[str, Any] = {
     "sigma": lambda value: _number(value) and 0 < value <= 255,
     "distilled": lambda value: value in DISTILLATIONS,
     "noise": lambda value: value in NOISES,
-    "config": lambda value: isinstance(value, dict),
+    "config": _is_object,
     "parameters": _count,
-    "training": lambda value: isinstance(value, dict),
+    "training": _is_object,
     "metrics": _figures,
     "spot_checks": lambda value: isinstance(value, dict) and all(map(_figures, value.values())),
     "licence": lambda value: isinstance(value, str),

@@ -23,7 +23,7 @@ from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_size, read_uint8
-from mdrn_cli.locks import locked
+from mdrn_cli.locks import locked, part_of
 from mdrn_cli.model import COLOR_CHANNELS
 from mdrn_cli.paths import real_path
 from mdrn_cli.places import Places
@@ -266,7 +266,7 @@ def _write_map(path: Path, files: Sequence[Path], color: str, size: int, reading
     """The file, whole, and then its index, without which it counts for nothing."""
     if shutil.disk_usage(path.parent).free < size:
         raise OSError(None, "too little space is left")
-    part = path.with_suffix(".part")
+    part = part_of(path, path.with_suffix(".lock"))
     try:
         with part.open("wb") as file:
 

@@ -16,15 +16,18 @@ from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
-from mdrn_cli.files import telling_write_errors, write_atomically
+from mdrn_cli.files import telling_write_errors, write_together
+from mdrn_cli.locks import folder_locked
 from mdrn_cli.manifest import (
     CAMERA,
     DISTILLATIONS,
     FAMILY_BLOCKS,
     NAME_PATTERN,
+    RESERVED,
     WHITE,
     Record,
     load_manifest,
+    manifest_content,
     manifest_path,
     parse_record,
     save_manifest,
@@ -107,6 +110,8 @@ def _name(checkpoint: Checkpoint, distilled: str | None, asked: str | None, own:
             raise UsageError(f"this checkpoint is {name}, not {asked}", "other names go into a --manifest of your own")
     else:
         name = asked
+        if name in RESERVED:
+            raise UsageError(f"{name} is what --model takes for a choice, not the name of one", "give another --name")
         if not NAME_PATTERN.fullmatch(name):
             raise UsageError(f"a checkpoint cannot be named {name!r}", "take a-z, 0-9 and -, at most 64 of them")
     if own and any(record.name == name for record in load_manifest()):
@@ -178,9 +183,11 @@ def pack(
         record = _record(name, candidate, trained, distilled, training, _metrics(results), spot_checks)
         if manifest is not None:
             record = replace(record, urls=(str(folder / record.file),))
-        others = _others(name, manifest)  # as they are now: measuring takes a while, and others may pack, too
-        write_atomically(folder / record.file, candidate.read_bytes())  # of a link the file behind it
-        save_manifest(manifest or manifest_path(), [*others, record])
+        file = manifest or manifest_path()
+        with folder_locked(file.parent):
+            others = _others(name, manifest)  # as they are now: measuring takes a while, and others may pack, too
+            stored_as = folder / record.file, candidate.read_bytes()  # of a link the file behind it
+            write_together((stored_as, (file, manifest_content([*others, record]))))
     finally:
         candidate.unlink(missing_ok=True)
     return record, checks
@@ -264,7 +271,8 @@ def measure_again(record: Record, data: Path | None = None, device: str = "auto"
     opened = _open_sets(list(record.metrics), checkpoint, data)
     results = [_measured(checkpoint, dataset, None, device) for dataset in opened]
     record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(checkpoint, opened, results))
-    save_manifest(manifest_path(), [*_others(record.name, None), record])
+    with folder_locked(manifest_path().parent):
+        save_manifest(manifest_path(), [*_others(record.name, None), record])
     return record
 
 

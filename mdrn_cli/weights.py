@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
-from mdrn_cli.fetch import OnBytes, is_offline, is_remote, local_path, read_small
+from mdrn_cli.fetch import OnBytes, is_elsewhere, is_offline, local_path, read_small
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 from mdrn_cli.paths import exists, is_file
 
@@ -76,13 +76,16 @@ def status(record: Record, cache: Cache | None = None) -> Status:
     for state, path in copies:
         if is_intact(path, item):
             return Status(record, state, path)
+    local = []
     for source in record.urls:
         with suppress(FetchError):  # an address that means nothing here
-            if not is_remote(source) and is_intact(local_path(source), item):
-                return Status(record, "local", local_path(source))
+            local += [] if is_elsewhere(source) else [local_path(source)]
+    for path in local:
+        if is_intact(path, item):
+            return Status(record, "local", path)
     # The file of another manifest's record may be called as one of ours.
     own = [path for state, path in copies if state == "cached" or record in load_manifest()]
-    damaged = next(filter(is_file, own), None)
+    damaged = next(filter(is_file, (*own, *local)), None)
     return Status(record, "corrupt" if damaged else "missing", damaged)
 
 
@@ -93,10 +96,10 @@ def locate(record: Record, on_bytes: OnBytes | None = None) -> Path:
         WeightsError: it is not here, or corrupt, and cannot be fetched.
     """
     found = status(record)
-    if found.state in ("cached", "bundled") and found.path:
+    if found.state in ("cached", "bundled", "local") and found.path:
         return found.path
     item = item_of(record)
-    if not item.sources or (is_offline() and all(map(is_remote, item.sources))):
+    if not item.sources or (is_offline() and all(map(is_elsewhere, item.sources))):
         problem = (
             f"{found.path} is corrupt: its SHA-256 is not the manifest's"
             if found.state == "corrupt"
@@ -157,7 +160,7 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
     """Take checkpoints brought by hand into the cache; a file is recognised by its content, not its name.
 
     Args:
-        source: a file, or a folder searched at any depth.
+        source: a file, or a folder searched at any depth, whatever files in it are called.
         records: what may be imported.
         cache: where to keep them.
 
@@ -165,22 +168,23 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
         The records found.
 
     Raises:
-        UsageError: the source does not exist, or a file is not safetensors.
+        UsageError: the source does not exist, or a file is no known checkpoint and not called as safetensors are.
         WeightsError: nothing in it is a known checkpoint.
     """
     cache = cache or Cache()
     if not exists(source):
         raise UsageError(f"no file or folder {source}")
-    if is_file(source) and source.suffix != ".safetensors":
-        raise UsageError(f"{source} is not safetensors, the only format taken", "pickled checkpoints can run code")
-    files = [source] if is_file(source) else sorted(source.rglob("*.safetensors"))
+    files = [source] if is_file(source) else sorted(filter(is_file, source.rglob("*")))
+    sizes = {record.bytes for record in records}
     found = []
-    for path in files:
+    for path in (file for file in files if file.stat().st_size in sizes):
         for record in records:
             item = item_of(record)
             if is_intact(path, item):
                 cache.store(item, path)
                 found.append(record)
+    if not found and is_file(source) and source.suffix != ".safetensors":
+        raise UsageError(f"{source} is not safetensors, the only format taken", "pickled checkpoints can run code")
     if not found:
         raise WeightsError(f"no known checkpoint in {source}", "their SHA-256 must be one of a manifest's")
     return found

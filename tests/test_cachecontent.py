@@ -57,6 +57,22 @@ def test_the_cache_is_listed_by_kind(full, photo_folder):
     assert str(photo_folder) in shown[4]
 
 
+def test_parts_of_file_systems_without_locks_are_known():
+    """Of names of their own, as no lock keeps processes from each other."""
+    cache, token = Cache(), "0123456789abcdef"
+    folder, photographs = cache.root / "files" / ("a" * 64), cache.root / "photographs"
+    for file in (folder / f"lab.safetensors.{token}.part", photographs / f"{'b' * 64}.bin.{token}.part"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"half")
+    (photographs / f"{'b' * 64}.part").write_bytes(b"half")  # as versions before called it
+    assert [(kept.kind, kept.name, kept.bytes) for kept in kept_in(cache)] == [
+        ("checkpoints", "lab.safetensors", 4),
+        ("photographs", "", 8),
+    ]
+    assert all(map(remove, kept_in(cache)))
+    assert kept_in(cache) == []
+
+
 def test_what_was_removed_is_told_though_something_could_not_be(full, monkeypatch, capsys):
     def fail_for_images(kept):
         if kept.kind == "sets":

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import requests
 from server import Site, serving
 
 from mdrn_cli import cache as cache_module
@@ -219,6 +220,81 @@ def test_what_is_no_address_is_an_error_and_the_next_source_taken(site, cache):
 def test_what_is_of_the_network_and_what_is_here():
     assert all(map(fetch.is_remote, ("http://x/a", "HTTPS://x", "ftp://x", "http://[x")))
     assert not any(map(fetch.is_remote, ("a", "/a/b", "C:\\a", "file:///a", "FILE:///a", "file:/a", "")))
+    assert all(map(fetch.is_elsewhere, ("http://x/a", "file://x/a", "FILE://x/share/a")))
+    assert not any(map(fetch.is_elsewhere, ("a", "/a/b", "file:///a", "file://localhost/a", "file:/a", "file://[x")))
+
+
+def test_what_windows_would_open_of_another_machine_is_of_the_network(monkeypatch):
+    """It sends the user's name and a proof of the password there."""
+    shares = ("\\\\host\\share\\a", "//host/share/a", "\\\\?\\UNC\\host\\share\\a")
+    disks = ("C:\\a", "\\\\?\\C:\\a", "a\\b", "/a")
+    assert not any(map(fetch.is_elsewhere, (*shares, *disks)))
+    monkeypatch.setattr(fetch.os, "name", "nt")
+    assert all(map(fetch.is_elsewhere, shares))
+    assert not any(map(fetch.is_elsewhere, disks))
+
+
+def test_passwords_in_addresses_are_neither_told_nor_kept(site, cache):
+    assert fetch.shown("https://me:secret@host:1/a b?key=secret#x") == "https://host:1/a b"
+    assert fetch.shown("http://me:secret@[x") == "http://..."
+    assert [fetch.shown(local) for local in ("a@b", "file:///me:x@y")] == ["a@b", "file:///me:x@y"]
+    site.files["/a.bin?key=secret"] = CONTENT
+    private = site.base.replace("http://", "http://me:secret@")
+    path = cache.fetch(item_at(f"{private}/a.bin?key=secret"))
+    assert json.loads((path.parent / "about.json").read_text())["sources"] == [f"{site.base}/a.bin"]
+    for fault in (404, "redirect:ftp://x"):
+        cache.remove(item_at())
+        site.faults["/a.bin"] = site.faults["/b.bin"] = [fault] * 9
+        with pytest.raises(FetchError) as caught:
+            cache.fetch(item_at(f"{private}/a.bin"))
+        assert "secret" not in caught.value.message
+        with pytest.raises(FetchError) as caught:
+            fetch.read_small(f"{private}/b.bin", 10)
+        assert "secret" not in caught.value.message
+
+
+def test_a_server_that_takes_back_what_it_sent_is_not_asked_for_ever(site, cache, monkeypatch):
+    """Each time it sends much, breaks off, and then will not go on from there."""
+    monkeypatch.setattr(fetch, "BACKOFF", 0)
+    monkeypatch.setattr(fetch, "PROGRESS", 50_000)
+    site.faults["/a.bin"] = ["drop:100000", 416] * 50
+    with pytest.raises(FetchError, match="after 5 tries"):
+        cache.fetch(item_at(f"{site.base}/a.bin"))
+    assert len(site.requests) < 10
+
+
+def test_a_connection_that_is_not_secure_is_told_at_once(site, cache):
+    source = f"{site.base}/a.bin".replace("http:", "https:")
+    started = time.monotonic()
+    with pytest.raises(FetchError, match=r"no secure connection: .+; REQUESTS_CA_BUNDLE"):
+        cache.fetch(item_at(source))
+    with pytest.raises(FetchError, match="no secure connection"):
+        fetch.read_small(source, 10)
+    assert time.monotonic() - started < 5
+
+
+def test_reasons_of_tls_are_told_in_a_few_words():
+    said = (
+        "HTTPSConnectionPool(host='x', port=443): Max retries exceeded (Caused by SSLError(SSLCertVerificationError(1, "
+    )
+    for reason in (
+        "certificate verify failed: self-signed certificate",
+        "certificate verify failed: Hostname mismatch",
+    ):
+        error = requests.exceptions.SSLError(f"{said}'[SSL: CERTIFICATE_VERIFY_FAILED] {reason} (_ssl.c:1006)')))")
+        assert fetch._failed_connection(error).startswith(f"no secure connection: {reason};")
+
+
+def test_without_locks_processes_do_not_get_into_each_others_way(site, cache, monkeypatch):
+    """As on some network file systems: each brings its own, and all have it."""
+    monkeypatch.setattr("mdrn_cli.locks.has_locks", lambda _path: False)
+    monkeypatch.setattr("mdrn_cli.cache.has_locks", lambda _path: False)
+    site.faults["/a.bin"] = ["slow:0.3", "slow:0.1", "corrupt"] + [500] * 2
+    with ThreadPoolExecutor(4) as pool:
+        done = [pool.submit(Cache(cache.root).fetch, item_at(f"{site.base}/a.bin")) for _ in range(4)]
+    assert len([future for future in done if not future.exception()]) >= 3, "all but that of the corrupt answer"
+    assert cache.find(item_at()).read_bytes() == CONTENT
+    assert leftovers(cache) == ["a.bin"]
 
 
 def test_folders_and_file_urls_are_sources_too(cache, tmp_path):

@@ -1,13 +1,15 @@
 """The manifest is validated field by field, and requests find the right checkpoint."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 from conftest import record_json
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import UsageError, WeightsError
-from mdrn_cli.manifest import choose, load_manifest, parse_record, save_manifest
+from mdrn_cli.manifest import choose, load_manifest, parse_manifest, parse_record, save_manifest
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.weights import BUNDLED
 
@@ -47,6 +49,12 @@ RECORDS = load_manifest()
         {"config": []},
         {"metrics": {"Set12": "high"}},
         {"surprise": 1},
+        {"name": "auto"},
+        {"name": "mdrn-2b"},
+        {"training": {"elapsed": float("nan")}},
+        {"training": {"z": [1e999]}},
+        {"training": json.loads('{"z":' * 600 + "1" + "}" * 600)},
+        {"config": {"blocks": -float("inf")}},
     ],
 )
 def test_a_broken_record_is_refused_by_field(change):
@@ -76,6 +84,17 @@ def test_missing_fields_and_other_shapes_are_refused(tmp_path):
         load_manifest(path)
     with pytest.raises(WeightsError):
         load_manifest(tmp_path / "none.json")
+
+
+def test_numbers_that_are_none_of_json_are_neither_read_nor_written(tmp_path):
+    text = json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [record_json(training={"z": "Z"})]})
+    for number in ("1e999", "NaN", "-Infinity"):
+        with pytest.raises(WeightsError):
+            parse_manifest(text.replace('"Z"', number).encode(), "m.json")
+    record = replace(parse_record(record_json()), training={"z": math.nan})
+    with pytest.raises(ValueError, match="JSON"):
+        save_manifest(tmp_path / "m.json", [record])
+    assert not any(tmp_path.iterdir())
 
 
 def test_manifest_round_trip(tmp_path):

@@ -1,10 +1,14 @@
 """`mdrn weights pack`: from a run to a bundled checkpoint and its record."""
 
+import errno
 import json
 import math
 import os
 import platform
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -12,9 +16,9 @@ import torch
 from conftest import run_mdrn, set_of
 from PIL import Image
 
-from mdrn_cli import bench, datasets, provenance, release
+from mdrn_cli import bench, datasets, files, provenance, release
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from mdrn_cli.errors import DeviceError, UsageError, WeightsError
+from mdrn_cli.errors import DeviceError, MdrnError, UsageError, WeightsError
 from mdrn_cli.manifest import load_manifest, save_manifest
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.paths import sha256_of
@@ -37,7 +41,7 @@ def room(tmp_path, monkeypatch):
     for module in (release, provenance):
         monkeypatch.setattr(module, "BUNDLED", tmp_path / "weights")
     monkeypatch.setattr(release, "manifest_path", lambda: tmp_path / "manifest.json")
-    monkeypatch.setattr(release, "load_manifest", lambda: load_manifest(tmp_path / "manifest.json"))
+    monkeypatch.setattr(release, "load_manifest", lambda path=tmp_path / "manifest.json": load_manifest(path))
     return tmp_path
 
 
@@ -109,6 +113,56 @@ def assert_kept(room, bundled):
     assert [path.name for path in (room / "weights").iterdir()] == [stored.name]
     assert stored.read_bytes() == content
     assert [record.sha256 for record in load_manifest(room / "manifest.json")] == [sha256_of(stored)]
+
+
+def test_a_manifest_that_cannot_be_written_replaces_nothing(room, pictures, bundled, monkeypatch):
+    """As of a full disk; the checkpoint would not be that of its record."""
+    written = files._write
+
+    def full(partial, path, data):
+        written(partial, path, data)
+        if path.suffix == ".json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "_write", full)
+    with pytest.raises(MdrnError, match="No space left"):
+        release.pack(trained(room, 0.02), [str(pictures)], str(pictures), overwrite=True)
+    assert_kept(room, bundled)
+    assert not list(room.glob(".mdrn-*"))
+
+
+def test_packing_at_the_same_time_loses_no_record(room, pictures, monkeypatch):
+    """All have measured before the first writes; each adds to what the others have written meanwhile."""
+    ready, read = threading.Barrier(4), release._others
+
+    def slow(name, manifest):
+        others = read(name, manifest)
+        time.sleep(0.1)
+        return others
+
+    locked = release.folder_locked
+
+    def together(folder):
+        ready.wait(30)
+        return locked(folder)
+
+    monkeypatch.setattr(release, "_others", slow)
+    monkeypatch.setattr(release, "folder_locked", together)
+    source = trained(room)
+    names = [f"lab-{k}" for k in range(4)]
+
+    def pack(name):
+        release.pack(source, [str(pictures)], str(pictures), name=name, manifest=room / "lab.json")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(pack, names))
+    assert [record.name for record in load_manifest(room / "lab.json")] == names
+
+
+@pytest.mark.parametrize("name", ["auto", "mdrn", "mdrn-2b"])
+def test_no_checkpoint_is_called_as_a_choice_of_them(room, pictures, name):
+    with pytest.raises(UsageError, match="not the name of one"):
+        release.pack(trained(room), [str(pictures)], str(pictures), name=name, manifest=room / "lab.json")
 
 
 def test_what_cannot_be_recorded_replaces_nothing(room, pictures, bundled, monkeypatch):

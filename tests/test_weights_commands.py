@@ -123,11 +123,17 @@ def test_verify_misses_a_bundled_file(tmp_path, monkeypatch):
 
 def test_import_recognises_content_not_names(lab, tmp_path):
     path, record = lab
-    renamed = tmp_path / "usb" / "deep" / "whatever.safetensors"
-    renamed.parent.mkdir(parents=True)
-    shutil.copy(path, renamed)
-    assert import_files(tmp_path / "usb", [record]) == [record]
-    assert status(record).state == "cached"
+    for name in ("whatever.safetensors", "own.safetensors.download", "OWN.SAF", "own"):
+        renamed = tmp_path / "usb" / "deep" / name
+        renamed.parent.mkdir(parents=True, exist_ok=True)
+        for source in (tmp_path / "usb", renamed):
+            shutil.copy(path, renamed)
+            assert import_files(source, [record]) == [record]
+            assert status(record).state == "cached"
+            Cache().remove(item_of(record))
+        renamed.unlink()
+    shutil.copy(path, tmp_path / "usb" / "other.safetensors")
+    renamed = tmp_path / "usb" / "other.safetensors"
     with pytest.raises(WeightsError, match="no known checkpoint"):
         import_files(renamed, load_manifest())
     pickled = tmp_path / "evil.pt"
@@ -136,6 +142,69 @@ def test_import_recognises_content_not_names(lab, tmp_path):
         import_files(pickled, [record])
     with pytest.raises(UsageError, match="no file"):
         import_files(tmp_path / "none", [record])
+
+
+@pytest.fixture
+def at_home(lab):
+    """A manifest whose record says where its file lies; what commands take of it."""
+    path, record = lab
+    manifest = path.parent / "manifest.json"
+    item = json.loads(manifest.read_text())["checkpoints"][0] | {"urls": [str(path)]}
+    manifest.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [item]}))
+    return path, record.name, ["--manifest", manifest]
+
+
+def test_a_file_where_its_manifest_says_needs_no_cache(at_home):
+    path, name, manifest = at_home
+    done = run_mdrn("weights", "path", name, *manifest, env={"MDRN_HOME": "/dev/null/mdrn"})
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+
+
+def test_a_damaged_file_where_its_manifest_says_is_told(at_home):
+    path, name, manifest = at_home
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    done = run_mdrn("weights", "verify", *manifest)
+    assert (done.returncode, f"{name}\tcorrupt\t" in done.stdout, str(path) in done.stdout) == (5, True, True)
+
+
+def test_one_checkpoint_that_cannot_be_had_keeps_no_other(lab):
+    path, record = lab
+    (path.parent / "mirror").mkdir()
+    items = [
+        {**json.loads(json.dumps(record.__dict__)), "name": f"lab-{k}", "file": f"lab-{k}.safetensors"}
+        for k in range(3)
+    ]
+    shutil.copy(path, path.parent / "mirror" / "lab-1.safetensors")
+    manifest = path.parent / "manifest.json"
+    manifest.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": items}))
+    environment = {"MDRN_WEIGHTS_URL": str(path.parent / "mirror")}
+    done = run_mdrn("weights", "fetch", "--manifest", manifest, env=environment)
+    assert (done.returncode, done.stderr.count("error:")) == (5, 2), done.stderr
+    assert "1 fetched, 2 failed" in done.stderr
+    assert "lab-0" in done.stderr
+    assert "lab-2" in done.stderr
+    assert run_mdrn("weights", "verify", "lab-1", "--manifest", manifest).returncode == 0
+
+
+def test_a_checkpoint_is_not_replaced_by_the_model_made_of_it(lab):
+    path, _ = lab
+    before = path.read_bytes()
+    done = run_mdrn("weights", "export", path, "-o", path, "--overwrite")
+    assert (done.returncode, "would be replaced by what is made of it" in done.stderr) == (2, True)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("address", ["https://example.org/lab.json", "https://me:secret@example.org/lab.json"])
+def test_a_manifest_is_not_made_at_an_address(lab, tmp_path, address):
+    path, _ = lab
+    done = run_mdrn("weights", "pack", path, "--manifest", address, "--val", tmp_path, "--set", "x", cwd=tmp_path)
+    assert (done.returncode, "https://example.org/lab.json is an address" in done.stderr) == (2, True)
+    assert not (tmp_path / "https:").exists()
+
+
+def test_a_name_with_a_zero_in_it_is_no_manifest():
+    done = run_mdrn("weights", "list", "--manifest", "file:///a%00b")
+    assert (done.returncode, "cannot read file:///a%00b" in done.stderr) == (5, True)
 
 
 def test_a_labs_own_manifest_serves_denoise(lab, gray_photo, tmp_path):

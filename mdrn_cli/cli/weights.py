@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, print_warning, printable
+from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_error, print_note, print_warning, printable
 from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, choices, flag, offered
-from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from mdrn_cli.manifest import Record
@@ -30,6 +30,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autoc
 @app.command("list")
 def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json = False) -> None:
     """List the checkpoints: what they are for, how they measured, where they lie, their licence and source."""
+    from mdrn_cli.fetch import shown
     from mdrn_cli.manifest import WHITE
 
     statuses = _statuses(None, manifest)
@@ -38,7 +39,7 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
         return
     for status in statuses:
         record = status.record
-        source = next(iter(record.urls), "this package" if status.state == "bundled" else "no known source")
+        source = next(map(shown, record.urls), "this package" if status.state == "bundled" else "no known source")
         measured = ", ".join(f"{name} {value:.2f} dB" for name, value in record.metrics.items())
         if record.noise != WHITE:
             measured = f"for noise as files have it; of white noise, which it is not for: {measured}"
@@ -52,19 +53,28 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
 @app.command()
 def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = None, _offline: Offline = False) -> None:
     """Bring checkpoints that are not here into the cache."""
+    from mdrn_cli.fetch import shown
     from mdrn_cli.weights import item_of, locate
 
     missing = [status.record for status in _statuses(names, manifest) if status.state in ("missing", "corrupt")]
     if dry_run:
         for record in missing:
-            source = next(iter(item_of(record).sources), "no known source")
+            source = next(map(shown, item_of(record).sources), "no known source")
             echo(f"{record.file}\t{record.bytes}\t{printable(source)}")
         return
+    failed: list[MdrnError] = []
     with bytes_bar() as bar:
         for record in missing:
             task = bar.add_task(record.name, total=record.bytes)
-            locate(record, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
-    print_note(f"{len(missing)} fetched, the rest was here")
+            try:
+                locate(record, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
+            except WeightsError as error:
+                failed.append(error)
+    print_note(f"{len(missing) - len(failed)} fetched{f', {len(failed)} failed' if failed else ''}, the rest was here")
+    for earlier in failed[:-1]:
+        print_error(earlier)
+    if failed:
+        raise failed[-1]
 
 
 @app.command()
@@ -131,6 +141,7 @@ def export(
     from mdrn_cli.onnxexport import check, to_onnx
     from mdrn_cli.paths import is_folder, refuse_existing, require_folder
     from mdrn_cli.pipes import PIPE
+    from mdrn_cli.places import Places
     from mdrn_cli.weights import all_records, explicit_path, locate, named
 
     if kind != "onnx":
@@ -145,6 +156,9 @@ def export(
     require_folder(target.parent)
     source = locate(record) if record else file
     assert source
+    places = Places()
+    if places.of(target) == places.of(source):
+        raise UsageError(f"{source} would be replaced by what is made of it", "name another file with -o")
     checkpoint = load_checkpoint(source)
     content = to_onnx(checkpoint)
     difference = check(content, checkpoint)
@@ -203,7 +217,7 @@ def pack(
         typer.Option(help="What it is to be called: checked, or, in a --manifest of your own, chosen freely."),
     ] = None,
     manifest: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE.json",
             help="Manifest of your own to make or add to, the checkpoint beside it; the project's by default.",
@@ -219,11 +233,16 @@ def pack(
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
+    from mdrn_cli.fetch import is_remote, local_path, shown
+
+    if manifest is not None and is_remote(manifest):
+        raise UsageError(f"{shown(manifest)} is an address, and a manifest is made in a file", "give a path")
+    own = None if manifest is None else local_path(manifest)
 
     def on_set(name: str) -> None:
         print_note(f"measuring {name}")
 
-    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, manifest, overwrite, device)
+    record, checks = release.pack(source, sets, str(val), data, distilled, on_set, name, own, overwrite, device)
     figures = ", ".join(f"{place} {value:.3f} dB" for place, value in {**checks, **record.metrics}.items())
     print_note(f"{record.name}: {figures}")
 
