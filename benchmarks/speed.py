@@ -15,7 +15,7 @@ from mdrn_cli.bench import measure
 from mdrn_cli.cli.speed import to_markdown
 from mdrn_cli.datasets import open_dataset
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.engine import available_precisions, pick_device
+from mdrn_cli.devices import available_precisions, pick_device
 from mdrn_cli.files import write_atomically
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.speed import Speed

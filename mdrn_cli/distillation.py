@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
-from mdrn_cli.engine import layout
+from mdrn_cli.devices import layout
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose

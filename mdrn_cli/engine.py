@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import Checkpoint
+from mdrn_cli.devices import (
+    as_a_fork_can,
+    compute_type,
+    exact_convolutions,
+    failure,
+    free_memory,
+    is_fault,
+    layout,
+    limit_threads,
+    out_of_memory,
+    pick_device,
+    telling_out_of_memory,
+)
 from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
-from mdrn_cli.hardware import check_precision, cores, half_of_memory, threads_asked_for
 from mdrn_cli.model import MDRN
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
@@ -29,107 +35,6 @@ TRUSTED = ("cpu", "cuda")
 """Kinds of devices whose results have been measured; on others they are held against the CPU's each time."""
 MOST_APART = 0.02
 """Difference, on a scale of 1, that rounding to bfloat16 stays well below."""
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        DeviceError: no such device on this machine.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # which the device "meta", of no memory, cannot do
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise DeviceError(f"no device {name!r} here", "use --device cpu") from error
-    return device
-
-
-def layout(device: torch.device) -> torch.memory_format:
-    """How images and 3x3 weights lie in memory where they are computed with: channels_last, but on MPS, whose
-    convolutions have read parts of such tensors wrongly (pytorch issue 180984)."""
-    return torch.contiguous_format if device.type == "mps" else torch.channels_last
-
-
-def limit_threads(processes: int = 1) -> None:
-    """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set, and else no more than there are cores.
-
-    Args:
-        processes: of this machine that share the threads, or else all cores.
-
-    Raises:
-        UsageError: see `threads_asked_for`.
-    """
-    threads = threads_asked_for()
-    _one_thread_after_fork()
-    if _forked:
-        threads = processes = 1
-    if threads or processes > 1 or cores() < torch.get_num_threads():  # in a container these are those of the machine
-        torch.set_num_threads(max((threads or cores()) // processes, 1))
-
-
-_forked = False
-"""Whether this process is a copy of one in which networks were made ready."""
-
-
-@lru_cache
-def _one_thread_after_fork() -> None:
-    """Have copies of this process, as multiprocessing makes them, compute with one thread each: GNU's OpenMP waits for
-    ever for the others, which are not copied. The result is the same, to the last bit."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_be_alone)
-
-
-def _be_alone() -> None:
-    global _forked
-    _forked = True
-    _as_a_fork_can(torch.device("cpu"))
-
-
-def _as_a_fork_can(device: torch.device) -> None:
-    """In such a copy, see to it that one thread computes, whatever was set since, and on the CPU.
-
-    Raises:
-        DeviceError: the copied process has used the GPU, which copies cannot.
-    """
-    if not _forked:
-        return
-    if torch.get_num_threads() > 1:
-        torch.set_num_threads(1)
-    if device.type == "cuda" and torch.cuda._is_in_bad_fork():
-        raise DeviceError("a process that was forked cannot use the GPU of its parent", "have multiprocessing spawn it")
-
-
-def native_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; emulation would be slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    told = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not by torch before 2.5
-    return device.type == "cpu" and told is not None and bool(told())
-
-
-def compute_type(device: torch.device, precision: str = "auto") -> torch.dtype:
-    """The type to compute in: torch.bfloat16 or torch.float32.
-
-    Args:
-        device: where the network runs.
-        precision: "auto" (bfloat16 where native), "bfloat16" or "float32".
-
-    Raises:
-        UsageError: unknown precision.
-    """
-    check_precision(precision)
-    reduced = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
-    return torch.bfloat16 if reduced else torch.float32
-
-
-def available_precisions(device: torch.device) -> tuple[str, ...]:
-    """Precisions worth having on a device, fastest last."""
-    return ("float32", "bfloat16") if native_bfloat16(device) else ("float32",)
 
 
 class Engine:
@@ -154,7 +59,7 @@ class Engine:
         keep_freed_memory()
         self.config = checkpoint.config
         self.device = pick_device(device)
-        _as_a_fork_can(self.device)
+        as_a_fork_can(self.device)
         self.dtype = compute_type(self.device, precision)
         self._checkpoint = checkpoint
         self._exact: MDRN | None = None
@@ -194,15 +99,17 @@ class Engine:
 
         Raises:
             OutOfMemoryError: the device ran out of memory.
-            DeviceError: this process was forked from one that has used the GPU.
+            DeviceError: this process was forked from one that has used the GPU, or the GPU has failed.
         """
-        _as_a_fork_can(self.device)
+        as_a_fork_can(self.device)
         try:
             denoised = self._run(self.model, image)
             if self.dtype != torch.float32 and not np.isfinite(denoised).all():
                 self._exact = self._exact or self._build(torch.float32)
                 denoised = self._run(self._exact, image)
         except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error) and is_fault(error):
+                raise failure(error) from error
             if not out_of_memory(error):
                 raise
             # Leaving this block drops the traceback, and with it the tensors of the failed attempt.
@@ -215,8 +122,7 @@ class Engine:
         )
 
     def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        # On CUDA, convolutions of float32 would by default round to the 10 bits of TF32.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), exact_convolutions(self.device):
             batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=layout(self.device))
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
             return denoised
@@ -242,7 +148,7 @@ def in_type(model: MDRN, device: torch.device, dtype: torch.dtype) -> MDRN:
 
 def computes_right(model: MDRN, twin: MDRN) -> bool:
     """Whether a network on a device gives what the same network gives on the CPU. Errors of a library there have been
-    silent, and their pictures plausible.
+    silent, and their pictures plausible; others are that it lacks an operation.
 
     Args:
         model: on the device.
@@ -251,7 +157,12 @@ def computes_right(model: MDRN, twin: MDRN) -> bool:
     device = next(model.parameters()).device
     picture = torch.rand(1, twin.config.channels, 40, 48, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        theirs = model(picture.to(device, memory_format=layout(device))).cpu()
+        try:
+            theirs = model(picture.to(device, memory_format=layout(device))).cpu()
+        except RuntimeError as error:
+            if out_of_memory(error):
+                raise
+            return False
         return bool((theirs - twin(picture)).abs().max() < MOST_APART)
 
 
@@ -260,33 +171,3 @@ def wrong_device(device: torch.device) -> DeviceError:
     return DeviceError(
         f"{device} computes wrongly with torch {torch.__version__}", "use --device cpu, or another version of torch"
     )
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error is that of memory running out, on whatever device."""
-    # On the CPU torch raises a bare RuntimeError from its allocator (with other words on Windows), on CUDA others from
-    # the driver and its libraries, on MPS one that tells of no memory.
-    told = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(text in str(error) for text in told)
-
-
-@contextmanager
-def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
-    """Whatever runs out of memory within is told as an OutOfMemoryError of this message and hint."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise OutOfMemoryError(message, hint) from error
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a CPU, no bound."""
-    if device.type == "mps":
-        most = getattr(torch.mps, "recommended_max_memory", half_of_memory)()  # not before torch 2.5
-        return float(most - torch.mps.driver_allocated_memory())
-    if device.type != "cuda":
-        return math.inf
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return float(torch.cuda.mem_get_info(device)[0] + kept)

@@ -83,13 +83,17 @@ class FetchError(WeightsError):
 
 
 class DeviceError(MdrnError):
-    """The device is absent or out of memory (exit code 6)."""
+    """The device is absent, fails or is out of memory (exit code 6)."""
 
     exit_code = 6
 
 
 class OutOfMemoryError(DeviceError):
     """The device ran out of memory (exit code 6)."""
+
+
+class DeviceWarning(UserWarning):
+    """A device does not do what is usual, and something slower takes its place."""
 
 
 def exit_code_of(failures: Sequence[MdrnError], tried: int) -> int:

@@ -3,53 +3,90 @@ on a CPU, memory is what one waits for."""
 
 from __future__ import annotations
 
-import math
 import os
+import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._triton import has_triton
 
 from mdrn_cli.cache import KERNELS, library_folder
-from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
+from mdrn_cli.devices import out_of_memory, told_by
+from mdrn_cli.errors import DeviceWarning
+from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, MDRNConfig, restored_and_fused
 
 WIDTHS = (32, 64, 128)
 """Features that the kernels can work with: tensor cores multiply matrices of 16 and more."""
-SHARED_MEMORY = {32: 0, 64: 81920, 128: 135168}
-"""Bytes of a multiprocessor's shared memory that the kernels of a width take, where that may be more than there is."""
+MOST_APART = 0.1
+"""Of what kernels give and the plain network does, relative to its size: rounding to bfloat16 stays well below."""
 MOST_VALUES = 2**31
 """Of features, which the kernels count in 32 bits."""
 
 
 def has_kernels(model: MDRN, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether there are kernels for a network on a device and the type it is to run in."""
-    features = model.config.features
-    if not (device.type == "cuda" and dtype == torch.bfloat16 and features in WIDTHS and has_triton()):
-        return False
-    about = torch.cuda.get_device_properties(device)
-    # Not told by torch before 2.6.
-    return bool(getattr(about, "shared_memory_per_block_optin", math.inf) >= SHARED_MEMORY[features])
+    return device.type == "cuda" and dtype == torch.bfloat16 and model.config.features in WIDTHS and has_triton()
 
 
 def with_kernels(model: MDRN) -> MDRN:
-    """Let the groups of a network compute by the kernels, where these can be kept; its weights and their names stay.
+    """Let the groups of a network compute by the kernels, where these can be kept and run as they should; its weights
+    and their names stay.
 
     Args:
-        model: changed in place.
+        model: on its device and in its type; changed in place.
 
     Returns:
         The same model.
     """
     if not _have_a_place():
         return model
+    weight = next(model.groups.parameters())
+    if why := _why_not(model.config.features, weight.device, weight.dtype, weight.requires_grad):
+        problem = f"without kernels of its own the network is slower on {weight.device}, and these do not run: {why}"
+        warnings.warn(problem, DeviceWarning, stacklevel=2)
+        return model
+    _switch(model)
+    return model
+
+
+@lru_cache
+def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: bool) -> str:
+    """Why the kernels of a width do not run on a device, in one line; empty where they do: tried on a group that uses
+    all of them. They are compiled there, for which a compiler of C may be missing; may need more memory of a
+    multiprocessor than there is; or be compiled wrongly."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = MSAG(4, MDRNConfig("gray", 1, features))
+        restore = nn.ConvTranspose2d(features, features, 2, 2)
+        parts = nn.ModuleList((plain, restore)).requires_grad_(learning)
+        fine, coarse = (torch.rand(1, features, side, side) - 0.5 for side in (16, 8))
+    try:
+        parts.to(device, dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fine, coarse = (values.to(restore.weight).requires_grad_(learning) for values in (fine, coarse))
+        inputs = [fine] * 3, (coarse, restore)
+        expected = plain(*inputs).detach().float()
+        _switch(plain)
+        ours = plain(*inputs)
+        if learning:
+            ours.sum().backward()
+        apart = float((ours.detach().float() - expected).norm() / expected.norm())
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        return told_by(error)
+    return "" if apart < MOST_APART else f"their results are off by {apart:.0%}"
+
+
+def _switch(model: nn.Module) -> None:
+    """Have the parts of a network, or of a group, compute by the kernels."""
     for part in model.modules():
         if type(part) is MSAB:
             part.__class__ = KernelMSAB
         elif type(part) is MSAG:
             part.__class__ = KernelMSAG
-    return model
 
 
 def _have_a_place() -> bool:

@@ -58,7 +58,9 @@ def run_plainly(network: Callable[..., Any], image: Pixels, device: str = "cpu")
     """A network that is on a torch device, as it is written, in float32 (on CUDA, too), on an image (C, H, W)."""
     import torch
 
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    from mdrn_cli.devices import exact_convolutions
+
+    with torch.inference_mode(), exact_convolutions(torch.device(device)):
         done: Pixels = network(torch.from_numpy(image)[None].to(device))[0].cpu().numpy()
         return done
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from mdrn_cli.checkpoint import Checkpoint
-from mdrn_cli.engine import limit_threads, native_bfloat16
+from mdrn_cli.devices import limit_threads, native_bfloat16
 from mdrn_cli.onnxexport import INPUT, to_onnx
 
 Pixels = NDArray[np.float32]

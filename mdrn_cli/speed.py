@@ -22,7 +22,8 @@ from PIL import Image
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.engine import Engine, available_precisions, limit_threads, pick_device, telling_out_of_memory
+from mdrn_cli.devices import available_precisions, limit_threads, pick_device, telling_out_of_memory
+from mdrn_cli.engine import Engine
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import TerminatedError
 from mdrn_cli.jobs import Naming, plan_jobs

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mdrn_cli.engine import compute_type, in_type
+from mdrn_cli.devices import compute_type
+from mdrn_cli.engine import in_type
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers, step_where

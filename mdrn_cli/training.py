@@ -15,17 +15,8 @@ from torch import Tensor
 
 from mdrn_cli.checkpoint import adapt, load_checkpoint
 from mdrn_cli.configfile import format_config
-from mdrn_cli.engine import (
-    TRUSTED,
-    compute_type,
-    computes_right,
-    free_memory,
-    layout,
-    limit_threads,
-    pick_device,
-    telling_out_of_memory,
-    wrong_device,
-)
+from mdrn_cli.devices import compute_type, free_memory, layout, limit_threads, pick_device, telling_out_of_memory
+from mdrn_cli.engine import TRUSTED, computes_right, wrong_device
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import remove_leftovers, telling_write_errors, write_atomically
 from mdrn_cli.fit import fit

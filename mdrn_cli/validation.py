@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from mdrn_cli.engine import layout
+from mdrn_cli.devices import layout
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
 

@@ -14,8 +14,8 @@ from conftest import tiny_config
 
 from mdrn_cli import fit as fit_module
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.devices import limit_threads
 from mdrn_cli.distillation import distilled_loss, frozen
-from mdrn_cli.engine import limit_threads
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.fit import fit
 from mdrn_cli.parallel import Group, launched

@@ -3,7 +3,7 @@ them in float32; with one (MDRN_TEST_CUDA=1) as they are compiled."""
 
 import copy
 import os
-from types import SimpleNamespace
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from conftest import tiny_config
 from mdrn_cli import engine, fusedgpu
 from mdrn_cli.checkpoint import Checkpoint
 from mdrn_cli.engine import Engine, in_type
+from mdrn_cli.errors import DeviceWarning
 from mdrn_cli.model import MDRN, MSAG, MDRNConfig
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
@@ -44,7 +45,8 @@ def distance(ours: torch.Tensor, plain: torch.Tensor) -> float:
 
 @pytest.fixture(autouse=True)
 def own_kernels(monkeypatch):
-    """No test keeps kernels where another did."""
+    """No test keeps kernels where another did, or knows what another found of them."""
+    fusedgpu._why_not.cache_clear()
     monkeypatch.setenv("TRITON_CACHE_DIR", "")
     monkeypatch.delenv("TRITON_CACHE_DIR")
 
@@ -81,10 +83,10 @@ def test_where_they_cannot_be_kept_the_plain_network_runs(tmp_path):
 
 
 def test_features_that_need_no_gradient_are_not_kept(monkeypatch):
-    kept = []
+    kept, model = [], by_kernels(network().requires_grad_(False))
     monkeypatch.setattr(gpufunctions, "_launch", lambda name, _pixels, *rest, **_: kept.append((name, rest[-1])))
     with torch.inference_mode():
-        by_kernels(network().requires_grad_(False))(torch.rand(1, 1, 8, 8, device=DEVICE))
+        model(torch.rand(1, 1, 8, 8, device=DEVICE))
     assert {last for name, last in kept if name == "spread"} == {False}
 
 
@@ -108,24 +110,46 @@ def test_what_the_kernels_cannot_count_is_computed_plainly(monkeypatch):
 )
 def test_where_there_are_kernels(monkeypatch, device, dtype, features, triton, expected):
     monkeypatch.setattr(fusedgpu, "has_triton", lambda: triton)
-    of_an_h100 = SimpleNamespace(shared_memory_per_block_optin=232448)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: of_an_h100)
     model = MDRN(MDRNConfig("gray", 1, features))
     assert fusedgpu.has_kernels(model, torch.device(device), dtype) == expected
 
 
-def test_kernels_need_the_shared_memory_that_they_take(monkeypatch):
-    """Less than an H100's is enough for 64 features, and too little for 128."""
-    monkeypatch.setattr(fusedgpu, "has_triton", lambda: True)
-    properties = SimpleNamespace(shared_memory_per_block_optin=101376)
-    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _device: properties)
-    networks = {width: SimpleNamespace(config=MDRNConfig("gray", 2, width)) for width in (32, 64, 128)}
-    cuda = torch.device("cuda")
-    served = [width for width in networks if fusedgpu.has_kernels(networks[width], cuda, torch.bfloat16)]
-    assert served == [32, 64]
-    assert not fusedgpu.has_kernels(networks[64], cuda, torch.float32)
-    del properties.shared_memory_per_block_optin
-    assert fusedgpu.has_kernels(networks[128], cuda, torch.bfloat16), "an older torch does not tell"
+@pytest.mark.parametrize("learning", [False, True])
+def test_kernels_that_do_not_run_are_left_alone(monkeypatch, learning):
+    """There may be no compiler of C, or too little memory in a multiprocessor; training needs more kernels."""
+    fails, launched = ("fuse_back" if learning else "spread"), gpufunctions._launch
+
+    def launch(name, *arguments, **more):
+        if name == fails:
+            raise RuntimeError("Failed to find C compiler.\nSet CC.")
+        launched(name, *arguments, **more)
+
+    monkeypatch.setattr(gpufunctions, "_launch", launch)
+    with pytest.warns(DeviceWarning, match=r"do not run: Failed to find C compiler\.$"):
+        model = by_kernels(network().requires_grad_(learning))
+    assert {type(part) for part in model.groups.values()} == {MSAG}
+    monkeypatch.setattr(gpufunctions, "_launch", launched)
+    fusedgpu._why_not.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = by_kernels(network().requires_grad_(learning))
+    assert {type(part) for part in model.groups.values()} == {fusedgpu.KernelMSAG}
+
+
+def test_kernels_that_compute_wrongly_are_left_alone(monkeypatch):
+    monkeypatch.setattr(fusedgpu.KernelMSAB, "forward", lambda _self, x: x + 1)
+    with pytest.warns(DeviceWarning, match="results are off by"):
+        model = by_kernels(network())
+    assert {type(part) for part in model.groups.values()} == {MSAG}
+
+
+def test_trying_them_leaves_the_random_numbers_as_they_were():
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    model = network()
+    torch.manual_seed(1)
+    by_kernels(model)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_engine_takes_them_where_there_are(monkeypatch):

@@ -64,6 +64,7 @@ PARTS = {
     "cache",
     "cachecontent",
     "weights",
+    "devices",
     "engine",
     "fused",
     "gpufunctions",

@@ -14,7 +14,7 @@ from conftest import run_mdrn, tiny_checkpoint, tiny_config
 from mdrn_cli.cache import Cache, cache_root, library_folder
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.cli.boundary import with_patterns_expanded
-from mdrn_cli.engine import free_memory
+from mdrn_cli.devices import free_memory
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images

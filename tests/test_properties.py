@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mdrn_cli.cli.console import format_duration, parse_duration, printable
+from mdrn_cli.devices import limit_threads, pick_device
 from mdrn_cli.encoding import SaveOptions, encode_picture
-from mdrn_cli.engine import limit_threads, pick_device
 from mdrn_cli.errors import DeviceError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture
 from mdrn_cli.levels import parse_sigma

@@ -184,6 +184,20 @@ def test_doctor_names_all_that_is_wrong(tmp_path):
     assert json.loads(done.stdout)["data"] == str(tmp_path / "none")
 
 
+@pytest.mark.parametrize(("name", "value"), [("MDRN_HOME", "~nobody-of-this-name/x"), ("MDRN_THREADS", "abc")])
+def test_doctor_tells_all_else_where_a_variable_makes_no_sense(name, value):
+    done = run_mdrn("doctor", "--json", env={name: value})
+    assert (done.returncode, f"{name} " in done.stderr, done.stderr.count("error:")) == (2, True, 1)
+    about = json.loads(done.stdout)
+    assert about["weights"]["damaged or missing"] == 0
+    assert (about["cache"] is None) == (name == "MDRN_HOME")
+
+
+def test_doctor_tells_no_password():
+    done = run_mdrn("doctor", "--json", env={"MDRN_WEIGHTS_URL": "https://me:secret@host/mdrn"})
+    assert json.loads(done.stdout)["mirror"] == "https://host/mdrn"
+
+
 def test_a_library_that_does_not_load_is_no_damaged_picture(noisy_file, monkeypatch):
     folder = noisy_file.parent / "libraries"
     folder.mkdir()

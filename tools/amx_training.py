@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdrn_cli.__main__ import main
-from mdrn_cli.engine import native_bfloat16
+from mdrn_cli.devices import native_bfloat16
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.model import MSAB, MSAG, Coarse, autocast_type, exactly, restored_and_fused
 

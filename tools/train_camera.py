@@ -24,7 +24,7 @@ from sensor import Camera
 from torch import Tensor
 
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.engine import layout, limit_threads
+from mdrn_cli.devices import layout, limit_threads
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.fit import fit
 from mdrn_cli.freedmemory import keep_freed_memory

@@ -6,16 +6,26 @@ import glob
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from mdrn_cli.cli import console
 from mdrn_cli.cli.console import stderr
-from mdrn_cli.errors import BY_SIGNAL, INTERRUPTED, DeviceError, InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.errors import (
+    BY_SIGNAL,
+    INTERRUPTED,
+    DeviceError,
+    DeviceWarning,
+    InputError,
+    MdrnError,
+    UsageError,
+    WeightsError,
+)
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import exists
@@ -34,6 +44,7 @@ def run(app: typer.Typer) -> int:
     debug = "--debug" in arguments[:end]
     arguments[:end] = (argument for argument in arguments[:end] if argument != "--debug")
     console.debug(debug)
+    warnings.showwarning = _showing_ours(warnings.showwarning)
     if not debug:
         # Pillow tells programmers of odd files so; what concerns the user is a warning or an error of our own.
         warnings.filterwarnings("ignore", module="PIL")
@@ -73,6 +84,18 @@ def run(app: typer.Typer) -> int:
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _showing_ours(others: Callable[..., None]) -> Callable[..., None]:
+    """What shows warnings: our own as a line, others as they were."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, DeviceWarning):
+            console.print_warning(str(message))
+        else:
+            others(message, category, *where)
+
+    return show
 
 
 def with_patterns_expanded(arguments: Sequence[str]) -> list[str]:

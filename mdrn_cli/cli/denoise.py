@@ -337,7 +337,7 @@ class _Run:
 
         Restorer(self.options)  # loads no network, but tells of a model that is not there
         if self.options.device not in (AUTO, "cpu"):  # which there are anywhere
-            from mdrn_cli.engine import pick_device
+            from mdrn_cli.devices import pick_device
 
             pick_device(self.options.device)
         outcomes = [foresee(job) or Outcome(job, PLANNED) for job in jobs]

@@ -6,12 +6,15 @@ import json
 import os
 import platform
 from importlib import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mdrn_cli import __version__
 from mdrn_cli.cli.console import echo, print_error, printable
 from mdrn_cli.cli.options import Json, Offline
 from mdrn_cli.errors import MdrnError, WeightsError
+
+if TYPE_CHECKING:
+    from mdrn_cli.cache import Cache
 
 SCHEMA = "mdrn.doctor/1"
 LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors", "typer")
@@ -19,8 +22,8 @@ LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors
 
 def doctor(_offline: Offline = False, as_json: Json = False) -> int:
     """Say what this installation has and would use, and what is wrong with it: exits with 1 when libvips does not load,
-    with 2 when MDRN_DATA names no folder, with 5 when weights are missing or damaged, with 6 when MDRN_DEVICE names
-    none there is."""
+    with 2 when MDRN_DATA names no folder, or MDRN_HOME or MDRN_THREADS make no sense, with 5 when weights are missing
+    or damaged, with 6 when MDRN_DEVICE names none there is."""
     about, problems = _examine()
     if as_json:
         echo(json.dumps({"schema": SCHEMA, **about}))
@@ -44,21 +47,29 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     """What there is, and what is wrong; instead of a device that there is not the best is told."""
     import torch
 
-    from mdrn_cli.cache import Cache
+    from mdrn_cli.cache import NOWHERE, Cache
     from mdrn_cli.datasets import data_folder
     from mdrn_cli.deep import load_libvips
-    from mdrn_cli.engine import compute_type, limit_threads, pick_device
-    from mdrn_cli.fetch import is_offline
+    from mdrn_cli.devices import compute_type, limit_threads, pick_device
+    from mdrn_cli.fetch import is_offline, shown
     from mdrn_cli.hardware import system_name
 
-    limit_threads()
-    problems = []
+    problems: list[MdrnError] = []
+    try:
+        limit_threads()
+    except MdrnError as error:
+        problems.append(error)
+    try:
+        cache = Cache()
+    except MdrnError as error:
+        cache = Cache(NOWHERE)
+        problems.append(error)
     try:
         device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
     except MdrnError as error:
         device = pick_device("auto")
         problems.append(error)
-    weights, bad = _weights()
+    weights, bad = _weights(cache)
     if bad:
         hint = "bring them with `mdrn weights fetch` or `import`"
         problems.append(WeightsError(f"checkpoints that are not intact: {', '.join(bad)}", hint))
@@ -77,9 +88,9 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
         "cuda": cuda,
         "precision": str(compute_type(device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "cache": str(Cache().root),
+        "cache": None if cache.root == NOWHERE else str(cache.root),
         "data": os.environ.get("MDRN_DATA") or None,
-        "mirror": os.environ.get("MDRN_WEIGHTS_URL") or None,
+        "mirror": shown(os.environ.get("MDRN_WEIGHTS_URL") or "") or None,
         "network": "off (MDRN_OFFLINE)" if is_offline() else "may be used to fetch weights and image sets",
         "weights": weights,
     }
@@ -93,10 +104,10 @@ def _version(name: str) -> str:
         return "absent"
 
 
-def _weights() -> tuple[dict[str, int], list[str]]:
+def _weights(cache: Cache) -> tuple[dict[str, int], list[str]]:
     """How many checkpoints are intact and how many are not, and the names of the latter."""
     from mdrn_cli.weights import all_records, status
 
     records = all_records()
-    bad = [record.name for record in records if status(record).state in ("corrupt", "missing")]
+    bad = [record.name for record in records if status(record, cache).state in ("corrupt", "missing")]
     return {"intact": len(records) - len(bad), "damaged or missing": len(bad)}, bad
