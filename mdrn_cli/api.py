@@ -12,7 +12,7 @@ from functools import lru_cache
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,23 +29,26 @@ from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened
 
-ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image)
+ImageLike = TypeVar("ImageLike", bound=NDArray[Any] | Image.Image)
 _T = TypeVar("_T")
 
 _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
 
 
+Number: TypeAlias = "float | np.floating[Any] | np.integer[Any]"
+
+
 def denoise(
     image: ImageLike,
-    sigma: float | str | None = "auto",
+    sigma: Number | str | None = "auto",
     model: str | Path = "auto",
     *,
     ensemble: bool = False,
-    coarse_sigma: float | Sequence[float] | str | None = "auto",
-    strength: float = 1.0,
-    white: float | None = None,
+    coarse_sigma: Number | Sequence[Number] | NDArray[Any] | str | None = "auto",
+    strength: Number = 1.0,
+    white: Number | None = None,
     tile: int | str | None = "auto",
-    max_memory: int | None = None,
+    max_memory: float | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> ImageLike:
@@ -76,8 +79,9 @@ def denoise(
         precision: "auto", "float32" or "bfloat16".
 
     Returns:
-        An array or a Pillow image, as was given, of the same size, data type and alpha (see above for palettes); floats
-        are not clipped. What the command warns of, such as that no noise was found, are warnings of Python.
+        An array or a Pillow image, as was given, of the same size, data type and alpha (see above for palettes);
+        of what else NumPy reads as an array, an array. Floats are not clipped, and those of 64 bits rounded to 32. What
+        the command warns of, such as that no noise was found, are warnings of Python.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -117,32 +121,36 @@ def denoise(
     for text in told:
         warnings.warn(_of_arguments(text), stacklevel=2)
     if not isinstance(image, Image.Image):
-        return result
+        return cast(ImageLike, result)
     restored = Image.fromarray(result)
     # A transparent color is alpha now, where there is such a mode.
     same = restored.mode == image.mode
     restored.info = {key: value for key, value in image.info.items() if same or key != "transparency"}
-    return restored
+    return cast(ImageLike, restored)
 
 
-def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: float | None = None) -> float:
+def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = None) -> float:
     """Estimate the noise level of an image, as `mdrn estimate` does.
 
     Args:
         image, white: as for `denoise`.
 
     Returns:
-        The level on the 0-255 scale whatever the data type; NaN when a side is below 16 pixels.
+        The level on the 0-255 scale whatever the data type; NaN when a side is below 16 pixels. What the command warns
+        of are warnings of Python.
 
     Raises:
         UsageError: the image is of another kind, or white makes no sense.
         InputError: its intensities go beyond white, of floats far beyond.
     """
     picture = _picture(_pixels(image))
-    if white is not None:
-        check_white(_number("white", white))
+    level = None if white is None else _number("white", white)
+    if level is not None:
+        check_white(level)
     with _told_in_arguments():
-        picture = whitened(picture, white)
+        picture = whitened(picture, level)
+    for text in picture.warnings:
+        warnings.warn(_of_arguments(text), stacklevel=2)
     return noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
 
 
@@ -167,7 +175,9 @@ def _numbers(name: str, value: object) -> tuple[float, ...]:
 
 def _check_type(name: str, value: object, *types: type) -> None:
     if not isinstance(value, types):
-        raise UsageError(f"{name} must be {' or '.join(each.__name__ for each in types)}, not {value!r}")
+        # Of numpy and of Python, some are called alike.
+        named = dict.fromkeys(each.__name__.rstrip("_") for each in types)
+        raise UsageError(f"{name} must be {' or '.join(named)}, not {value!r}")
 
 
 def _none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
@@ -215,7 +225,11 @@ def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
         deep = image.mode.startswith(("I", "F"))
         hint = "give an array of uint16, or of floats in [0, 1]" if deep else 'convert it first: image.convert("RGB")'
         raise UsageError(f"an image of mode {image.mode} is not handled", hint)
-    return np.asarray(image)
+    try:
+        return np.asarray(image)
+    except (RuntimeError, TypeError, ValueError) as error:  # a tensor that learns, or is on a GPU, for one
+        what = str(error).strip().splitlines()
+        raise UsageError(f"no array can be had of a {type(image).__name__}: {what[0] if what else ''}") from error
 
 
 def _restored(data: NDArray[Any], restore: Restorer) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -238,7 +252,10 @@ def _picture(data: NDArray[Any]) -> Picture:
         raise UsageError(f"an array of shape {data.shape} is no image", "use (H, W) or (H, W, C) with C from 1 to 4")
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise UsageError("the image has values that are not finite")
-    plain = data.astype(depth, copy=False)
+    with np.errstate(over="ignore"):
+        plain = data.astype(depth, copy=False)
+    if depth == "float32" and not np.isfinite(plain).all():
+        raise UsageError("the image has values beyond those of floats of 32 bits", "scale it to [0, 1]")
     has_alpha = data.ndim == 3 and data.shape[2] in (2, 4)
     return picture_of(plain, has_alpha)
 

@@ -93,9 +93,14 @@ class Result:
     reference: str | None = None
 
     def mean(self, field: str) -> float:
-        """Mean of a numeric field of ImageRow over the images that have it; NaN where none does."""
-        values = [value for row in self.images if not math.isnan(value := getattr(row, field))]
+        """Mean of a numeric field of ImageRow over the images that have it, finite; NaN where none does."""
+        values = [value for row in self.images if math.isfinite(value := getattr(row, field))]
         return float(np.mean(values)) if values else math.nan
+
+    @property
+    def exact(self) -> int:
+        """Images that were restored to the last value, of which PSNR is infinite and in no mean."""
+        return sum(math.isinf(row.psnr) for row in self.images)
 
     @property
     def seconds(self) -> float:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mdrn_cli.errors import FetchError, UsageError
 from mdrn_cli.fetch import Expected, OnBytes, download, shown
+from mdrn_cli.files import put_in_place
 from mdrn_cli.locks import has_locks, locked, part_of
 from mdrn_cli.paths import sha256_of
 
@@ -194,7 +195,8 @@ class Cache:
             try:
                 shutil.copyfile(source, part)
             except OSError as error:
-                part.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    part.unlink(missing_ok=True)
                 raise FetchError(f"cannot write {part} ({error.strerror or error})") from error
             self._keep(item, part)
         return self.path(item)
@@ -248,7 +250,6 @@ class Cache:
         try:
             about = asdict(item) | {"sources": [shown(source) for source in item.sources]}
             (part.parent / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-            part.replace(self.path(item))
-        except OSError as error:
-            part.unlink(missing_ok=True)
+            put_in_place(part, self.path(item))
+        except OSError as error:  # the part is whole: the next fetch takes it
             raise FetchError(f"cannot write {self.path(item)} ({error.strerror or error})") from error

@@ -157,7 +157,8 @@ def download(
         except _GiveUpError as error:
             reasons.append(f"{shown(source)}: {str(error).replace(source, shown(source))}")
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
             hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "look at its folder"
             raise FetchError(f"cannot write {part} ({error.strerror or error})", hint) from error
     raise FetchError("; ".join(reasons) or "no source is known for it")

@@ -55,7 +55,7 @@ def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
             ready.append((partial, path))
         for partial, path in ready:
             with telling_write_errors(path):
-                _put_in_place(partial, path)
+                put_in_place(partial, path)
 
 
 def _remove(partial: Path) -> None:
@@ -74,7 +74,7 @@ def _write(partial: Path, path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _put_in_place(partial: Path, path: Path) -> None:
+def put_in_place(partial: Path, path: Path) -> None:
     """Give a file its name. Windows refuses while another program has the one it replaces open, as scanners of files do
     for moments."""
     until = time.monotonic() + _PATIENCE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -38,11 +39,26 @@ def memory_to_use() -> int:
 
 
 def _memory() -> float:
+    texts = (_read(group / name).strip() for controller, name in _MEMORY_LIMITS for group in _groups(controller))
+    return min([_memory_of_machine(), *(float(text) for text in texts if text.isdecimal())])
+
+
+def _memory_of_machine() -> float:
     names = getattr(os, "sysconf_names", {})
-    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
-    files = (group / name for controller, name in _MEMORY_LIMITS for group in _groups(controller))
-    texts = (file.read_text().strip() for file in files if file.is_file())
-    return min([total, *(float(text) for text in texts if text.isdecimal())])
+    if "SC_PHYS_PAGES" in names:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    kernel = getattr(getattr(ctypes, "windll", None), "kernel32", None)
+    kilobytes = ctypes.c_ulonglong(0)
+    told = kernel is not None and kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
+    return 1024.0 * kilobytes.value if told else 8e9
+
+
+def _read(file: Path) -> str:
+    """What the system tells in a file; nothing where there is none, or a sandbox does not let one read it."""
+    try:
+        return file.read_text()
+    except (OSError, ValueError):  # the latter of a name that the locale has no characters for
+        return ""
 
 
 def _groups(controller: str) -> Iterator[Path]:
@@ -50,11 +66,10 @@ def _groups(controller: str) -> Iterator[Path]:
     no more than those around it."""
     root = _GROUPS / controller
     own = PurePosixPath("/")
-    if _OWN_GROUPS.is_file():
-        for line in _OWN_GROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controller in controllers.split(","):
-                own = PurePosixPath("/", path)
+    for line in _read(_OWN_GROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            own = PurePosixPath("/", path)
     for group in (own, *own.parents):
         if ".." not in group.parts:  # of one that lies outside what the container sees
             yield root / group.relative_to("/")
@@ -64,8 +79,7 @@ def cores() -> int:
     """CPU cores this process may run on, or as many as the time that a container may use them for is worth."""
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group, names in ((group, names) for controller, names in _CPU_LIMITS for group in _groups(controller)):
-        files = (group / name for name in names)
-        numbers = " ".join(file.read_text() for file in files if file.is_file()).split()
+        numbers = " ".join(_read(group / name) for name in names).split()
         if len(numbers) == 2 and all(map(str.isdecimal, numbers)) and int(numbers[1]):  # else there is no limit
             known = min(known, max(math.ceil(int(numbers[0]) / int(numbers[1])), 1))
     return known

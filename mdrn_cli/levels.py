@@ -10,6 +10,8 @@ LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
 """Those restored."""
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 """That a level which was found may be multiplied by."""
+LEAST_WHITE = 1e-30
+"""That floats of 32 bits can be divided by, as what is white in them; and its inverse, the most."""
 HIGHEST_TRAINED = 255
 """A network may be trained for more."""
 
@@ -18,10 +20,12 @@ def check_white(white: float) -> None:
     """Refuse a value that nothing can be white at.
 
     Raises:
-        UsageError: not above 0, or not finite.
+        UsageError: not above 0, or beyond what floats of 32 bits can be scaled by.
     """
     if not 0 < white < math.inf:
         raise UsageError(f"white must be above 0, not {white:g}", "such as 4095")
+    if not LEAST_WHITE <= white <= 1 / LEAST_WHITE:
+        raise UsageError(f"white must be from {LEAST_WHITE:g} to {1 / LEAST_WHITE:g}, not {white:g}", "such as 4095")
 
 
 def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA, name: str = "sigma") -> None:

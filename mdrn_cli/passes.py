@@ -238,7 +238,12 @@ class Passes:
             return self.tile
         pictures = _filled(self.picture) + (OVERLAPPING if has_room(self.picture, self.memory) else ALONE)
         memory = engine.tile_memory(self.memory, pictures * self.picture.channels.nbytes + beside)
-        return largest_tile(memory, engine.bytes_per_pixel, overlap)
+        try:
+            return largest_tile(memory, engine.bytes_per_pixel, overlap)
+        except OutOfMemoryError as error:
+            if engine.device.type != "cuda":
+                raise
+            raise OutOfMemoryError(error.message, "free memory of the GPU, or use --device cpu") from error
 
     def without_smeared_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
         """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:

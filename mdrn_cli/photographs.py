@@ -11,6 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from mdrn_cli.cache import cache_root
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.files import write_atomically
+from mdrn_cli.files import put_in_place, write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_size, read_uint8
 from mdrn_cli.locks import locked, part_of
@@ -54,8 +55,16 @@ class PhotoFolder:
     def digest(self, folder: Path) -> str:
         """What tells these photographs, of a folder wherever it lies, from others: SHA-256 of their names and sizes."""
         root = real_path(folder)
-        names = (os.path.relpath(real_path(file), root) for file in self.files)
+        names = (_name_within(root, real_path(file)) for file in self.files)
         return hashlib.sha256(json.dumps([*zip(names, self.shapes, strict=True)]).encode()).hexdigest()
+
+
+def _name_within(root: Path, file: Path) -> str:
+    """Of a file from a folder; in full where it is on another drive, as links of Windows may lead to."""
+    try:
+        return Path(os.path.relpath(file, root)).as_posix()
+    except ValueError:
+        return file.as_posix()
 
 
 def _ignore(*_: object) -> None:
@@ -275,9 +284,10 @@ def _write_map(path: Path, files: Sequence[Path], color: str, size: int, reading
                 return True
 
             shapes, read, unreadable = _collect(files, color, reading, keep)
-        part.replace(path)
+        put_in_place(part, path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # which would hide what has happened
+            part.unlink(missing_ok=True)
     index = {"shapes": shapes, "files": [*map(str, read)], "unreadable": [(str(f), reason) for f, reason in unreadable]}
     write_atomically(path.with_suffix(".json"), json.dumps(index).encode())
 

@@ -97,8 +97,7 @@ def largest_tile(memory: float, bytes_per_pixel: int, overlap: int) -> int:
     if side < 2 * overlap:
         needed = (2 * overlap) ** 2 * bytes_per_pixel - memory
         raise OutOfMemoryError(
-            f"{needed / 1e6:.0f} MB too little memory for the smallest tile",
-            "raise --max-memory, or give a --tile; of a GPU, free its memory, or use --device cpu",
+            f"{needed / 1e6:.0f} MB too little memory for the smallest tile", "raise --max-memory, or give a --tile"
         )
     return min(side, LARGEST_TILE)
 

@@ -131,7 +131,7 @@ def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
         WeightsError: see `all_records`.
     """
     path = Path(model)
-    is_path = bool(os.sep in model or path.suffix)
+    is_path = bool(any(sep in model for sep in (os.sep, os.altsep) if sep) or path.suffix)
     for file in (path, path / BEST_FILE, path / LAST_FILE):
         if model and is_file(file):
             names = () if is_path else ("auto", *FAMILIES, *(record.name for record in all_records(manifests)))

@@ -15,6 +15,9 @@ WHITE_SIDE = 8
 """Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
 BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
 """Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
+BELOW_BLACK = -0.3
+"""Intensity of such blocks below which black is hardly 0 in them: noise of the highest level about black stays above,
+and so do colors beyond those of a profile."""
 
 
 def whitened(picture: Picture, white: float | None) -> Picture:
@@ -30,13 +33,23 @@ def whitened(picture: Picture, white: float | None) -> Picture:
     """
     scaled = _told_of_unused_bits(picture) if white is None else picture.whitened(white)
     white_of(scaled)
-    return scaled
+    return _told_of_other_black(scaled)
 
 
 def _told_of_unused_bits(picture: Picture) -> Picture:
     if picture.depth == "uint16" and 0 < (top := int(picture.most_seen)) < NARROW:
         return picture.warned(f"intensities reach {top} of 65535 only: if that is white, give --white {top}")
     return picture
+
+
+def _told_of_other_black(picture: Picture) -> Picture:
+    if picture.depth != "float32" or picture.least_seen >= BELOW_BLACK:
+        return picture
+    least = float(_seen_means(picture).min())
+    if least >= BELOW_BLACK:
+        return picture
+    told = f"floats should be from 0 to 1, and these reach down to {least:.2f}"
+    return picture.warned(f"{told}: if they are from -1, halve (x + 1)")
 
 
 def white_of(picture: Picture) -> float:
@@ -53,14 +66,19 @@ def white_of(picture: Picture) -> float:
             f"floats should be from 0 to 1, and these reach down to {least:.4g}",
             "values that stand for no data are to be replaced, or hidden by an alpha",
         )
+    white = float(_seen_means(picture).max())
+    if white > FLOAT_LIMIT:
+        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "give --white VALUE")
+    return white if white > BEYOND_WHITE else 1.0
+
+
+def _seen_means(picture: Picture) -> NDArray[Any]:
+    """Of blocks of which all can be seen; of all where none is."""
     means = _block_means(picture.channels)
     if picture.seen is not None:
         whole = _block_means(picture.seen[None])[0] == 1
         means = means[:, whole] if whole.any() else means
-    white = float(means.max())
-    if white > FLOAT_LIMIT:
-        raise InputError(f"floats should be from 0 to 1, and these reach {white:.4g}", "give --white VALUE")
-    return white if white > BEYOND_WHITE else 1.0
+    return means
 
 
 def _block_means(planes: NDArray[Any]) -> NDArray[Any]:

@@ -294,6 +294,34 @@ def test_the_level_where_white_is_less_than_a_file_can_hold(noisy):
     assert raised.value.hint == "give a larger white"
 
 
+def test_the_level_is_told_with_what_there_is_to_warn_of(noisy):
+    with pytest.warns(UserWarning, match="if that is white, give white=4080$"):
+        assert mdrn_cli.estimate_sigma(noisy.astype(np.uint16) * 16) < 3
+
+
+class Tensor:
+    """As torch's that learns, or is on a GPU."""
+
+    def __array__(self, *_args, **_more):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.\nUse detach.")
+
+
+@pytest.mark.parametrize("of", [mdrn_cli.denoise, mdrn_cli.estimate_sigma])
+def test_what_no_array_can_be_had_of_is_refused(of):
+    with pytest.raises(UsageError, match=r"^no array can be had of a Tensor: Can't call numpy\(\) on Tensor .*grad\.$"):
+        of(Tensor())
+    with pytest.raises(UsageError, match=r"beyond those of floats of 32 bits"):
+        of(np.full((32, 32), 1e39))
+    for white in (1e-320, 1e100):
+        with pytest.raises(UsageError, match=r"^white must be from 1e-30 to 1e\+30, not"):
+            of(np.zeros((32, 32)), white=white)
+
+
+def test_a_flag_is_called_true_or_false():
+    with pytest.raises(UsageError, match=r"^ensemble must be bool, not 1$"):
+        mdrn_cli.denoise(np.zeros((32, 32), np.uint8), ensemble=1)
+
+
 FORKED = """
 import multiprocessing, sys
 import numpy as np

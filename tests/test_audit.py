@@ -40,3 +40,10 @@ def test_a_service_out_of_reach_is_no_clean_bill(unless_offline, status):
 @pytest.mark.parametrize("unless_offline", [False, True])
 def test_no_report_at_all_is_a_failure(unless_offline):
     assert audit.judge("", unless_offline)[0] == 1
+
+
+def test_what_cannot_be_meant_is_told_before_anything_is_asked(monkeypatch):
+    monkeypatch.setattr(audit, "ask", None)
+    monkeypatch.setattr("sys.argv", ["audit.py", "--nonsense"])
+    with pytest.raises(SystemExit):
+        audit.main()

@@ -69,6 +69,25 @@ def test_figures_follow_the_protocol(sets):
     assert result.mean("noisy_psnr") == pytest.approx(20 * math.log10(255 / 25), abs=0.4)
 
 
+def test_an_image_restored_exactly_counts_in_no_mean_and_is_told(tmp_path, photo, monkeypatch):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    Image.fromarray(photo[:40, :40, 0]).save(folder / "a.png")
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(folder / "black.png")
+
+    def restored(noisy):
+        return noisy if noisy.shape[1] == 40 else noisy * 0
+
+    result = measure(open_dataset(str(folder)), 25.0, "none", restored)
+    rows = {row.file: row.psnr for row in result.images}
+    assert rows["black.png"] == math.inf
+    assert (result.mean("psnr"), result.exact) == (rows["a.png"], 1)
+    monkeypatch.setattr(pipeline, "measure", lambda *_: result)
+    done = CliRunner().invoke(app, ["bench", str(folder), "--sigma", "25", "--sigma", "25", "--color", "Gray"])
+    assert done.output.count("1 of 2 images are restored exactly at sigma 25: of these there is no PSNR") == 1
+    assert "inf" not in done.output
+
+
 def test_published_figures_are_those_of_the_paper():
     assert published_psnr("Set12", "gray", 25)["MDRN"] == 30.67
     assert published_psnr("Set12", "gray", 50)["MDRN (2B) + HADS"] == 27.43

@@ -195,6 +195,23 @@ def test_data_commands(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_one_set_that_cannot_be_had_keeps_no_other(monkeypatch):
+    brought = []
+
+    def fetch_set(known, _items, _on_bytes):
+        if known.name in ("BSD68", "Urban100"):
+            raise FetchError(f"cannot fetch {known.name}")
+        brought.append(known.name)
+
+    monkeypatch.setattr(datasets, "fetch_set", fetch_set)
+    done = CliRunner().invoke(app, ["data", "fetch", "set12", "Urban100", "BSD68", "SET12", "Kodak24"])
+    assert isinstance(done.exception, FetchError)
+    assert done.exception.message == "cannot fetch Urban100"
+    assert "2 in the cache, 2 failed, the rest is on disk" in done.output
+    assert "error: cannot fetch BSD68" in done.output
+    assert brought == ["Set12", "Kodak24"]
+
+
 def test_data_list_says_where_a_set_lies(small_set, tmp_path):
     known, contents = small_set
     assert CliRunner().invoke(app, ["data", "list"]).stdout.splitlines()[0].endswith(", missing")

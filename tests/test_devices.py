@@ -1,14 +1,17 @@
 """Devices: which is taken, what it computes in, and what is told of one that fails."""
 
 import math
+import os
 import sys
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from typer import Typer
 
-from mdrn_cli import devices
+from mdrn_cli import devices, hardware
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.devices import (
     compute_type,
@@ -21,7 +24,7 @@ from mdrn_cli.devices import (
     telling_out_of_memory,
 )
 from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError, UsageError
-from mdrn_cli.hardware import cores
+from mdrn_cli.hardware import cores, memory_to_use
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 NO_KERNELS = "CUDA error: no kernel image is available for execution on the device"
@@ -95,9 +98,10 @@ def test_memory_that_torch_keeps_for_reuse_is_free(monkeypatch):
     assert free_memory(CPU) == math.inf
 
 
-def test_float32_is_float32_on_cuda_too():
+def test_float32_is_float32_on_cuda_too(monkeypatch):
     """By default cuDNN rounds it to ten bits."""
     cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)  # which training sets otherwise
     convolution = getattr(cudnn, "conv", None)
 
     def rounded():
@@ -162,6 +166,31 @@ def test_a_container_has_the_cores_that_its_time_is_worth(monkeypatch, tmp_path,
     limit_threads()
     assert torch.get_num_threads() == expected
     torch.set_num_threads(before)
+
+
+def test_what_a_sandbox_hides_is_not_there(monkeypatch):
+    """Some hide /sys/fs, or what of /proc tells the control groups."""
+    monkeypatch.delenv("MDRN_THREADS", raising=False)
+
+    def refused(_file, *_how):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "stat", refused)
+    monkeypatch.setattr(Path, "read_text", refused)
+    assert cores() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores() >= 1
+    assert 1e8 < memory_to_use() <= 2**31
+
+
+@pytest.mark.parametrize(("installed", "expected"), [(16 * 2**20, 2.0**34), (None, 8e9)])
+def test_the_memory_of_windows_is_asked_for(monkeypatch, installed, expected):
+    def told(where):
+        where._obj.value = installed or 0
+        return installed is not None
+
+    kernel = SimpleNamespace(GetPhysicallyInstalledSystemMemory=told)
+    monkeypatch.setattr("ctypes.windll", SimpleNamespace(kernel32=kernel), raising=False)
+    monkeypatch.setattr(os, "sysconf_names", {})
+    assert hardware._memory_of_machine() == expected
 
 
 def test_a_process_forked_from_one_that_has_used_the_gpu_says_so(monkeypatch):

@@ -28,7 +28,11 @@ def silent(_progress) -> None:
 
 
 PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-ENVIRONMENT = {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(filter(None, PATHS))}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Of a process of a test: as that has it by then, with a cache of its own."""
+    return {**os.environ, "COLUMNS": "200", "PYTHONPATH": os.pathsep.join(filter(None, PATHS)), **more}
 
 
 def torchrun(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -36,7 +40,7 @@ def torchrun(*arguments: object, timeout: float = 240) -> subprocess.CompletedPr
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     return subprocess.run(
         [*command, *map(str, arguments)],
-        env=ENVIRONMENT,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -53,7 +57,7 @@ def as_by_torchrun(*arguments: object, timeout: float = 240) -> list[tuple[int, 
     for rank in ("0", "1"):
         place |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
         command = [sys.executable, *map(str, arguments)]
-        processes.append(subprocess.Popen(command, env=ENVIRONMENT | place, stderr=subprocess.PIPE, text=True))
+        processes.append(subprocess.Popen(command, env=environment(**place), stderr=subprocess.PIPE, text=True))
     said = [process.communicate(timeout=timeout)[1] for process in processes]
     return [(process.returncode, stderr) for process, stderr in zip(processes, said, strict=True)]
 

@@ -2,7 +2,10 @@
 
 import errno
 import fcntl
+import hashlib
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,16 +13,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import run_mdrn, tiny_checkpoint, tiny_config
+from PIL import Image
 
-from mdrn_cli.cache import Cache, cache_root, library_folder
+from mdrn_cli.cache import Cache, Item, cache_root, library_folder
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.cli.boundary import with_patterns_expanded
 from mdrn_cli.devices import free_memory
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import FetchError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.locks import locked
+from mdrn_cli.photographs import read_photographs
 from mdrn_cli.places import Places
 from mdrn_cli.runfolder import alone_in, holds
 from mdrn_cli.training import run_train
@@ -38,6 +43,69 @@ def test_a_file_system_without_locks_does_without(tmp_path, monkeypatch, code):
             assert free
     with alone_in(tmp_path / "run"):
         pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_results_are_worth_more_than_what_is_told_of_them(tmp_path, photo, tiny_weights):
+    """As where stderr is a log on a full disk."""
+    for k in range(3):
+        Image.fromarray(photo[:32, :32]).save(tmp_path / f"{k}.png")
+    how = ["denoise", tmp_path, "-o", tmp_path / "out", "--sigma", "25", "--model", tiny_weights("color")]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "mdrn_cli", *map(str, how)], stderr=full, check=False)
+        wrong = subprocess.run([sys.executable, "-m", "mdrn_cli", "denoise", "none"], stderr=full, check=False)
+    assert (done.returncode, wrong.returncode) == (0, 4)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_photographs_on_another_drive_are_told_apart_too(photo_folder, monkeypatch):
+    """Of Windows, from whose drives no path leads to another."""
+    photos = read_photographs(photo_folder, "gray")
+    here = photos.digest(photo_folder)
+
+    def relpath(path, start):
+        raise ValueError(f"path is on mount {path}, start on mount {start}")
+
+    monkeypatch.setattr("mdrn_cli.photographs.os.path.relpath", relpath)
+    there = photos.digest(photo_folder)
+    assert there != here
+    assert there == photos.digest(photo_folder)
+
+
+def test_what_another_program_has_open_is_waited_for(tmp_path, monkeypatch):
+    """As scanners of files do on Windows: what was fetched, or decoded, is not lost for it."""
+    refused, replace = [], Path.replace
+
+    def busy(path, target):
+        if len(refused) % 3 < 2:
+            refused.append(path)
+            error = PermissionError(13, "in use")
+            error.winerror = 32
+            raise error
+        refused.append(path)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", busy)
+    (tmp_path / "a.bin").write_bytes(b"content")
+    item = Item("a.bin", hashlib.sha256(b"content").hexdigest(), 7, (str(tmp_path / "a.bin"),), "CC0")
+    assert Cache(tmp_path / "cache").fetch(item).read_bytes() == b"content"
+    assert len(refused) == 3
+
+
+def test_a_whole_part_that_cannot_be_put_in_place_is_taken_the_next_time(tmp_path, monkeypatch):
+    (tmp_path / "a.bin").write_bytes(b"content")
+    item = Item("a.bin", hashlib.sha256(b"content").hexdigest(), 7, (str(tmp_path / "a.bin"),), "CC0")
+    cache, put = Cache(tmp_path / "cache"), "mdrn_cli.cache.put_in_place"
+
+    def fails(*_paths):
+        raise PermissionError(13, "in use")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(put, fails)
+        with pytest.raises(FetchError, match="in use"):
+            cache.fetch(item)
+    assert cache.path(item).with_name("a.bin.part").read_bytes() == b"content"
+    assert cache.fetch(item).read_bytes() == b"content"
 
 
 def test_a_lock_that_cannot_be_made_is_told(tmp_path):

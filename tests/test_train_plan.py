@@ -88,6 +88,30 @@ def test_no_run_begins_from_one_that_is_not_finished(carried_out, tmp_path, caps
     assert not (tmp_path / "runs" / "small" / "finished").exists()
 
 
+@pytest.mark.parametrize(
+    "wrong", ["", "[[run]]\nsigma = 25.0", "run = 3", "[[run", '[[run]]\nname="a"\n[[run]]\nname="a"', None]
+)
+def test_a_plan_that_is_none_is_told(carried_out, tmp_path, capsys, wrong):
+    plan = tmp_path / "plan.toml"
+    plan.write_text(wrong) if wrong is not None else plan.unlink()
+    with pytest.raises(SystemExit) as ended:
+        carried_out()
+    assert (ended.value.code, f"{plan} is no plan: " in capsys.readouterr().err) == (2, True)
+
+
+def test_a_plan_that_is_none_while_it_is_changed_goes_on_as_it_was(carried_out, tmp_path, capsys, monkeypatch):
+    plan, train = tmp_path / "plan.toml", train_plan.train
+
+    def changing(*arguments):
+        plan.write_text(plan.read_text() + "\n[[run]]\n")
+        return train(*arguments)
+
+    monkeypatch.setattr(train_plan, "train", changing)
+    assert carried_out() == 1
+    assert "the plan as it was, for it is none now" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "small" / "finished").exists()
+
+
 def test_what_is_finished_is_not_done_again(carried_out, capsys):
     carried_out()
     capsys.readouterr()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -157,6 +158,17 @@ def test_the_commands_take_it_and_tell_where_it_is_wanting(tmp_path, noisy):
     assert told["sigma"]["value"] == pytest.approx(level, abs=0.01)
     with Image.open(tmp_path / "c.png") as restored:
         assert 2500 < np.asarray(restored).max() <= 4095
+
+
+def test_floats_from_minus_one_are_warned_of(noisy, photo):
+    """As networks often take them; dark noise about black, and colors beyond those of a profile, are as they should."""
+    with pytest.warns(UserWarning, match=r"reach down to -0\.\d\d: if they are from -1, halve \(x \+ 1\)$"):
+        mdrn_cli.estimate_sigma(2 * noisy - 1)
+    dark = photo[:256, :256] / 2000 + np.random.default_rng(0).normal(0, 100 / 255, (256, 256, 3))
+    for fine in (noisy, noisy - 0.1, dark):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            mdrn_cli.estimate_sigma(fine)
 
 
 def test_no_level_is_told_of_floats_that_must_mean_something_else(tmp_path, noisy):

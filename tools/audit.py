@@ -45,7 +45,8 @@ def main() -> int:
     """Print the judgement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--unless-offline", action="store_true")
-    status, said = judge(ask(), parser.parse_args().unless_offline)
+    arguments = parser.parse_args()  # before the network is asked
+    status, said = judge(ask(), arguments.unless_offline)
     print("\n".join(said))
     return status
 

@@ -31,7 +31,7 @@ def crop(picture: Picture) -> Image.Image:
 
 def main() -> None:
     """Restore every image with the defaults and lay the crops out."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path)
     arguments = parser.parse_args()

@@ -73,7 +73,7 @@ def _clean(photo: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.flo
 
 def main() -> None:
     """Train, and print what is taken to be alike with validation photographs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()

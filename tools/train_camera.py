@@ -178,7 +178,7 @@ BEGINNING = {"seconds": 3600.0, "blocks": 2, "sigma": 15.0, "batch_size": 8, "pa
 
 def main() -> None:
     """Draw the pairs, the same for the same photographs, and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--init", help="checkpoint to start from: color, of as many blocks; none when resuming")

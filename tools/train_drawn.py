@@ -107,7 +107,7 @@ def _shape(rng: np.random.Generator) -> tuple[int, int]:
 
 def main() -> None:
     """Train for gray and color, and print what is taken to be drawn with validation photographs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
     arguments = parser.parse_args()

@@ -32,8 +32,9 @@ PACKAGED = Path(__file__).parents[1] / "mdrn_cli" / "reference" / "noise_estimat
 """Which `estimate_sigma` reads, and so `report`."""
 LABELLED_CROPS = 5
 """Of each photograph, with noise as files have it, denoised to find the level that restores them best."""
-CAMERA_CROPS, WHITE_CROPS = 28, 12
-"""Of each photograph, to learn to estimate from: with noise as files have it, and with white noise."""
+CAMERA_CROPS, WHITE_CROPS, WHITE_ALONE = 28, 12, 24
+"""Of each photograph, to learn to estimate from: with noise as files have it and with white noise, for the network that
+learns from both, and for the one that learns from white noise alone."""
 LABEL_SIDE = 96
 """Of the part that is denoised to find the best level."""
 STEPS = np.log([0.5, 0.7, 1.0, 1.4, 2.0, 2.8])
@@ -46,8 +47,8 @@ BATCH = 256
 EXCESS = 2.0
 """What saying too much of noise in files weighs, beside too little: to take texture for noise is the worse fault."""
 CAMERA_HIDDEN, CAMERA_EPOCHS = 96, 140
-CAMERA_NETWORKS = 5
-"""Whose mean is kept: one alone is far off now and then."""
+AVERAGED = 5
+"""Networks whose mean is kept: one alone is far off now and then."""
 
 NETWORKS = ("gray_white", "gray_camera", "color_white", "color_camera")
 
@@ -70,7 +71,7 @@ def _rows(
     photo = read_uint8(file, color)
     draws, features_of = (camera_crop,) * CAMERA_CROPS + (white_crop,) * WHITE_CROPS, camera_features
     if kind == "white":
-        draws, features_of = (white_crop,) * WHITE_CROPS, noise_features
+        draws, features_of = (white_crop,) * WHITE_ALONE, noise_features
     rows = []
     for draw in draws:
         crop = draw(contrasted(photo, rng), rng)
@@ -165,7 +166,7 @@ def columns(rows: list[Any]) -> tuple[NDArray[Any], ...]:
 
 def main() -> None:
     """Train for gray and color, and print the errors on validation photographs."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("train", "val", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS, help="the others stay as they are")
@@ -200,10 +201,10 @@ def store(output: Path, networks: dict[str, NDArray[Any]]) -> None:
 
 def learned(kind: str, features: NDArray[np.float32], targets: NDArray[np.float32]) -> Network:
     """The network for white noise, or for all kinds that files have."""
-    if kind == "white":
-        return fit(features, targets)
-    how = CAMERA_EPOCHS, CAMERA_HIDDEN, EXCESS
-    return mean_of([fit(features, targets, None, *how, seed) for seed in range(CAMERA_NETWORKS)])
+    how = partial(fit, features, targets)
+    if kind == "camera":
+        how = partial(how, epochs=CAMERA_EPOCHS, hidden=CAMERA_HIDDEN, excess=EXCESS)
+    return mean_of([how(seed=seed) for seed in range(AVERAGED)])
 
 
 def report(folder: Path, ratios: dict[str, Network]) -> None:

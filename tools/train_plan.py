@@ -75,7 +75,7 @@ def report(progress: Progress) -> None:
 def main() -> int:
     """Every run of the plan that is not finished; the plan is read anew before each, so that it can be changed. Returns
     1 if one failed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("plan", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
@@ -84,11 +84,11 @@ def main() -> int:
     plan: dict[str, Any] = {}
     while True:
         try:
-            plan = tomllib.loads(arguments.plan.read_text())
-        except tomllib.TOMLDecodeError as error:  # it is being changed
+            plan = read_plan(arguments.plan)
+        except (OSError, ValueError) as error:
             if not plan:
-                raise
-            print(f"the plan as it was, for it is no TOML now: {error}", flush=True)
+                parser.error(f"{arguments.plan} is no plan: {error}")
+            print(f"the plan as it was, for it is none now: {error}", flush=True)  # it is being changed
         left = [run for run in plan["run"] if run["name"] not in tried and not finished(arguments.output / run["name"])]
         if not left:
             return int(failed > 0)
@@ -98,6 +98,21 @@ def main() -> int:
         planned = {run["name"] for run in plan["run"]}
         sys.argv = ["tools/train_plan.py", arguments.plan.name, name]  # which the run writes down
         failed += not train(name, options, arguments.output, planned)
+
+
+def read_plan(file: Path) -> dict[str, Any]:
+    """A plan, in which every run has a name of its own.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none.
+    """
+    plan = tomllib.loads(file.read_text(encoding="utf-8"))
+    runs = plan.get("run")
+    names = [isinstance(run, dict) and run.get("name") for run in runs] if isinstance(runs, list) else []
+    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+        raise ValueError("it has to have tables [[run]], each with a name of its own")
+    return plan
 
 
 def finished(folder: Path) -> bool:

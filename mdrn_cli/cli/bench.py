@@ -130,6 +130,7 @@ def bench(
         raise UsageError("--overwrite goes with --save", "mdrn bench Set12 --save restored --overwrite")
     if dataset is None:
         raise UsageError("which images?", "mdrn bench Set12, mdrn bench my/photos, or mdrn bench --speed")
+    color = color and color.lower()
     if color not in (None, "gray", "color"):
         raise UsageError(f"color must be gray or color, not {color!r}")
     denoisers = Denoisers(model, device, precision, tuple(manifest or ()))
@@ -197,7 +198,7 @@ def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
         check_sigma(value)
     if not sigmas and not opened.clean:
         raise UsageError(f"the images of {opened.name} carry real noise of unknown level", "give --sigma")
-    return sigmas or PAPER_SIGMAS[opened.color]
+    return list(dict.fromkeys(sigmas or PAPER_SIGMAS[opened.color]))
 
 
 def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: bool) -> dict[tuple[float, Path], Path]:
@@ -254,6 +255,9 @@ def _measure(
                 reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
             )
             results.append(result)
+            if result.exact:
+                told = f"{result.exact} of {len(result.images)} images are restored exactly at sigma {value:g}"
+                print_warning(f"{told}: of these there is no PSNR, and they do not count in its mean")
 
 
 def _save(path: Path, restored: Any) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 import traceback
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -87,10 +87,28 @@ def print_error(error: BaseException, message: str = "", hint: str = "") -> None
     if isinstance(error, MdrnError):
         message, hint = error.message, error.hint
     if _debugging:
-        traceback.print_exception(error)
+        with _as_far_as_possible():
+            traceback.print_exception(error)
     _print_labelled("error:", "bold red", message)
     if hint:
         _print_labelled("hint:", "bold", hint)
+
+
+def raise_all(failed: Sequence[MdrnError]) -> None:
+    """Tell of what has failed, one of several things, and raise the first of it.
+
+    Raises:
+        MdrnError: that, if there is any.
+    """
+    for error in failed[1:]:
+        print_error(error)
+    if failed:
+        raise failed[0]
+
+
+def not_had(failed: Sequence[MdrnError]) -> str:
+    """How many could not be had, to stand in a line of what could."""
+    return f", {len(failed)} failed" if failed else ""
 
 
 def print_warning(message: str) -> None:
@@ -100,12 +118,30 @@ def print_warning(message: str) -> None:
 
 def print_note(text: str) -> None:
     """A line on stderr, as it is but for what a terminal would act on."""
-    stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    with _as_far_as_possible():
+        stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_labelled(label: str, style: str, text: str) -> None:
     line = Text.assemble((label, style), " ", printable(" ".join(text.splitlines())))
-    stderr.print(line, highlight=False, soft_wrap=True)
+    with _as_far_as_possible():
+        stderr.print(line, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _as_far_as_possible() -> Iterator[None]:
+    """Go on where stderr cannot be written, as of a log on a full disk: results are worth more than what is told of
+    them. Where nobody reads it any more, that ends the program.
+
+    Raises:
+        BrokenPipeError: that.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def progress_bar(unit: str, quiet: bool = False) -> Progress:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_note, printable
+from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, not_had, print_note, printable, raise_all
 from mdrn_cli.cli.options import Data, DryRun, Json, Offline, offered, sets
-from mdrn_cli.errors import FetchError, UsageError, hint_of
+from mdrn_cli.errors import FetchError, MdrnError, UsageError, hint_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,11 +51,16 @@ def fetch(names: Names = None, dry_run: DryRun = False, data: Data = None, _offl
         for item in (item for _, found in wanted for item in found.missing):
             echo(f"{item.name}\t{item.bytes}\t{item.sources[0]}")
         return
+    failed: list[MdrnError] = []
     with bytes_bar() as bar:
         for known, found in wanted:
             task = bar.add_task(known.name, total=sum(item.bytes for item in found.missing))
-            fetch_set(known, found.missing, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
-    print_note(f"{len(wanted)} in the cache, the rest is on disk")
+            try:
+                fetch_set(known, found.missing, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
+            except FetchError as error:
+                failed.append(error)
+    print_note(f"{len(wanted) - len(failed)} in the cache{not_had(failed)}, the rest is on disk")
+    raise_all(failed)
 
 
 @app.command()
@@ -83,7 +88,7 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
     from mdrn_cli.datasets import benchmark_sets, named_set
 
     found = []
-    for name in names or benchmark_sets():
+    for name in dict.fromkeys(name.lower() for name in names or benchmark_sets()):
         known = named_set(name)
         if known is None:
             raise UsageError(f"no benchmark set {name!r}", hint_of(name, benchmark_sets(), "sets are"))

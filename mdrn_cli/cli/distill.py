@@ -89,7 +89,10 @@ def distill(
         values = settings(ctx, (*CONFIG_KEYS, *DISTILLATION_KEYS))
         ours = {key: values.pop(key) for key in DISTILLATION_KEYS}
         if ours["mode"] not in MODES:
-            raise UsageError(f"--mode must be hads or hmds, not {ours['mode']!r}")
+            given = f", not {ours['mode']!r}" if ours["mode"] else ""
+            raise UsageError(
+                f"--mode must be hads or hmds{given}", "hads: a larger teacher; hmds: a teacher at a lower noise level"
+            )
         if values["blocks"] is None:
             values["blocks"] = DEFAULT_BLOCKS[ours["mode"]]
         if values["sigma"] is None:

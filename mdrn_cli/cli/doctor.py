@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from mdrn_cli import __version__
-from mdrn_cli.cli.console import echo, print_error, printable
+from mdrn_cli.cli.console import echo, printable, raise_all
 from mdrn_cli.cli.options import Json, Offline
 from mdrn_cli.errors import MdrnError, WeightsError
 
@@ -30,10 +30,7 @@ def doctor(_offline: Offline = False, as_json: Json = False) -> int:
     else:
         for label, value in about.items():
             echo(printable(f"{label:12} {_text(value)}"))
-    for problem in problems[1:]:
-        print_error(problem)
-    if problems:
-        raise problems[0]
+    raise_all(problems)
     return 0
 
 

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import bytes_bar, echo, format_bytes, print_error, print_note, print_warning, printable
+from mdrn_cli.cli.console import (
+    bytes_bar,
+    echo,
+    format_bytes,
+    not_had,
+    print_note,
+    print_warning,
+    printable,
+    raise_all,
+)
 from mdrn_cli.cli.options import Data, Device, DryRun, Json, Manifests, Offline, checkpoints, choices, flag, offered
 from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 
@@ -70,11 +79,8 @@ def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = No
                 locate(record, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
             except WeightsError as error:
                 failed.append(error)
-    print_note(f"{len(missing) - len(failed)} fetched{f', {len(failed)} failed' if failed else ''}, the rest was here")
-    for earlier in failed[:-1]:
-        print_error(earlier)
-    if failed:
-        raise failed[-1]
+    print_note(f"{len(missing) - len(failed)} fetched{not_had(failed)}, the rest was here")
+    raise_all(failed)
 
 
 @app.command()
