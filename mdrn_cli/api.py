@@ -12,7 +12,7 @@ from functools import lru_cache
 from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened
 
-ImageLike = TypeVar("ImageLike", bound=NDArray[Any] | Image.Image)
+ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image, NDArray[Any] | Image.Image)
 _T = TypeVar("_T")
 
 _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
@@ -121,12 +121,12 @@ def denoise(
     for text in told:
         warnings.warn(_of_arguments(text), stacklevel=2)
     if not isinstance(image, Image.Image):
-        return cast(ImageLike, result)
+        return result
     restored = Image.fromarray(result)
     # A transparent color is alpha now, where there is such a mode.
     same = restored.mode == image.mode
     restored.info = {key: value for key, value in image.info.items() if same or key != "transparency"}
-    return cast(ImageLike, restored)
+    return restored
 
 
 def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = None) -> float:

@@ -193,7 +193,8 @@ class Cache:
             raise FetchError(f"{source} is not {item.name}: size or SHA-256 differ")
         with self._locked(item) as part:
             try:
-                shutil.copyfile(source, part)
+                if not (part.exists() and part.samefile(source)):
+                    shutil.copyfile(source, part)
             except OSError as error:
                 with contextlib.suppress(OSError):
                     part.unlink(missing_ok=True)
@@ -231,7 +232,7 @@ class Cache:
             locks.mkdir(exist_ok=True)
             lock = locks / f"{item.sha256}.lock"
             held.enter_context(locked(lock))
-            alone = has_locks(lock)
+            alone, part = has_locks(lock), part_of(self.path(item), lock)
         except OSError as error:
             raise FetchError(
                 f"cannot write to the cache {self.root} ({error.strerror or error})", "set MDRN_HOME to another folder"
@@ -240,16 +241,18 @@ class Cache:
             try:
                 # `rm` of another process may have taken the folder while this one waited.
                 folder.mkdir(parents=True, exist_ok=True)
-                yield part_of(self.path(item), lock)
+                yield part
             finally:
                 with contextlib.suppress(OSError):
-                    if alone:  # else others may have made it and not yet used it
+                    if alone:
                         folder.rmdir()  # only when nothing came
+                    else:  # others may have made the folder and not yet used it; nobody goes on with this part
+                        part.unlink(missing_ok=True)
 
     def _keep(self, item: Item, part: Path) -> None:
         try:
             about = asdict(item) | {"sources": [shown(source) for source in item.sources]}
             (part.parent / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
             put_in_place(part, self.path(item))
-        except OSError as error:  # the part is whole: the next fetch takes it
+        except OSError as error:  # where there are locks the next fetch takes the part, which is whole
             raise FetchError(f"cannot write {self.path(item)} ({error.strerror or error})") from error

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,18 +42,29 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-@lru_cache
 def fault_of(device: torch.device) -> str:
     """Why a device cannot compute, in one line; empty where it can. A GPU may be there that this torch has no kernels
-    for, or that another process has for itself alone."""
-    if device.type == "cpu":
+    for, or that another process has for itself alone.
+
+    Raises:
+        OutOfMemoryError: it has no room even for this.
+    """
+    if device.type == "cpu" or device in _computing:
         return ""
     try:
-        image, kernel = (torch.ones(1, 1, side, side, device=device) for side in (8, 3))
-        F.conv2d(image, kernel).cpu()  # which the device "meta", of no memory, cannot do
-    except (RuntimeError, AssertionError, ImportError) as error:
+        # Which the device "meta", of no memory, cannot do.
+        image, kernel = (torch.ones(1, 1, side, side, dtype=torch.float32, device=device) for side in (8, 3))
+        F.conv2d(image, kernel).cpu()
+    except (RuntimeError, AssertionError, ImportError, TypeError) as error:
+        if out_of_memory(error):
+            raise OutOfMemoryError(f"{device} is out of memory", "free some there, or use --device cpu") from error
         return told_by(error)
+    _computing.add(device)
     return ""
+
+
+_computing: set[torch.device] = set()
+"""Devices that have computed something in this process."""
 
 
 def told_by(error: Exception) -> str:
@@ -65,8 +77,9 @@ def is_fault(error: Exception) -> bool:
     """Whether an error is that of a GPU which from then on computes nothing in this process; where it is not that of
     memory running out."""
     accelerator = getattr(torch, "AcceleratorError", ())  # not before torch 2.8
-    told = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
-    return isinstance(error, accelerator) or any(text in str(error) for text in told)
+    told = ("CUDA error", "CUDA driver error", "Triton Error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
+    lasts = any(text in str(error) for text in told) and "NOT_SUPPORTED" not in str(error)
+    return isinstance(error, accelerator) or lasts
 
 
 def failure(error: Exception) -> DeviceError:
@@ -80,18 +93,23 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    convolution = getattr(torch.backends.cudnn, "conv", None)
-    if convolution is None:  # torch before 2.9
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    cudnn: Any = torch.backends.cudnn
+    try:
+        legacy = cudnn.allow_tf32 is not None
+    except RuntimeError:  # the program has set precision as torch has it since 2.9, beside which this cannot be used
+        legacy = False
+    if legacy:
+        with cudnn.flags(enabled=True, allow_tf32=False):
             yield
         return
-    # The setting above fails in a program that has used this one.
-    before, tried = convolution.fp32_precision, torch.backends.cudnn.benchmark
-    convolution.fp32_precision, torch.backends.cudnn.benchmark = "ieee", False
+    # Where it is as that of all of cuDNN, it is to follow that afterwards, too.
+    before = "none" if cudnn.conv.fp32_precision == cudnn.fp32_precision else cudnn.conv.fp32_precision
+    tried = cudnn.benchmark
+    cudnn.conv.fp32_precision, cudnn.benchmark = "ieee", False
     try:
         yield
     finally:
-        convolution.fp32_precision, torch.backends.cudnn.benchmark = before, tried
+        cudnn.conv.fp32_precision, cudnn.benchmark = before, tried
 
 
 def layout(device: torch.device) -> torch.memory_format:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +22,7 @@ from mdrn_cli.devices import (
     pick_device,
     telling_out_of_memory,
 )
-from mdrn_cli.errors import DeviceError, OutOfMemoryError
+from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
@@ -66,8 +68,10 @@ class Engine:
         with telling_out_of_memory(f"{self.device} has too little memory left for the network", "use --device cpu"):
             self.model = self._build(self.dtype)
             if self.device.type not in TRUSTED and not computes_right(self.model, checkpoint.build()):
+                wrong = wrong_device(self.device)
                 if device != "auto":
-                    raise wrong_device(self.device)
+                    raise wrong
+                warnings.warn(f"the CPU computes in its place: {wrong.message}", DeviceWarning, stacklevel=2)
                 self.device = torch.device("cpu")
                 self.dtype = compute_type(self.device, precision)
                 self.model = self._build(self.dtype)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname
@@ -32,6 +32,12 @@ RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 
 _TLS_REASON = re.compile(r"\[SSL[^]]*\] ([^'\"]*?)( \(_ssl|['\")])")
 """In what the libraries say of a connection that failed."""
+_LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL")
+"""Why a connection is not secure, and will not be the next time either."""
+_ON_WINDOWS = os.name == "nt"
+_SHARE = re.compile(r"[\\/]{2}(?![?.][\\/][A-Za-z]:)")
+"""How a path of Windows begins that is not of a disk of this machine."""
+_ADDRESS = re.compile(r"\w+://[^\s'\"<>]+")
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that have come since the last call; negative when some are dropped."""
@@ -79,12 +85,11 @@ def is_elsewhere(source: str) -> bool:
     """Whether a source is on another machine: an address of the network, or what Windows opens as a file of it."""
     if is_remote(source):
         return True
-    if source.lower().startswith("file:"):
-        with suppress(ValueError):
-            return urlsplit(source).netloc.lower() not in ("", "localhost")
-        return False
-    drive = PureWindowsPath(source).drive if os.name == "nt" else ""
-    return drive.startswith("\\\\") and not drive.endswith(":")  # r"\\?\C:" is a disk of this one
+    try:
+        path = _local(source)
+    except FetchError:
+        return True
+    return _ON_WINDOWS and _SHARE.match(path) is not None
 
 
 def shown(source: str) -> str:
@@ -104,18 +109,22 @@ def local_path(source: str) -> Path:
     Raises:
         FetchError: it is a file URL of another machine, which Windows alone can open, or none at all.
     """
+    return Path(_local(source))
+
+
+def _local(source: str) -> str:
     if not source.lower().startswith("file:"):
-        return Path(source)
+        return source
     try:
         address = urlsplit(source, allow_fragments=False)
     except ValueError as error:
         raise FetchError(f"{source} is no address ({error})") from error
     path = address.path + (f"?{address.query}" if address.query else "")
     if address.netloc.lower() in ("", "localhost"):
-        return Path(url2pathname(path))
-    if os.name != "nt":
+        return url2pathname(path)
+    if not _ON_WINDOWS:
         raise FetchError(f"{source} would be a file of another machine", "mount its folder, and give the path")
-    return Path(url2pathname(f"//{address.netloc}{path}"))
+    return url2pathname(f"//{address.netloc}{path}")
 
 
 def download(
@@ -155,7 +164,7 @@ def download(
             _from_source(source, part, expected, watched, stop)
             return
         except _GiveUpError as error:
-            reasons.append(f"{shown(source)}: {str(error).replace(source, shown(source))}")
+            reasons.append(f"{shown(source)}: {error}")
         except OSError as error:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
@@ -254,11 +263,12 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
             have = _begin(response, have, size, part, on_bytes)
             _stream(response, part, have, size, on_bytes)
     except requests.exceptions.SSLError as error:
-        raise _GiveUpError(_failed_connection(error)) from error
+        lasting = any(text in str(error) for text in _LASTING)
+        raise (_GiveUpError if lasting else _TryAgainError)(_failed_connection(error)) from error
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _TryAgainError(_failed_connection(error)) from error
     except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
-        raise _GiveUpError(str(error)) from error
+        raise _GiveUpError(_without_passwords(error)) from error
     if _size(part) < size:
         raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
 
@@ -269,8 +279,14 @@ def _failed_connection(error: Exception) -> str:
 
     if isinstance(error, requests.exceptions.SSLError):
         why = _TLS_REASON.search(str(error))
-        return f"no secure connection: {why[1] if why else 'TLS failed'}; REQUESTS_CA_BUNDLE names other certificates"
+        hint = "; REQUESTS_CA_BUNDLE names other certificates" if _LASTING[0] in str(error) else ""
+        return f"no secure connection: {why[1] if why else 'TLS failed'}{hint}"
     return f"the connection failed ({type(error).__name__})"
+
+
+def _without_passwords(error: Exception) -> str:
+    """What an error says, addresses as they may be told."""
+    return _ADDRESS.sub(lambda address: shown(address[0]), str(error))
 
 
 def _answer(url: str, **options: Any) -> requests.Response:
@@ -355,7 +371,8 @@ def read_small(source: str, most: int) -> bytes:
 
         try:
             with _answer(source) as response:
-                response.raise_for_status()
+                if not response.ok:
+                    raise requests.RequestException(f"the server answered {response.status_code}")
                 content = b""
                 for block in response.iter_content(BLOCK):
                     content += block
@@ -363,7 +380,7 @@ def read_small(source: str, most: int) -> bytes:
                         break
         except (requests.RequestException, ValueError) as error:
             failed = isinstance(error, (requests.ConnectionError, requests.Timeout))
-            reason = _failed_connection(error) if failed else str(error).replace(source, shown(source))
+            reason = _failed_connection(error) if failed else _without_passwords(error)
             raise FetchError(
                 f"cannot fetch {shown(source)} ({reason})", "bring it by hand, and give the file"
             ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -24,6 +23,8 @@ MOST_APART = 0.1
 """Of what kernels give and the plain network does, relative to its size: rounding to bfloat16 stays well below."""
 MOST_VALUES = 2**31
 """Of features, which the kernels count in 32 bits."""
+_running: set[tuple[int, torch.device, torch.dtype, bool]] = set()
+"""Widths, devices and types that the kernels have been tried on in this process, and whether they learned there."""
 
 
 def has_kernels(model: MDRN, device: torch.device, dtype: torch.dtype) -> bool:
@@ -52,13 +53,14 @@ def with_kernels(model: MDRN) -> MDRN:
     return model
 
 
-@lru_cache
 def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: bool) -> str:
     """Why the kernels of a width do not run on a device, in one line; empty where they do: tried on a group that uses
     all of them. They are compiled there, for which a compiler of C may be missing; may need more memory of a
     multiprocessor than there is; or be compiled wrongly."""
+    if (known := (features, device, dtype, learning)) in _running:
+        return ""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # alone: another seeds those of GPUs, too
         plain = MSAG(4, MDRNConfig("gray", 1, features))
         restore = nn.ConvTranspose2d(features, features, 2, 2)
         parts = nn.ModuleList((plain, restore)).requires_grad_(learning)
@@ -77,7 +79,10 @@ def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: 
         if out_of_memory(error):
             raise
         return told_by(error)
-    return "" if apart < MOST_APART else f"their results are off by {apart:.0%}"
+    if not apart < MOST_APART:
+        return f"their results are off by {apart:.0%}"
+    _running.add(known)
+    return ""
 
 
 def _switch(model: nn.Module) -> None:

@@ -62,10 +62,10 @@ class Group:
         """
         import torch
 
+        if self.size > 1 and name == "auto":  # by name, so that one that cannot compute ends the run, and is not left
+            name = "cuda" if torch.cuda.is_available() else "cpu"
         if self.local_size == 1:
             return name
-        if name == "auto":
-            name = "cuda" if torch.cuda.is_available() else "cpu"
         if name.startswith("cuda:"):
             raise UsageError(f"{self.local_size} processes cannot all use {name}", "give --device cuda")
         if name != "cuda":

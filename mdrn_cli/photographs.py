@@ -62,9 +62,9 @@ class PhotoFolder:
 def _name_within(root: Path, file: Path) -> str:
     """Of a file from a folder; in full where it is on another drive, as links of Windows may lead to."""
     try:
-        return Path(os.path.relpath(file, root)).as_posix()
+        return os.path.relpath(file, root)
     except ValueError:
-        return file.as_posix()
+        return str(file)
 
 
 def _ignore(*_: object) -> None:

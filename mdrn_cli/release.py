@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -172,7 +173,7 @@ def pack(
         raise UsageError(f"{count} sets are called {called}, and figures go by name", "call the folders otherwise")
     with telling_write_errors(folder):
         folder.mkdir(parents=manifest is not None, exist_ok=True)
-    candidate = folder / f".{name}.candidate.safetensors"
+    candidate = folder / f".{name}.{secrets.token_hex(8)}.candidate.safetensors"
     try:
         save_checkpoint(candidate, replace(trained, record=_told(name, trained, distilled)), torch.float16)
         stored = load_checkpoint(candidate)
@@ -184,8 +185,10 @@ def pack(
         if manifest is not None:
             record = replace(record, urls=(str(folder / record.file),))
         file = manifest or manifest_path()
-        with folder_locked(file.parent):
-            others = _others(name, manifest)  # as they are now: measuring takes a while, and others may pack, too
+        with telling_write_errors(file), folder_locked(file.parent):
+            # As they are now: measuring takes a while, and others may pack, too.
+            _refuse_to_replace(name, folder, source, manifest, overwrite)
+            others = _others(name, manifest)
             stored_as = folder / record.file, candidate.read_bytes()  # of a link the file behind it
             write_together((stored_as, (file, manifest_content([*others, record]))))
     finally:
@@ -271,7 +274,7 @@ def measure_again(record: Record, data: Path | None = None, device: str = "auto"
     opened = _open_sets(list(record.metrics), checkpoint, data)
     results = [_measured(checkpoint, dataset, None, device) for dataset in opened]
     record = replace(record, metrics=_metrics(results), spot_checks=_spot_checks(checkpoint, opened, results))
-    with folder_locked(manifest_path().parent):
+    with telling_write_errors(manifest_path()), folder_locked(manifest_path().parent):
         save_manifest(manifest_path(), [*_others(record.name, None), record])
     return record
 

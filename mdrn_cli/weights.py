@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
-from mdrn_cli.fetch import OnBytes, is_elsewhere, is_offline, local_path, read_small
+from mdrn_cli.fetch import OnBytes, is_elsewhere, is_offline, local_path, read_small, shown
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 from mdrn_cli.paths import exists, is_file
 
@@ -42,9 +42,9 @@ def all_records(manifests: Sequence[str] = ()) -> tuple[Record, ...]:
     """
     records = list(load_manifest())
     for origin in manifests:
-        for record in parse_manifest(read_small(origin, LARGEST_MANIFEST), origin):
+        for record in parse_manifest(read_small(origin, LARGEST_MANIFEST), shown(origin)):
             if any(other.name == record.name for other in records):
-                raise WeightsError(f"{origin} names {record.name}, which is taken by another manifest")
+                raise WeightsError(f"{shown(origin)} names {record.name}, which is taken by another manifest")
             records.append(record)
     return tuple(records)
 
@@ -156,6 +156,13 @@ def find_weights(model: str, color: str, sigma: float) -> Path:
     return locate(choose(all_records(), model, color, sigma, exact=True))
 
 
+def _size_of(file: Path) -> int:
+    """Bytes; none of what has gone meanwhile."""
+    with suppress(OSError):
+        return file.stat().st_size
+    return 0
+
+
 def import_files(source: Path, records: Sequence[Record], cache: Cache | None = None) -> list[Record]:
     """Take checkpoints brought by hand into the cache; a file is recognised by its content, not its name.
 
@@ -177,7 +184,7 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
     files = [source] if is_file(source) else sorted(filter(is_file, source.rglob("*")))
     sizes = {record.bytes for record in records}
     found = []
-    for path in (file for file in files if file.stat().st_size in sizes):
+    for path in (file for file in files if _size_of(file) in sizes):
         for record in records:
             item = item_of(record)
             if is_intact(path, item):

@@ -16,7 +16,6 @@ from mdrn_cli.cli.boundary import run
 from mdrn_cli.devices import (
     compute_type,
     exact_convolutions,
-    fault_of,
     free_memory,
     limit_threads,
     native_bfloat16,
@@ -33,16 +32,14 @@ NO_KERNELS = "CUDA error: no kernel image is available for execution on the devi
 @pytest.fixture
 def old_gpu(monkeypatch):
     """A GPU that is there, and that this torch has no kernels for."""
-    fault_of.cache_clear()
+    monkeypatch.setattr(devices, "_computing", set())
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
-    def ones(*_sizes, device):
+    def ones(*_sizes, device, **_how):
         assert device.type == "cuda"
         raise RuntimeError(NO_KERNELS + "\nCUDA kernel errors might be asynchronously reported")
 
     monkeypatch.setattr(torch, "ones", ones)
-    yield
-    fault_of.cache_clear()
 
 
 def test_an_unknown_device_is_refused():
@@ -64,9 +61,31 @@ def test_of_a_gpu_that_cannot_compute_the_cpu_takes_the_place_unless_it_was_aske
     assert (caught.value.exit_code, caught.value.hint) == (6, "use --device cpu")
 
 
+def test_a_gpu_that_is_full_for_a_moment_is_asked_again(monkeypatch):
+    """And the CPU does not take its place for hours of training."""
+    monkeypatch.setattr(devices, "_computing", set())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    room, ones = [], torch.ones
+
+    def full(*sizes, device, **how):
+        assert device.type == "cuda"
+        if not room:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return ones(*sizes, **how)
+
+    monkeypatch.setattr(torch, "ones", full)
+    for name in ("auto", "cuda"):
+        with pytest.raises(OutOfMemoryError, match=r"^cuda is out of memory$"):
+            pick_device(name)
+    room.append(True)
+    assert pick_device("auto") == pick_device("cuda") == CUDA
+    room.clear()
+    assert pick_device("auto") == CUDA, "it is known by now"
+
+
 def test_such_warnings_are_a_line_each(monkeypatch, capsys):
-    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
     monkeypatch.setattr(sys, "argv", ["mdrn"])
+    shown = warnings.showwarning
     app = Typer()
 
     @app.command()
@@ -77,6 +96,7 @@ def test_such_warnings_are_a_line_each(monkeypatch, capsys):
         warnings.simplefilter("always")
         assert run(app) == 0
     assert capsys.readouterr().err == "warning: the CPU computes in its place\n"
+    assert warnings.showwarning is shown, "of the program that this is part of"
 
 
 def test_a_gpu_that_fails_is_a_device_error_wherever_it_does():
@@ -85,6 +105,8 @@ def test_a_gpu_that_fails_is_a_device_error_wherever_it_does():
         raise RuntimeError("CUDA error: unspecified launch failure\nmore")
     with pytest.raises(OutOfMemoryError, match="no room"), telling_out_of_memory("no room", "a hint"):
         raise RuntimeError("CUDA error: out of memory")
+    assert devices.is_fault(RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"))
+    assert not devices.is_fault(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"))
     with pytest.raises(RuntimeError, match="shapes"), telling_out_of_memory("no room", "a hint"):
         raise RuntimeError("shapes differ")
 
@@ -102,27 +124,24 @@ def test_float32_is_float32_on_cuda_too(monkeypatch):
     """By default cuDNN rounds it to ten bits."""
     cudnn = torch.backends.cudnn
     monkeypatch.setattr(cudnn, "allow_tf32", True)  # which training sets otherwise
-    convolution = getattr(cudnn, "conv", None)
-
-    def rounded():
-        return cudnn.allow_tf32 if convolution is None else convolution.fp32_precision != "ieee"
-
-    assert rounded()
     for device, expected in ((CUDA, False), (CPU, True)):
         with exact_convolutions(device):
-            assert rounded() == expected
+            assert cudnn.allow_tf32 == expected
     with pytest.raises(ValueError, match="x"), exact_convolutions(CUDA):
         raise ValueError("x")
-    assert rounded()
     assert cudnn.allow_tf32
 
 
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no such setting")
 def test_a_program_may_have_set_precision_as_newer_versions_of_torch_have_it(monkeypatch):
     monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")
-    for device in (CUDA, CPU):
+    convolution = torch.backends.cudnn.conv
+    for device, expected in ((CUDA, "ieee"), (CPU, "tf32")):
         with exact_convolutions(device):
-            pass
+            assert convolution.fp32_precision == expected
+        assert convolution.fp32_precision == "tf32"
+    torch.backends.fp32_precision = "ieee"
+    assert convolution.fp32_precision == "ieee", "it follows what the program says next"
 
 
 def test_auto_computes_in_bfloat16_only_where_it_is_native(monkeypatch):

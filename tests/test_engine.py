@@ -9,7 +9,7 @@ from conftest import tiny_checkpoint
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine, computes_right
-from mdrn_cli.errors import DeviceError, UsageError
+from mdrn_cli.errors import DeviceError, DeviceWarning, UsageError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise
@@ -140,7 +140,8 @@ def test_of_such_a_device_the_cpu_takes_the_place_unless_it_was_asked_for(monkey
     with pytest.raises(DeviceError, match="cpu computes wrongly with torch"):
         Engine(checkpoint, "cpu")
     monkeypatch.setattr("mdrn_cli.engine.pick_device", lambda *_: torch.device("meta"))
-    engine = Engine(checkpoint, "auto", "float32")
+    with pytest.warns(DeviceWarning, match="the CPU computes in its place: meta computes wrongly"):
+        engine = Engine(checkpoint, "auto", "float32")
     assert engine.device == CPU
     assert np.array_equal(engine(image), expected)
 

@@ -104,7 +104,13 @@ def test_a_whole_part_that_cannot_be_put_in_place_is_taken_the_next_time(tmp_pat
         patch.setattr(put, fails)
         with pytest.raises(FetchError, match="in use"):
             cache.fetch(item)
-    assert cache.path(item).with_name("a.bin.part").read_bytes() == b"content"
+    part = cache.path(item).with_name("a.bin.part")
+    assert part.read_bytes() == b"content"
+    with monkeypatch.context() as patch:
+        patch.setattr(put, fails)
+        with pytest.raises(FetchError):
+            cache.store(item, part)
+    assert part.read_bytes() == b"content", "of a cache that is imported, too"
     assert cache.fetch(item).read_bytes() == b"content"
 
 

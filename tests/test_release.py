@@ -159,6 +159,34 @@ def test_packing_at_the_same_time_loses_no_record(room, pictures, monkeypatch):
     assert [record.name for record in load_manifest(room / "lab.json")] == names
 
 
+def test_of_two_that_pack_one_name_at_the_same_time_one_is_refused(room, pictures, monkeypatch):
+    """And what is recorded is of the file that is there."""
+    ready, locked = threading.Barrier(2), release.folder_locked
+
+    def together(folder):
+        ready.wait(30)
+        return locked(folder)
+
+    monkeypatch.setattr(release, "folder_locked", together)
+    sources = []
+    for scale in (0.01, 0.3):
+        (room / str(scale)).mkdir()
+        sources.append(trained(room / str(scale), scale))
+
+    def pack(source):
+        return release.pack(source, [str(pictures)], str(pictures), name="lab", manifest=room / "lab.json")
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(pack, source) for source in sources]
+    errors = [future.exception() for future in done]
+    (refused,) = filter(None, errors)
+    assert isinstance(refused, UsageError)
+    (kept,) = load_manifest(room / "lab.json")
+    assert kept == done[errors.index(None)].result()[0]
+    assert sha256_of(room / "lab.safetensors") == kept.sha256
+    assert not list(room.glob(".*"))
+
+
 @pytest.mark.parametrize("name", ["auto", "mdrn", "mdrn-2b"])
 def test_no_checkpoint_is_called_as_a_choice_of_them(room, pictures, name):
     with pytest.raises(UsageError, match="not the name of one"):

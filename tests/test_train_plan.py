@@ -99,6 +99,11 @@ def test_a_plan_that_is_none_is_told(carried_out, tmp_path, capsys, wrong):
     assert (ended.value.code, f"{plan} is no plan: " in capsys.readouterr().err) == (2, True)
 
 
+def test_a_plan_of_nothing_ends_at_once(carried_out, tmp_path):
+    (tmp_path / "plan.toml").write_text("run = []")
+    assert carried_out() == 0
+
+
 def test_a_plan_that_is_none_while_it_is_changed_goes_on_as_it_was(carried_out, tmp_path, capsys, monkeypatch):
     plan, train = tmp_path / "plan.toml", train_plan.train
 

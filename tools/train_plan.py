@@ -108,9 +108,10 @@ def read_plan(file: Path) -> dict[str, Any]:
         ValueError: it is none.
     """
     plan = tomllib.loads(file.read_text(encoding="utf-8"))
-    runs = plan.get("run")
-    names = [isinstance(run, dict) and run.get("name") for run in runs] if isinstance(runs, list) else []
-    if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
+    runs: Any = plan.get("run")
+    tables = isinstance(runs, list) and all(isinstance(run, dict) for run in runs)
+    names = [run.get("name") for run in runs] if tables else [None]
+    if not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
         raise ValueError("it has to have tables [[run]], each with a name of its own")
     return plan
 

@@ -39,6 +39,11 @@ _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 def run(app: typer.Typer) -> int:
     """Run an app; whatever it raises becomes one `error:` line, a `hint:` and an exit code. `--debug`,
     which may stand anywhere before a `--`, adds the traceback."""
+    with warnings.catch_warnings():
+        return _run(app)
+
+
+def _run(app: typer.Typer) -> int:
     arguments = sys.argv[1:]
     end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:end]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 import traceback
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any, cast
 
 import typer
 from rich.console import Console
@@ -28,8 +30,45 @@ from rich.text import Text
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import refuse_closed_stdout, write_error
 
+
+@contextmanager
+def _as_far_as_possible() -> Iterator[None]:
+    """Go on where stderr cannot be written, as of a log on a full disk: results are worth more than what is told of
+    them. Where nobody reads it any more, that ends the program.
+
+    Raises:
+        BrokenPipeError: that.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
+
+
+class _Stderr:
+    """Standard error, whatever that is at the time, as far as it can be written."""
+
+    def write(self, text: str) -> int:
+        """Text, which may be lost."""
+        if sys.stderr is not None:  # as a shell's 2>&- leaves it
+            with _as_far_as_possible():
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """What has been written."""
+        if sys.stderr is not None:
+            with _as_far_as_possible():
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 stdout = Console(emoji=False)
-stderr = Console(stderr=True, emoji=False)
+stderr = Console(file=cast(IO[str], _Stderr()), emoji=False)
 
 _debugging = False
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -118,30 +157,12 @@ def print_warning(message: str) -> None:
 
 def print_note(text: str) -> None:
     """A line on stderr, as it is but for what a terminal would act on."""
-    with _as_far_as_possible():
-        stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    stderr.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _print_labelled(label: str, style: str, text: str) -> None:
     line = Text.assemble((label, style), " ", printable(" ".join(text.splitlines())))
-    with _as_far_as_possible():
-        stderr.print(line, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _as_far_as_possible() -> Iterator[None]:
-    """Go on where stderr cannot be written, as of a log on a full disk: results are worth more than what is told of
-    them. Where nobody reads it any more, that ends the program.
-
-    Raises:
-        BrokenPipeError: that.
-    """
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError:
-        pass
+    stderr.print(line, highlight=False, soft_wrap=True)
 
 
 def progress_bar(unit: str, quiet: bool = False) -> Progress:
