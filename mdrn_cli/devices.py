@@ -94,11 +94,7 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
         yield
         return
     cudnn: Any = torch.backends.cudnn
-    try:
-        legacy = cudnn.allow_tf32 is not None
-    except RuntimeError:  # the program has set precision as torch has it since 2.9, beside which this cannot be used
-        legacy = False
-    if legacy:
+    if not _precision_is_set():
         with cudnn.flags(enabled=True, allow_tf32=False):
             yield
         return
@@ -110,6 +106,17 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
         yield
     finally:
         cudnn.conv.fp32_precision, cudnn.benchmark = before, tried
+
+
+def _precision_is_set() -> bool:
+    """Whether the program has set precision as torch has it since 2.9, beside which what was before cannot be used."""
+    above = (torch.backends, torch.backends.cudnn)
+    if any(getattr(place, "fp32_precision", "none") != "none" for place in above):
+        return True
+    try:
+        return torch.backends.cudnn.allow_tf32 is None
+    except RuntimeError:
+        return True
 
 
 def layout(device: torch.device) -> torch.memory_format:

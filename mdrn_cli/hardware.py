@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import platform
@@ -40,17 +39,9 @@ def memory_to_use() -> int:
 
 def _memory() -> float:
     texts = (_read(group / name).strip() for controller, name in _MEMORY_LIMITS for group in _groups(controller))
-    return min([_memory_of_machine(), *(float(text) for text in texts if text.isdecimal())])
-
-
-def _memory_of_machine() -> float:
     names = getattr(os, "sysconf_names", {})
-    if "SC_PHYS_PAGES" in names:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    kernel = getattr(getattr(ctypes, "windll", None), "kernel32", None)
-    kilobytes = ctypes.c_ulonglong(0)
-    told = kernel is not None and kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes))
-    return 1024.0 * kilobytes.value if told else 8e9
+    total = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if "SC_PHYS_PAGES" in names else 8e9
+    return min([total, *(float(text) for text in texts if text.isdecimal())])
 
 
 def _read(file: Path) -> str:

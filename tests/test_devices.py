@@ -5,13 +5,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from typer import Typer
 
-from mdrn_cli import devices, hardware
+from mdrn_cli import devices
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.devices import (
     compute_type,
@@ -198,18 +197,6 @@ def test_what_a_sandbox_hides_is_not_there(monkeypatch):
     monkeypatch.setattr(Path, "read_text", refused)
     assert cores() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else cores() >= 1
     assert 1e8 < memory_to_use() <= 2**31
-
-
-@pytest.mark.parametrize(("installed", "expected"), [(16 * 2**20, 2.0**34), (None, 8e9)])
-def test_the_memory_of_windows_is_asked_for(monkeypatch, installed, expected):
-    def told(where):
-        where._obj.value = installed or 0
-        return installed is not None
-
-    kernel = SimpleNamespace(GetPhysicallyInstalledSystemMemory=told)
-    monkeypatch.setattr("ctypes.windll", SimpleNamespace(kernel32=kernel), raising=False)
-    monkeypatch.setattr(os, "sysconf_names", {})
-    assert hardware._memory_of_machine() == expected
 
 
 def test_a_process_forked_from_one_that_has_used_the_gpu_says_so(monkeypatch):

@@ -111,15 +111,16 @@ def test_eight_processes_at_once_on_one_cache_and_one_output_tree(tmp_path, phot
     mirror.mkdir()
     weights = mirror / "tiny-color.safetensors"
     save_checkpoint(weights, tiny_checkpoint("color"), torch.float32)
-    about = {"name": "tiny-color", "file": weights.name, "color": "color", "urls": [weights.as_uri()]}
+    about = {"name": "tiny-color", "file": weights.name, "color": "color"}
     record = parse_record(record_json(**about, sha256=sha256_of(weights), bytes=weights.stat().st_size))
     save_manifest(tmp_path / "m.json", [record])
     folder = small_images(tmp_path / "small", photo, 1000 if full_size else 40)
     how = ["denoise", folder, "--sigma", 50, "--manifest", tmp_path / "m.json", "--model", "tiny-color", "--json"]
-    one = start(*how, "-o", tmp_path / "one", logs=tmp_path / "logs", MDRN_HOME=str(tmp_path / "own")).wait()
+    told = {"logs": tmp_path / "logs", "MDRN_WEIGHTS_URL": str(mirror)}
+    one = start(*how, "-o", tmp_path / "one", **told, MDRN_HOME=str(tmp_path / "own")).wait()
     assert one.returncode == 0, one.stderr
     expected = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
-    commands = [start(*how, "-o", out, logs=tmp_path / "logs") for _ in range(8)]
+    commands = [start(*how, "-o", out, **told) for _ in range(8)]
     finished = [command.wait() for command in commands]
     assert [done.returncode for done in finished] == [0] * 8, [done.stderr for done in finished]
     assert {path.name: path.read_bytes() for path in out.iterdir()} == expected
