@@ -12,8 +12,9 @@ from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mdrn_cli.addresses import shown
 from mdrn_cli.errors import FetchError, UsageError
-from mdrn_cli.fetch import Expected, OnBytes, download, shown
+from mdrn_cli.fetch import Expected, OnBytes, download
 from mdrn_cli.files import put_in_place
 from mdrn_cli.locks import has_locks, locked, part_of
 from mdrn_cli.paths import sha256_of

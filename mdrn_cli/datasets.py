@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mdrn_cli.addresses import is_offline
 from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError, InputError, UsageError, hint_of
-from mdrn_cli.fetch import OnBytes, is_offline
+from mdrn_cli.fetch import OnBytes
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import is_gray
 from mdrn_cli.paths import exists, is_file, is_folder, sha256_of

@@ -74,8 +74,10 @@ def told_by(error: Exception) -> str:
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether an error is that of a GPU which from then on computes nothing in this process; where it is not that of
-    memory running out."""
+    """Whether an error is that of a GPU which from then on computes nothing in this process, as after one of memory it
+    does."""
+    if out_of_memory(error):
+        return False
     accelerator = getattr(torch, "AcceleratorError", ())  # not before torch 2.8
     told = ("CUDA error", "CUDA driver error", "Triton Error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
     lasts = any(text in str(error) for text in told) and "NOT_SUPPORTED" not in str(error)

@@ -112,7 +112,7 @@ class Engine:
                 self._exact = self._exact or self._build(torch.float32)
                 denoised = self._run(self._exact, image)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error) and is_fault(error):
+            if is_fault(error):
                 raise failure(error) from error
             if not out_of_memory(error):
                 raise

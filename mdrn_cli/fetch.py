@@ -11,9 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-from urllib.parse import urlsplit, urlunsplit
-from urllib.request import url2pathname
 
+from mdrn_cli.addresses import is_elsewhere, is_offline, is_remote, local_path, shown, without_passwords
 from mdrn_cli.errors import FetchError
 from mdrn_cli.paths import is_file, sha256_of
 
@@ -34,10 +33,6 @@ _TLS_REASON = re.compile(r"\[SSL[^]]*\] ([^'\"]*?)( \(_ssl|['\")])")
 """In what the libraries say of a connection that failed."""
 _LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL")
 """Why a connection is not secure, and will not be the next time either."""
-_ON_WINDOWS = os.name == "nt"
-_SHARE = re.compile(r"[\\/]{2}(?![?.][\\/][A-Za-z]:)")
-"""How a path of Windows begins that is not of a disk of this machine."""
-_ADDRESS = re.compile(r"\w+://[^\s'\"<>]+")
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that have come since the last call; negative when some are dropped."""
@@ -69,62 +64,6 @@ class _TryAgainError(Exception):
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-
-
-def is_offline() -> bool:
-    """Whether `MDRN_OFFLINE` (or `--offline`, which sets it) forbids the network."""
-    return os.environ.get("MDRN_OFFLINE", "").strip().lower() not in ("", "0", "false", "no", "off")
-
-
-def is_remote(source: str) -> bool:
-    """Whether a source is an address of the network, rather than a file URL or a path."""
-    return "://" in source and not source.lower().startswith("file:")
-
-
-def is_elsewhere(source: str) -> bool:
-    """Whether a source is on another machine: an address of the network, or what Windows opens as a file of it."""
-    if is_remote(source):
-        return True
-    try:
-        path = _local(source)
-    except FetchError:
-        return True
-    return _ON_WINDOWS and _SHARE.match(path) is not None
-
-
-def shown(source: str) -> str:
-    """A source as it may be told and kept: of an address without what follows it, and without name and password."""
-    if not is_remote(source):
-        return source
-    try:
-        scheme, place, path, _, _ = urlsplit(source)
-    except ValueError:
-        return source.partition("://")[0] + "://..."
-    return urlunsplit((scheme, place.rpartition("@")[2], path, "", ""))
-
-
-def local_path(source: str) -> Path:
-    """The path of a source that is not remote.
-
-    Raises:
-        FetchError: it is a file URL of another machine, which Windows alone can open, or none at all.
-    """
-    return Path(_local(source))
-
-
-def _local(source: str) -> str:
-    if not source.lower().startswith("file:"):
-        return source
-    try:
-        address = urlsplit(source, allow_fragments=False)
-    except ValueError as error:
-        raise FetchError(f"{source} is no address ({error})") from error
-    path = address.path + (f"?{address.query}" if address.query else "")
-    if address.netloc.lower() in ("", "localhost"):
-        return url2pathname(path)
-    if not _ON_WINDOWS:
-        raise FetchError(f"{source} would be a file of another machine", "mount its folder, and give the path")
-    return url2pathname(f"//{address.netloc}{path}")
 
 
 def download(
@@ -268,7 +207,7 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
         raise _TryAgainError(_failed_connection(error)) from error
     except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
-        raise _GiveUpError(_without_passwords(error)) from error
+        raise _GiveUpError(without_passwords(error)) from error
     if _size(part) < size:
         raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
 
@@ -282,11 +221,6 @@ def _failed_connection(error: Exception) -> str:
         hint = "; REQUESTS_CA_BUNDLE names other certificates" if _LASTING[0] in str(error) else ""
         return f"no secure connection: {why[1] if why else 'TLS failed'}{hint}"
     return f"the connection failed ({type(error).__name__})"
-
-
-def _without_passwords(error: Exception) -> str:
-    """What an error says, addresses as they may be told."""
-    return _ADDRESS.sub(lambda address: shown(address[0]), str(error))
 
 
 def _answer(url: str, **options: Any) -> requests.Response:
@@ -380,7 +314,7 @@ def read_small(source: str, most: int) -> bytes:
                         break
         except (requests.RequestException, ValueError) as error:
             failed = isinstance(error, (requests.ConnectionError, requests.Timeout))
-            reason = _failed_connection(error) if failed else _without_passwords(error)
+            reason = _failed_connection(error) if failed else without_passwords(error)
             raise FetchError(
                 f"cannot fetch {shown(source)} ({reason})", "bring it by hand, and give the file"
             ) from error

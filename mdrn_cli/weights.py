@@ -9,9 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdrn_cli.addresses import is_elsewhere, is_offline, local_path, shown
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
-from mdrn_cli.fetch import OnBytes, is_elsewhere, is_offline, local_path, read_small, shown
+from mdrn_cli.fetch import OnBytes, read_small
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
 from mdrn_cli.paths import exists, is_file
 
@@ -76,10 +77,7 @@ def status(record: Record, cache: Cache | None = None) -> Status:
     for state, path in copies:
         if is_intact(path, item):
             return Status(record, state, path)
-    local = []
-    for source in record.urls:
-        with suppress(FetchError):  # an address that means nothing here
-            local += [] if is_elsewhere(source) else [local_path(source)]
+    local = [local_path(source) for source in record.urls if not is_elsewhere(source)]
     for path in local:
         if is_intact(path, item):
             return Status(record, "local", path)

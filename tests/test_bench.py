@@ -323,7 +323,7 @@ def test_what_was_measured_and_how_is_told(sets, tiny_weights):
 
 
 def test_a_table_too_wide_for_the_terminal_is_several(sets, monkeypatch):
-    monkeypatch.setattr("mdrn_cli.cli.bench.stdout", Console(width=80))
+    monkeypatch.setattr("mdrn_cli.cli.benchresults.stdout", Console(width=80))
     levels = (5, 10, 15, 20, 25, 30, 35, 40, 50)
     text = bench("Set12", "--data", sets, *(word for level in levels for word in ("--sigma", level)))
     assert all(f"sigma {level} " in text for level in levels)

@@ -19,8 +19,8 @@ import pytest
 import requests
 from server import Site, serving
 
+from mdrn_cli import addresses, fetch
 from mdrn_cli import cache as cache_module
-from mdrn_cli import fetch
 from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError
 
@@ -220,33 +220,33 @@ def test_what_is_no_address_is_an_error_and_the_next_source_taken(site, cache):
 
 
 def test_what_is_of_the_network_and_what_is_here():
-    assert all(map(fetch.is_remote, ("http://x/a", "HTTPS://x", "ftp://x", "http://[x")))
-    assert not any(map(fetch.is_remote, ("a", "/a/b", "C:\\a", "file:///a", "FILE:///a", "file:/a", "")))
-    assert all(map(fetch.is_elsewhere, ("http://x/a", "file://x/a", "FILE://x/share/a", "file://[x")))
-    assert not any(map(fetch.is_elsewhere, ("a", "/a/b", "file:///a", "file://localhost/a", "file:/a")))
+    assert all(map(addresses.is_remote, ("http://x/a", "HTTPS://x", "ftp://x", "http://[x")))
+    assert not any(map(addresses.is_remote, ("a", "/a/b", "C:\\a", "file:///a", "FILE:///a", "file:/a", "")))
+    assert all(map(addresses.is_elsewhere, ("http://x/a", "file://x/a", "FILE://x/share/a", "file://[x")))
+    assert not any(map(addresses.is_elsewhere, ("a", "/a/b", "file:///a", "file://localhost/a", "file:/a")))
 
 
 def test_what_windows_would_open_of_another_machine_is_of_the_network(monkeypatch):
     """It sends the user's name and a proof of the password there."""
     shares = ("\\\\host\\share\\a", "//host/share/a", "\\\\?\\UNC\\host\\share\\a")
     disks = ("C:\\a", "\\\\?\\C:\\a", "a\\b", "/a")
-    assert not any(map(fetch.is_elsewhere, (*shares, *disks)))
-    addresses = (
+    assert not any(map(addresses.is_elsewhere, (*shares, *disks)))
+    urls = (
         "file:////host/share/a",
         "file://localhost//host/share/a",
         "file:///%5C%5Chost/share/a",
         "file://h/s/a",
     )
-    monkeypatch.setattr(fetch, "url2pathname", nturl2path.url2pathname)
-    monkeypatch.setattr(fetch, "_ON_WINDOWS", True)
-    assert all(map(fetch.is_elsewhere, (*shares, "//host/c:/a", *addresses)))
-    assert not any(map(fetch.is_elsewhere, (*disks, "file:///C:/a")))
+    monkeypatch.setattr(addresses, "url2pathname", nturl2path.url2pathname)
+    monkeypatch.setattr(addresses, "_ON_WINDOWS", True)
+    assert all(map(addresses.is_elsewhere, (*shares, "//host/c:/a", *urls)))
+    assert not any(map(addresses.is_elsewhere, (*disks, "file:///C:/a")))
 
 
 def test_passwords_in_addresses_are_neither_told_nor_kept(site, cache):
-    assert fetch.shown("https://me:secret@host:1/a b?key=secret#x") == "https://host:1/a b"
-    assert fetch.shown("http://me:secret@[x") == "http://..."
-    assert [fetch.shown(local) for local in ("a@b", "file:///me:x@y")] == ["a@b", "file:///me:x@y"]
+    assert addresses.shown("https://me:secret@host:1/a b?key=secret#x") == "https://host:1/a b"
+    assert addresses.shown("http://me:secret@[x") == "http://..."
+    assert [addresses.shown(local) for local in ("a@b", "file:///me:x@y")] == ["a@b", "file:///me:x@y"]
     site.files["/a.bin?key=secret"] = CONTENT
     private = site.base.replace("http://", "http://me:secret@")
     path = cache.fetch(item_at(f"{private}/a.bin?key=secret"))

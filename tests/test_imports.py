@@ -60,6 +60,7 @@ PARTS = {
     "tilewise",
     "manifest",
     "checkpoint",
+    "addresses",
     "fetch",
     "cache",
     "cachecontent",

@@ -44,11 +44,11 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     """What there is, and what is wrong; instead of a device that there is not the best is told."""
     import torch
 
+    from mdrn_cli.addresses import is_offline, shown
     from mdrn_cli.cache import NOWHERE, Cache
     from mdrn_cli.datasets import data_folder
     from mdrn_cli.deep import load_libvips
     from mdrn_cli.devices import compute_type, limit_threads, pick_device
-    from mdrn_cli.fetch import is_offline, shown
     from mdrn_cli.hardware import system_name
 
     problems: list[MdrnError] = []

@@ -39,7 +39,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autoc
 @app.command("list")
 def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json = False) -> None:
     """List the checkpoints: what they are for, how they measured, where they lie, their licence and source."""
-    from mdrn_cli.fetch import shown
+    from mdrn_cli.addresses import shown
     from mdrn_cli.manifest import WHITE
 
     statuses = _statuses(None, manifest)
@@ -62,7 +62,7 @@ def list_(manifest: Manifests = None, _offline: Offline = False, as_json: Json =
 @app.command()
 def fetch(names: Names = None, dry_run: DryRun = False, manifest: Manifests = None, _offline: Offline = False) -> None:
     """Bring checkpoints that are not here into the cache."""
-    from mdrn_cli.fetch import shown
+    from mdrn_cli.addresses import shown
     from mdrn_cli.weights import item_of, locate
 
     missing = [status.record for status in _statuses(names, manifest) if status.state in ("missing", "corrupt")]
@@ -239,7 +239,7 @@ def pack(
 ) -> None:
     """Bundle a trained checkpoint as float16, measured and recorded in a manifest."""
     from mdrn_cli import release
-    from mdrn_cli.fetch import is_remote, local_path, shown
+    from mdrn_cli.addresses import is_remote, local_path, shown
 
     if manifest is not None and is_remote(manifest):
         raise UsageError(f"{shown(manifest)} is an address, and a manifest is made in a file", "give a path")
