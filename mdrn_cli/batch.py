@@ -6,22 +6,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from mdrn_cli.encoding import SaveOptions, encode_picture, layout_of, refuse_unwritable
-from mdrn_cli.errors import DeviceError, InputError, OutOfMemoryError, UsageError
+from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.files import as_mdrn_error, remove_leftovers, write_atomically
 from mdrn_cli.formats import FORMATS, kind_of
 from mdrn_cli.image import kind_of_file, read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
-from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, kept
-from mdrn_cli.outcome import DONE, FAILED, SKIPPED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
+from mdrn_cli.jobs import Job
+from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import has_room
-from mdrn_cli.paths import exists, refuse_existing, stamp_of
+from mdrn_cli.paths import stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
+from mdrn_cli.replacing import OvertakenError, appeared, read_again, refuse_changed, refuse_loss, refuse_overtaken
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 from mdrn_cli.tilewise import OnTile
 
@@ -149,7 +151,9 @@ def _read(job: Job) -> _Input:
     began = time.perf_counter()
     stamp = stamp_of(job.source)
     source = readable(job.source)
-    return _Input(read_picture(source), source, kind_of_file(source), stamp, time.perf_counter() - began)
+    picture, kind = read_picture(source), kind_of_file(source)
+    refuse_changed(job, stamp)
+    return _Input(picture, source, kind, stamp, time.perf_counter() - began)
 
 
 def _overlaps(given: Future[_Input], memory: int) -> bool:
@@ -171,19 +175,6 @@ def _misnamed(job: Job, given: _Input) -> tuple[str, ...]:
     return (f"the input is {given.kind} by its content, and its result {job.kind} by its name",)
 
 
-def _appeared(job: Job) -> Outcome | None:
-    """What becomes of a job whose result has been made since the plan, by another process as a rule."""
-    if job.existing == "overwrite" or not exists(job.target):
-        return None
-    if job.existing == "skip":
-        return Outcome(replace(job, skip=kept(job.target)), SKIPPED)
-    try:
-        refuse_existing(job.target, False, REPLACE_OR_KEEP)
-    except UsageError as error:
-        return Outcome(job, FAILED, error)
-    return None
-
-
 def _restore(
     job: Job,
     reading: Future[_Input],
@@ -193,11 +184,12 @@ def _restore(
     finish: _Finish,
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
-    if outcome := _appeared(job):
+    if outcome := appeared(job):
         return known(outcome)
     try:
         given = reading.result()
         job = replace(job, kind=_kind_of_result(job, given))
+        refuse_loss(job, given.picture)
         refuse_unwritable(given.picture, job.kind, finish.save)
         began = time.perf_counter() - restore.loading
         restored, facts = restore(given.picture, on_tile)
@@ -245,16 +237,16 @@ class _Finish:
 
     def __call__(self, job: Job, result: _Result) -> Outcome:
         began = time.perf_counter()
+        check = partial(refuse_overtaken, job, result.stamp)
         try:
             content, facts, warnings = self._content(job, result)
-            if outcome := _appeared(job):
-                return outcome
-            if job.target == job.source:
-                _refuse_changed(job, result.stamp)
+            check()
             if content is not None:
-                _write(job.target, content)
+                _write(job, content, check)
         except BrokenPipeError:
             raise
+        except OvertakenError as overtaken:
+            return overtaken.outcome
         except Exception as error:
             return Outcome(job, FAILED, as_mdrn_error(error, job.target, "write"))
         if self.on_restored and result.before:
@@ -265,7 +257,7 @@ class _Finish:
         """What to write, what was done, and warnings. A file to which nothing was done is taken as it is: decoded and
         encoded again it would lose, if it is a JPEG; None where it is its own result."""
         if result.same_as and self.save.ask_nothing_of(result.picture, job.kind):
-            same = result.same_as if isinstance(result.same_as, bytes) else _read_again(job, result.stamp)
+            same = result.same_as if isinstance(result.same_as, bytes) else read_again(job, result.stamp)
             if kind_of(same) == job.kind:
                 in_place = job.target == job.source != PIPE
                 return None if in_place else same, result.facts, result.told
@@ -274,28 +266,9 @@ class _Finish:
         return content, facts, result.picture.warnings + lost
 
 
-def _read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
-    """The content of a job's file, which is what it was.
-
-    Raises:
-        InputError: it is not, or cannot be read any more.
-    """
-    try:
-        content = job.source.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {job.source} ({error.strerror or error})") from error
-    _refuse_changed(job, stamp)
-    return content
-
-
-def _refuse_changed(job: Job, stamp: tuple[int, ...]) -> None:
-    if job.source != PIPE and stamp_of(job.source) != stamp:
-        raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
-
-
-def _write(target: Path, content: bytes) -> None:
-    if target == PIPE:
+def _write(job: Job, content: bytes, check: Callable[[], None]) -> None:
+    if job.target == PIPE:
         write_stdout(content)
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, content)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(job.target, content, check, like=None if job.source == PIPE else job.source)

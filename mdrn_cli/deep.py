@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ _STRIP = 1 << 20
 _DEFLATE, _HORIZONTAL = 8, 2
 _NOT_BUILT_IN = "compression support is not configured"
 _LARGEST_TIFF = (1 << 32) - (1 << 20)
+
+
+_errors = threading.Lock()
 
 
 class CompressionError(InputError):
@@ -69,7 +73,7 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
         if pages > 1:
             raise InputError(f"{name} has {pages} pages; only single images are handled")
         _refuse_unhandled(image, name)
-        pixels = image.numpy()
+        pixels = _decoded(pyvips, image)
         _refuse_nonfinite(pixels, name)
     except pyvips.Error as error:
         reason = _reason(error)
@@ -82,6 +86,21 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
     bits = image.get("bits-per-sample") if "bits-per-sample" in fields else pixels.dtype.itemsize * 8
     # libvips drops axes of one band, and all of a single pixel.
     return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits
+
+
+def _decoded(pyvips: Any, image: Any) -> NDArray[Any]:
+    """The pixels of an opened image. Tiles that cannot be decoded libvips makes black, and says so in the log of its
+    errors alone, which is one for all threads.
+
+    Raises:
+        pyvips.Error: they cannot be decoded.
+    """
+    with _errors:
+        pyvips.vips_lib.vips_error_clear()
+        pixels: NDArray[Any] = image.numpy()
+        if pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()):
+            raise pyvips.Error("cannot decode all of it")  # takes the log with it
+    return pixels
 
 
 def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:

@@ -8,7 +8,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -26,19 +26,29 @@ _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run 
 )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(
+    path: Path, data: bytes, check: Callable[[], None] | None = None, like: Path | None = None
+) -> None:
     """Replace `path`, of a link the file behind it, by `data` in one step that survives a crash at any moment; what is
     replaced keeps its permissions and the attributes that its user has given it.
 
     A kill may leave a partial file beside it, hidden and with a suffix of its own; see `remove_leftovers`.
 
+    Args:
+        path: the file.
+        data: its content.
+        check: called once all is written, which may take long; what it raises leaves `path` as before.
+        like: a file that the new one is made of, and is not to be read by more users than.
+
     Raises:
         MdrnError: the folder cannot be written; `path` is as before.
     """
-    write_together(((path, data),))
+    write_together(((path, data),), check, like)
 
 
-def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
+def write_together(
+    files: Sequence[tuple[Path, bytes]], check: Callable[[], None] | None = None, like: Path | None = None
+) -> None:
     """`write_atomically` of files that belong together: all are written before the first is put in place.
 
     Raises:
@@ -51,8 +61,10 @@ def write_together(files: Sequence[tuple[Path, bytes]]) -> None:
             partial = path.with_name(_PARTIAL.format(secrets.token_hex(8)))
             leftovers.callback(_remove, partial)
             with telling_write_errors(path):
-                _write(partial, path, data)
+                _write(partial, path, data, like)
             ready.append((partial, path))
+        if check:
+            check()
         for partial, path in ready:
             with telling_write_errors(path):
                 put_in_place(partial, path)
@@ -64,9 +76,10 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write(partial: Path, path: Path, data: bytes) -> None:
-    """What `path` is to be replaced by, with its permissions and attributes."""
+def _write(partial: Path, path: Path, data: bytes, like: Path | None) -> None:
+    """What `path` is to be replaced by, with its permissions and attributes; else see `write_atomically`."""
     with partial.open("xb") as file:
+        _keep_private(like, file.fileno())
         _copy_attributes(path, file.fileno())
         _copy_permissions(path, file.fileno())
         file.write(data)
@@ -97,6 +110,15 @@ def _copy_attributes(path: Path, descriptor: int) -> None:
         for name in os.listxattr(path):
             if name.startswith("user."):
                 os.setxattr(descriptor, name, os.getxattr(path, name))
+
+
+def _keep_private(like: Path | None, descriptor: int) -> None:
+    """Take from a new file the rights that others do not have of another, where there is that."""
+    if like is None or not hasattr(os, "fchown"):  # as in `_copy_permissions`
+        return
+    with suppress(OSError):
+        allowed = stat.S_IMODE(like.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & allowed)
 
 
 def _copy_permissions(path: Path, descriptor: int) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mdrn_cli import webp
+from mdrn_cli import bmp, webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.formats import HANDLED, kind_of, not_handled
@@ -42,7 +42,7 @@ _BITS_PER_SAMPLE, _ORIENTATION = 258, 274
 _STRIP = 256
 """Rows that are copied at a time."""
 _ONE_BIT = "1 bit a pixel becomes 8"
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _LAB = 0, 1, 2, 3, (8, 9, 10)
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 """What TIFF says of its intensities."""
 
 
@@ -216,8 +216,6 @@ def _read_tiff(source: Path | bytes) -> Picture:
         raise
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
-    if photometric in _LAB:
-        raise InputError(f"{_name(source)} is CIELAB; gray and RGB are handled", "convert it to RGB first")
     data, has_alpha, bits = _decoded_tiff(source, photometric in (_BLACK_IS_ZERO, _RGB))
     if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
         raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
@@ -268,9 +266,12 @@ def _read_other(source: Path | bytes) -> Picture:
                 )
             elif file.format == "WEBP":
                 metadata = replace(metadata, dropped=tuple(f"chunk {kind}" for kind in webp.read_unknown(stream)))
+            elif file.format == "BMP":
+                metadata = replace(metadata, icc_profile=bmp.read_profile(stream))
             elif file.format in _JPEG:
                 # Further images are left out; they would not be found any more.
-                metadata = replace(metadata, trailer=read_trailer(stream, _end_of_further(file)))
+                trailer = read_trailer(stream, _end_of_further(file))
+                metadata = replace(metadata, trailer=trailer, left_behind=_left_behind(file))
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
@@ -279,9 +280,15 @@ def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint
     return read_jpeg(source, _name(source)) if file.format in _JPEG else None
 
 
+def _left_behind(file: Image.Image) -> tuple[str, ...]:
+    """As `Metadata` has it, of a JPEG; smaller versions of the picture, as cameras add, are no loss."""
+    further = listed_pictures(getattr(file, "applist", ()))[1:]
+    return () if all(one.is_preview for one in further) else ("further images, such as a map of depth or highlights",)
+
+
 def _end_of_further(file: Image.Image) -> int:
     """Where the last of a JPEG's further images ends, in bytes from where its list of them (MPF) begins; 0 without."""
-    return max((start + size for size, start in listed_pictures(getattr(file, "applist", ())) if start), default=0)
+    return max((one.start + one.size for one in listed_pictures(getattr(file, "applist", ())) if one.start), default=0)
 
 
 def _array_of(image: Image.Image) -> NDArray[np.uint8]:

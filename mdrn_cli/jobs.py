@@ -12,7 +12,17 @@ from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.formats import FORMATS, images_of, without_images
 from mdrn_cli.image import refuse_other_formats
-from mdrn_cli.paths import behind_link, exists, is_folder, real_path, refuse_existing, require_folder
+from mdrn_cli.paths import (
+    UNPROTECT,
+    behind_link,
+    exists,
+    is_file,
+    is_folder,
+    is_write_protected,
+    real_path,
+    refuse_existing,
+    require_folder,
+)
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
 
@@ -67,6 +77,8 @@ class Job:
         existing: what to do where the result has come to exist by the time it would be written: see Naming.
         problem: why nothing can come of it, where that is known beforehand; there is no target then.
         kind: format of the result as Pillow names it; empty where there is nothing to write.
+        is_sparing: whether it fails where the input is to be replaced and holds pictures or layers that its result
+            would not.
     """
 
     source: Path
@@ -75,6 +87,7 @@ class Job:
     existing: str = "overwrite"
     problem: MdrnError | None = None
     kind: str = ""
+    is_sparing: bool = False
 
 
 OnOther = Callable[[Path], None]
@@ -256,8 +269,10 @@ def _original_of(file: Path, originals: dict[tuple[Path, str], Path]) -> Path | 
 
 def _plan_named(source: Path, name: str, naming: Naming, into_folder: bool, existing: str) -> Job:
     """The job of a file; `name` is its path below the output folder."""
+    if naming.in_place and is_write_protected(source):
+        return _hopeless(source, InputError(f"{source} is write-protected", UNPROTECT))
     if naming.in_place:
-        return Job(source, source, kind=_kind(source, None))
+        return Job(source, source, kind=_kind(source, None), is_sparing=naming.existing != "overwrite")
     if naming.output is not None and not into_folder:
         return _plan_file(source, naming.output, naming.suffix, existing)
     beside = source.with_name(f"{source.stem}{OUTPUT_SUFFIX}{source.suffix}")
@@ -267,10 +282,17 @@ def _plan_named(source: Path, name: str, naming: Naming, into_folder: bool, exis
 
 def _plan_file(source: Path, target: Path, suffix: str | None, existing: str) -> Job:
     kind = _kind(target, suffix)
-    if existing == "skip" and exists(target):
+    if existing == "skip" and is_result(target):
         return Job(source, target, kept(target), existing, kind=kind)
-    refuse_existing(target, existing == "overwrite", REPLACE_OR_KEEP)
+    if existing == "skip" and exists(target) and not is_file(target):
+        return _hopeless(source, MdrnError(f"{target} exists already and is not a file", "move it away"))
+    refuse_existing(target, existing != "error", REPLACE_OR_KEEP)
     return Job(source, target, existing=existing, kind=kind)
+
+
+def is_result(target: Path) -> bool:
+    """Whether there is a file of that name with something in it: an empty one, as a full disk leaves, is none."""
+    return is_file(target) and target.stat().st_size > 0
 
 
 def kept(target: Path) -> str:

@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterable
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
@@ -16,6 +16,7 @@ _END, _APP2 = 0xD9, 0xE2
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
+_KIND, _PREVIEWS = 0xFFFFFF, (0x010001, 0x010002)
 _ALONE = (0x01, 0xD8)
 """Markers without a length."""
 _BLOCK = 1 << 12
@@ -23,7 +24,16 @@ _PADDING = 16
 """Bytes behind the end that mean nothing."""
 
 
-def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[tuple[int, int]]:
+class Listed(NamedTuple):
+    """A picture in a JPEG file's list: its bytes, where it begins, from where the list does (0 of the first), and
+    whether it is the first one, smaller."""
+
+    size: int
+    start: int
+    is_preview: bool
+
+
+def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[Listed]:
     """The pictures in a JPEG file that lists them (CIPA DC-007): previews, what another lens saw, or how bright
     highlights are to be.
 
@@ -31,7 +41,7 @@ def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[tuple[int, in
         segments: as Pillow has them in `applist`.
 
     Returns:
-        Of each its bytes, and where it begins, from where the list does; 0 for the first. None where nothing is listed.
+        All of them; none where nothing is listed.
     """
     content = next((data for name, data in segments if name == "APP2" and data.startswith(_LIST)), _LIST)
     stream = io.BytesIO(content.removeprefix(_LIST))
@@ -45,7 +55,8 @@ def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[tuple[int, in
     order: Literal["big", "little"] = "big" if stream.getvalue().startswith(b"MM") else "little"
     whole = len(entries) // _ENTRY * _ENTRY
     numbers = [int.from_bytes(entries[at : at + 4], order) for at in range(0, whole, 4)]
-    return list(zip(numbers[1::4], numbers[2::4], strict=True))
+    parts = zip(numbers[::4], numbers[1::4], numbers[2::4], strict=True)
+    return [Listed(size, start, attribute & _KIND in _PREVIEWS) for attribute, size, start in parts]
 
 
 def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:

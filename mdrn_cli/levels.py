@@ -53,11 +53,22 @@ def parse_sigma(text: str) -> tuple[float | None, float]:
     if text == "auto":
         return None, 1.0
     try:
-        return (None, float(text[1:])) if text.startswith("x") else (float(text), 1.0)
+        return (None, number(text[1:])) if text.startswith("x") else (number(text), 1.0)
     except ValueError:
         raise UsageError(
             f"--sigma {text!r} is neither auto, a number such as 25, nor x1.3 for 1.3 times auto"
         ) from None
+
+
+def number(text: str) -> float:
+    """A number as people write it; Python takes 2_5 for 25.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def check_factor(factor: float) -> None:

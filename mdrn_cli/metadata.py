@@ -5,13 +5,12 @@ from __future__ import annotations
 import codecs
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any
 
 from PIL import ExifTags, Image, PngImagePlugin, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from mdrn_cli.errors import InputError
 from mdrn_cli.exif import (
     EXIF_START,
     IPTC,
@@ -29,6 +28,7 @@ from mdrn_cli.exif import (
     prefixed,
     tag_values,
 )
+from mdrn_cli.tiff import EXTRA_SAMPLES, PHOTOMETRIC, bits_of, tiff_directory
 
 # Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
 _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297)).union(
@@ -36,13 +36,13 @@ _STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288
 )
 _XMP, _ICC = 700, 34675
 _OF_BYTES = (_XMP, _ICC, IPTC, PHOTOSHOP)
-_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _RESOLUTION, _RESOLUTION_UNIT = 258, 262, 338, (282, 283), 296
-_UNSPECIFIED, _ASSOCIATED_ALPHA = 0, 1
-_LEFT_OUT = {37724: "Photoshop document, with its layers,", 52545: "C2PA"}
+_RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296
+_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
+_LARGEST_RESOLUTION = 1 << 31
+_UNSPECIFIED = 0
+_LAYERS = 37724
+_LEFT_OUT = {_LAYERS: "Photoshop document, with its layers,", 52545: "C2PA"}
 """Of a TIFF, what would still be of the picture as it was."""
-_DEPTHS = {1, 2, 4, 8, 16, 32}
-"""Bits a channel of a TIFF that are handled."""
-_SUBFILE_TYPE, _SUB_DIRECTORIES = 254, 330
 _SAME_INTENSITIES = (1, 2, 6)
 """Photometric interpretations whose intensities are not turned round or looked up in a palette."""
 _PHOTOSHOP_START = b"Photoshop 3.0\0"
@@ -93,6 +93,8 @@ class Metadata:
             (infrared, say).
         repeated_texts: PNG chunks (type, content) of texts whose key comes again: `png.read_repeated_texts`.
         dropped: names of what is kept in no format.
+        left_behind: names of pictures and layers that are kept in no format.
+        tiff_resolution: across, down and unit (1 none, 2 an inch, 3 a centimetre) of one that TIFF alone holds.
     """
 
     icc_profile: bytes = b""
@@ -107,6 +109,8 @@ class Metadata:
     extra_is_alpha: bool = True
     repeated_texts: tuple[tuple[bytes, bytes], ...] = ()
     dropped: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    tiff_resolution: tuple[float, float, int] | None = None
 
     @property
     def profile_color(self) -> str:
@@ -117,6 +121,12 @@ class Metadata:
     def appearance(self) -> Metadata:
         """What says how the channels look, alone."""
         return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
+
+    @property
+    def sideways(self) -> Metadata:
+        """The same of a picture turned by a right angle: the resolution across is that down."""
+        dpi, alone = self.dpi, self.tiff_resolution
+        return replace(self, dpi=dpi and dpi[::-1], tiff_resolution=alone and (alone[1], alone[0], alone[2]))
 
     @property
     def png_chunks(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -190,62 +200,43 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
-        InputError: its colors are multiplied by its alpha, it has a number of bits that is not handled, or
-            it shows a preview of what lies deeper.
-        Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
+        Exception: as `tiff_directory` does.
     """
-    directory, entries = _tiff_directory(stream)
-    if directory.get(_EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
-        raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
-    reduced = directory.get(_SUBFILE_TYPE, 0)
-    if isinstance(reduced, int) and reduced & 1 and _SUB_DIRECTORIES in directory:
-        raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
+    directory, entries = tiff_directory(stream)
     values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, *_OF_BYTES, *_LEFT_OUT)))
-    bits = directory.get(_BITS, 1)  # one number, or one for each channel
-    whole = {bits} if isinstance(bits, int) else {*bits}
-    if other := {count for count in whole if isinstance(count, int)} - _DEPTHS:
-        raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
-    if directory.get(_PHOTOMETRIC) not in _SAME_INTENSITIES or not whole <= {8, 16}:
+    if directory.get(PHOTOMETRIC) not in _SAME_INTENSITIES or not bits_of(directory) <= {8, 16}:
         values.pop(TRANSFER_FUNCTION, None)
     values |= {tag: _raw(entries, tag) for tag in (IPTC, PHOTOSHOP) if tag in entries}
     damaged = [tag for tag, value in values.items() if not is_writable(tag, value)]
     for tag in damaged:
         del values[tag]
+    resolution, unit = tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, _INCH)
+    dpi = _dpi(resolution, unit)
     metadata = Metadata(
         icc_profile=_raw(entries, _ICC),
         exif=exif_written(values, directory.endian) if values else b"",
         xmp=_raw(entries, _XMP),
-        dpi=_dpi(tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, 2)),
-        extra_is_alpha=directory.get(_EXTRA_SAMPLES) != _UNSPECIFIED,
+        dpi=dpi,
+        tiff_resolution=None if dpi else _tiff_resolution(resolution, unit),
+        extra_is_alpha=directory.get(EXTRA_SAMPLES) != _UNSPECIFIED,
         dropped=(
             *(name for tag, name in _LEFT_OUT.items() if tag in directory),
-            *_aspect_of_tiff(directory),
             *(f"EXIF tag {tag}" for tag in damaged),
         ),
+        left_behind=("a Photoshop document, with its layers",) if _LAYERS in directory else (),
     )
-    return metadata, directory.get(_PHOTOMETRIC)
+    return metadata, directory.get(PHOTOMETRIC)
 
 
-def _aspect_of_tiff(directory: Image.Exif) -> tuple[str, ...]:
-    """The name of what is told by a resolution of no unit, that pixels are not square; where it is."""
-    across, down = map(directory.get, _RESOLUTION)
-    unequal = directory.get(_RESOLUTION_UNIT) == 1 and across and down and across != down
-    return ("shape of pixels, which are not square,",) if unequal else ()
-
-
-def _tiff_directory(stream: IO[bytes]) -> tuple[Image.Exif, ImageFileDirectory_v2]:
-    """The first directory of a TIFF or BigTIFF, with those within it and as it stands."""
-    start = stream.read(16)
-    directory = Image.Exif()
-    directory.endian = "<" if start.startswith(b"II") else ">"
-    directory.bigtiff = 43 in start[2:4]
-    entries = ImageFileDirectory_v2(start if directory.bigtiff else start[:8])
-    first = entries.next
-    assert first is not None
-    directory.load_from_fp(stream, first)
-    stream.seek(first)
-    entries.load(stream)
-    return directory, entries
+def _tiff_resolution(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float, int] | None:
+    """As `Metadata` has it; None of what says nothing, 1 of no unit, too."""
+    try:
+        across, down = map(float, resolution)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    says = unit in (_NO_UNIT, _INCH, _CENTIMETRE) and (across, down, unit) != (1, 1, _NO_UNIT)
+    fits = all(0 < value < _LARGEST_RESOLUTION for value in (across, down))
+    return (across, down, unit) if says and fits else None
 
 
 def _raw(entries: ImageFileDirectory_v2, tag: int) -> bytes:
@@ -264,11 +255,11 @@ def _aspect(info: Mapping[Any, Any]) -> float:
 
 def _dpi(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
     try:
-        across, down = (float(value) * (2.54 if unit == 3 else 1) for value in resolution)
+        across, down = (float(value) * (2.54 if unit == _CENTIMETRE else 1) for value in resolution)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     fits = all(math.isfinite(value) and 0 < value <= _HIGHEST_DPI for value in (across, down))
-    return (across, down) if unit in (2, 3) and fits else None
+    return (across, down) if unit in (_INCH, _CENTIMETRE) and fits else None
 
 
 def _bytes(value: Any) -> bytes:
@@ -305,6 +296,9 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         keep["dpi"] = (0, 0)  # Pillow would tell of one
     elif metadata.dpi and _RESOLUTION[0] not in exif_directory(exif):
         lost.append("resolution")
+    if metadata.tiff_resolution:
+        across, down, unit = metadata.tiff_resolution
+        lost.append("shape of pixels, which are not square," if unit == _NO_UNIT and across != down else "resolution")
     if kind == "PNG":
         keep["pnginfo"] = _png_text(metadata.text, _in_utf8(keep.pop("xmp", b"")))
     elif metadata.text:
@@ -367,7 +361,9 @@ def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
     if blocks:
         tags[PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
     if metadata.dpi:
-        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: 2})
+        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: _INCH})
+    elif metadata.tiff_resolution:
+        tags.update(zip((*_RESOLUTION, _RESOLUTION_UNIT), metadata.tiff_resolution, strict=True))
     kept = {tag: value for tag, value in tags.items() if fits_tiff(tag, value)}
     lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())] + lost_thumbnail(exif)
     lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]

@@ -120,7 +120,8 @@ class Pending:
 
     def _next(self) -> Outcome:
         """Wait for the first one, and take it out."""
-        outcome = _released(self._waiting.popleft().result())
+        outcome = _released(self._waiting[0].result())  # may be interrupted, and is waited for by `under_way` then
+        self._waiting.popleft()
         if self._told:
             self._told -= 1
         elif self._on_outcome:

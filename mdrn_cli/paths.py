@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mdrn_cli.errors import UsageError
 
+UNPROTECT = "make it writable, or give another name"
+_WRITABLE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 _JUNCTION = 0xA0000003
 """How Windows calls a folder that leads to another, a link in all but name."""
 
@@ -32,12 +34,17 @@ def is_file(path: Path) -> bool:
     return exists(path) and path.is_file()
 
 
+def is_write_protected(path: Path) -> bool:
+    """Whether there is a file that nobody may write, as one locks what is to stay as it is; never an error."""
+    return is_file(path) and not path.stat().st_mode & _WRITABLE
+
+
 def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:
     """Tell, before any work is done for it, that a file cannot have a name.
 
     Raises:
-        UsageError: there is a file of that name, not to be replaced; or a folder, a device or an open file (such as
-            /dev/stdout, which may be a log that goes on), which never is.
+        UsageError: there is a file of that name, not to be replaced, or write-protected; or a folder, a device or an
+            open file (such as /dev/stdout, which may be a log that goes on), which never is.
     """
     if not exists(path):
         return
@@ -45,6 +52,8 @@ def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to
         raise UsageError(f"{path} exists already and is not a file", "give another name")
     if not overwrite:
         raise UsageError(f"{path} exists already", hint)
+    if is_write_protected(path):
+        raise UsageError(f"{path} is write-protected", UNPROTECT)
 
 
 def _is_open_file(path: Path) -> bool:

@@ -165,9 +165,7 @@ class Picture:
         if turn is None:
             return self
         alpha = None if self.alpha is None else np.ascontiguousarray(turn(self.alpha))
-        metadata = self.metadata
-        if metadata.dpi and self.is_sideways:
-            metadata = replace(metadata, dpi=metadata.dpi[::-1])
+        metadata = self.metadata.sideways if self.is_sideways else self.metadata
         return replace(self, channels=np.ascontiguousarray(turn(self.channels)), alpha=alpha, metadata=metadata)
 
     @property

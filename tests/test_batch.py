@@ -404,6 +404,114 @@ def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
         assert path.stat().st_mode & 0o777 == 0o600, "of another"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no rights of groups and others")
+def test_a_result_is_read_by_nobody_who_could_not_read_its_input(tree, tiny_weights):
+    usual = (tree / "a.png").stat().st_mode & 0o777
+    for mode, expected in ((0o600, 0o600), (0o444, usual & 0o644), (0o777, usual)):
+        (tree / "a.png").chmod(mode)
+        done = run_mdrn("denoise", tree / "a.png", "--sigma", 50, "--model", tiny_weights("color"))
+        assert done.returncode == 0, done.stderr
+        assert (tree / "a_mdrn.png").stat().st_mode & 0o777 == expected
+        (tree / "a_mdrn.png").unlink()
+
+
+def test_a_write_protected_file_is_not_replaced(tree):
+    """Photographers lock originals that way; who may write to the folder could replace them all the same."""
+    (tree / "a.png").chmod(0o444)
+    before = content(tree)
+    done = run_mdrn("denoise", tree, "--in-place", "--dry-run", "--json")
+    objects = map(json.loads, done.stdout.splitlines())
+    told = {Path(one["input"]).name: (one["status"], one["error"]) for one in objects if "input" in one}
+    assert told["a.png"] == ("failed", f"{tree / 'a.png'} is write-protected")
+    assert told["b.jpg"] == ("planned", None)
+    done = run_mdrn("denoise", tree / "b.jpg", "-o", tree / "a.png", "--overwrite")
+    assert (done.returncode, "write-protected" in done.stderr) == (2, True)
+    assert content(tree) == before
+
+
+def test_neither_a_folder_nor_an_empty_file_is_a_result(tree, tmp_path):
+    """A full disk leaves the latter, of other tools."""
+    out = tmp_path / "out"
+    (out / "a.png").mkdir(parents=True)
+    (out / "b.jpg").touch()
+    (out / "sub").mkdir()
+    (out / "sub" / "a.png").write_bytes(b"a result")
+    jobs = {job.source.relative_to(tree).as_posix(): job for job in plan_jobs([tree], Naming(out, recursive=True))}
+    assert jobs["a.png"].problem.message == f"{out / 'a.png'} exists already and is not a file"
+    assert not jobs["b.jpg"].skip
+    assert not jobs["b.jpg"].problem
+    assert jobs["sub/a.png"].skip
+    with pytest.raises(UsageError, match="exists already"):
+        plan_jobs([tree / "b.jpg"], Naming(out / "b.jpg"))
+
+
+@pytest.mark.parametrize("place", ["a.png", "new.png"])
+def test_what_happens_while_a_result_is_written_is_not_overwritten(place, tree, tiny_weights, monkeypatch):
+    """Large ones take seconds to reach a disk."""
+    where, fsync, options = tree / place, os.fsync, DenoiseOptions(model=str(tiny_weights("color")), sigma=50)
+
+    def slow(descriptor: int) -> None:
+        fsync(descriptor)
+        where.write_bytes(b"by another program")
+
+    monkeypatch.setattr("mdrn_cli.files.os.fsync", slow)
+    naming = Naming(in_place=True) if where.exists() else Naming(where)
+    (outcome,) = run_jobs(plan_jobs([tree / "a.png"], naming), options)
+    assert outcome.status == "failed"
+    assert where.read_bytes() == b"by another program"
+    assert not list(tree.glob(".*.part"))
+
+
+def test_an_input_that_is_replaced_while_it_is_read_is_told_of(tree, tiny_weights, monkeypatch):
+    """Its pixels and what else it holds may be of two files."""
+    read = batch.read_picture
+
+    def meanwhile(source):
+        picture = read(source)
+        shutil.copy(tree / "sub" / "a.png", tree / "other.png")
+        (tree / "other.png").replace(tree / "a.png")
+        return picture
+
+    monkeypatch.setattr(batch, "read_picture", meanwhile)
+    jobs = plan_jobs([tree / "a.png"], Naming(tree / "new.png"))
+    (outcome,) = run_jobs(jobs, DenoiseOptions(model=str(tiny_weights("color")), sigma=50))
+    assert (outcome.status, "was changed" in outcome.error.message) == ("failed", True)
+    assert not (tree / "new.png").exists()
+
+
+def test_a_file_is_replaced_by_one_that_holds_as_many_pictures(tree, tiny_weights, photo):
+    """A map of depth or of highlights, as phones add it, would be lost."""
+    how = ["--in-place", "--sigma", 50, "--model", tiny_weights("color")]
+    path = tree / "b.jpg"
+    image = Image.fromarray(photo[:24, :40])
+    image.save(path, format="MPO", save_all=True, append_images=[image.rotate(180)])
+    whole = path.read_bytes()
+    done = run_mdrn("denoise", path, *how)
+    assert done.returncode == 4
+    assert "further images" in done.stderr
+    assert path.read_bytes() == whole
+    assert run_mdrn("denoise", path, "-o", tree / "new.jpg", *how[1:]).returncode == 0
+    assert run_mdrn("denoise", path, *how, "--overwrite").returncode == 0
+    assert len(path.read_bytes()) < len(whole)
+
+
+def test_an_interruption_while_the_last_result_is_written_tells_what_was_done(tree, tiny_weights, monkeypatch):
+    encode = batch.encode_picture
+
+    def slow(*arguments):
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(1.5)
+        return encode(*arguments)
+
+    monkeypatch.setattr(batch, "encode_picture", slow)
+    outcomes = []
+    jobs = plan_jobs([tree / "a.png"], Naming(tree / "new.png"))
+    with pytest.raises(KeyboardInterrupt):
+        list(run_jobs(jobs, DenoiseOptions(model=str(tiny_weights("color")), sigma=50), on_outcome=outcomes.append))
+    assert [outcome.status for outcome in outcomes] == ["done"]
+    assert (tree / "new.png").exists()
+
+
 def test_access_control_lists_are_kept(tmp_path, monkeypatch):
     """Their mask stands where a file's mode has the rights of its group."""
     entries = [(0x01, 6, 0xFFFFFFFF), (0x02, 6, 1234), (0x04, 0, 0xFFFFFFFF), (0x10, 6, 0xFFFFFFFF)]
@@ -488,7 +596,7 @@ def test_a_dry_run_lists_and_does_nothing(tree, tmp_path):
     assert (real.returncode, "exists already" in real.stderr) == (2, True), "of a run that has done something"
     missing = run_mdrn("denoise", tree, "--sigma", 50, "--dry-run", "--device", "none-such")
     assert (missing.returncode, "no device 'none-such' here" in missing.stderr) == (6, True)
-    (tree / "a_mdrn.png").touch()
+    (tree / "a_mdrn.png").write_bytes(b"a result")
     (tree / "b_mdrn.jpg").touch()
     for _ in range(2):  # nothing being left to do
         nothing = ["denoise", tree, "--sigma", 50, "--dry-run", "--skip-existing", "--report", tmp_path / "none.json"]

@@ -18,6 +18,7 @@ from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_picture, read_uint8
+from mdrn_cli.jpeg import listed_pictures
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
@@ -217,6 +218,19 @@ def test_further_images_are_told_of_and_left_out_whatever_they_are(tmp_path, xmp
     assert read_picture(damaged).mode == "RGB", "whose list means nothing"
 
 
+def test_smaller_versions_of_a_picture_are_no_loss(tmp_path):
+    make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[make("RGB").rotate(90)])
+    content = (tmp_path / "a.jpg").read_bytes()
+    assert read_picture(content).metadata.left_behind == ("further images, such as a map of depth or highlights",)
+    with Image.open(io.BytesIO(content)) as file:
+        _, further = listed_pictures(file.applist)
+    entry = struct.pack("<LLL", 0, further.size, further.start)
+    assert content.count(entry) == 1
+    preview = content.replace(entry, struct.pack("<LLL", 0x010002, further.size, further.start))
+    assert read_picture(preview).metadata.left_behind == ()
+    assert read_picture(preview).warnings == ("only the first of 2 images in the file is kept",)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "BMP"])
 def test_an_alpha_that_hides_nothing_is_no_transparency(kind):
     for depth, largest in (("uint8", 255), ("uint16", 65535), ("float32", 1)):
@@ -284,7 +298,7 @@ def test_of_other_pixels_the_compression_is_named(tmp_path):
     make("L").convert("I;16").save(tmp_path / "deep.tif", compression="zstd")
     make("RGB").save(tmp_path / "turned.tif", compression="zstd", tiffinfo={274: 6})
     Image.new("CMYK", (4, 4)).save(tmp_path / "inks.tif", compression="zstd")
-    for name, told in (("deep", "ZSTD compression"), ("turned", "ZSTD compression"), ("inks", "cmyk")):
+    for name, told in (("deep", "ZSTD compression"), ("turned", "ZSTD compression"), ("inks", "CMYK")):
         with pytest.raises(InputError, match=told) as caught:
             read_picture(tmp_path / f"{name}.tif")
         assert "damaged" not in caught.value.message

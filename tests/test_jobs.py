@@ -57,7 +57,7 @@ def test_results_do_not_go_into_the_folder_of_their_inputs(folder):
 
 def test_results_named_in_a_list_are_skipped_and_it_is_said_why(folder):
     for name in ("a_mdrn.jpg", "B_mdrn.JPG", "a_mdrn_mdrn.jpg"):
-        (folder / name).touch()
+        (folder / name).write_bytes(b"a result")
     named = [Path(name) for name in ("B.JPG", "B_mdrn.JPG", "a.jpg", str(folder / "a_mdrn.jpg"), "a_mdrn_mdrn.jpg")]
     jobs = plan_jobs(named, Naming(existing="skip"))
     assert [job.skip for job in jobs] == [

@@ -301,6 +301,21 @@ def test_xmp_of_any_encoding_is_text_in_png(tmp_path, encoding):
     assert read_picture(tmp_path / "a.png").metadata.xmp.decode("utf-8-sig") == packet
 
 
+def test_the_profile_within_a_bmp_is_kept(tmp_path):
+    pixels = GRADIENT[::-1, :, ::-1].tobytes()
+    start = 124 + len(pixels)
+    header = struct.pack("<IiiHHIIiiII", 124, 8, 6, 1, 24, 0, len(pixels), 2835, 2835, 0, 0) + bytes(16) + b"DEBM"
+    header += bytes(48) + struct.pack("<IIII", 4, start, len(PROFILE), 0)
+    whole = struct.pack("<IHHI", 14 + start + len(PROFILE), 0, 0, 14 + 124) + header + pixels + PROFILE
+    picture = read_picture(b"BM" + whole)
+    assert np.array_equal(picture.channels, GRADIENT.transpose(2, 0, 1))
+    assert picture.metadata.icc_profile == PROFILE
+    assert written(picture, tmp_path / "a.png") == ()
+    assert written(picture, tmp_path / "a.bmp") == ("BMP cannot hold the input's icc profile",)
+    assert read_picture(b"BM" + whole[:-1]).metadata.icc_profile == b"", "of which a part is missing"
+    assert read_picture(tmp_path / "a.bmp").metadata.icc_profile == b""
+
+
 def test_bmp_tells_of_no_resolution_that_nobody_has_told(tmp_path):
     written(Picture(GRADIENT.transpose(2, 0, 1)), tmp_path / "a.bmp")
     assert read_picture(tmp_path / "a.bmp").metadata.dpi is None

@@ -135,7 +135,8 @@ def hook(event, arguments):
             noted.write(f"write {os.path.abspath(os.fsdecode(path))}\\n")
     elif event in NAMED:
         for path in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]:
-            noted.write(f"write {os.path.abspath(os.fsdecode(path))}\\n")
+            if not isinstance(path, int):  # an open file, whose opening was noted
+                noted.write(f"write {os.path.abspath(os.fsdecode(path))}\\n")
     elif event in STARTS:
         noted.write(f"start {event} {arguments}\\n")
     elif event in ("socket.connect", "socket.bind", "socket.sendto"):

@@ -1,0 +1,88 @@
+"""That nothing is lost by a result: what is seen to before it takes its place, and once more as it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, is_result, kept
+from mdrn_cli.outcome import FAILED, SKIPPED, Outcome
+from mdrn_cli.paths import exists, refuse_existing, stamp_of
+from mdrn_cli.picture import Picture
+from mdrn_cli.pipes import PIPE
+
+
+def appeared(job: Job) -> Outcome | None:
+    """What becomes of a job whose result has been made since the plan, by another process as a rule."""
+    if job.existing == "overwrite" or not exists(job.target):
+        return None
+    if job.existing == "skip" and is_result(job.target):
+        return Outcome(replace(job, skip=kept(job.target)), SKIPPED)
+    try:
+        refuse_existing(job.target, job.existing == "skip", REPLACE_OR_KEEP)
+    except UsageError as error:
+        return Outcome(job, FAILED, error)
+    return None
+
+
+class OvertakenError(Exception):
+    """Another process has made the result."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+def refuse_overtaken(job: Job, stamp: tuple[int, ...]) -> None:
+    """See, before a result takes its place, that nothing is lost by that.
+
+    Raises:
+        OvertakenError: there is one already.
+        InputError: it would replace an input that has been changed.
+    """
+    if outcome := appeared(job):
+        raise OvertakenError(outcome)
+    if job.target == job.source:
+        refuse_changed(job, stamp)
+
+
+def refuse_loss(job: Job, picture: Picture) -> None:
+    """See that an input is not replaced by less than it holds.
+
+    Raises:
+        InputError: it would be.
+    """
+    behind = picture.metadata.left_behind
+    if behind and job.is_sparing and job.target == job.source:
+        raise InputError(
+            f"{job.source} holds {behind[0]}, and its result would not",
+            "name an output, or replace it all the same with --in-place --overwrite",
+        )
+
+
+def refuse_changed(job: Job, stamp: tuple[int, ...]) -> None:
+    """See that an input is what it was.
+
+    Args:
+        job: the job.
+        stamp: of its file, as it was (see `stamp_of`).
+
+    Raises:
+        InputError: it is not.
+    """
+    if job.source != PIPE and stamp_of(job.source) != stamp:
+        raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
+
+
+def read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
+    """The content of a job's file, which is what it was.
+
+    Raises:
+        InputError: it is not, or cannot be read any more.
+    """
+    try:
+        content = job.source.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {job.source} ({error.strerror or error})") from error
+    refuse_changed(job, stamp)
+    return content

@@ -1,0 +1,107 @@
+"""A TIFF's first directory, and what of it is refused by what that says of the pixels."""
+
+from __future__ import annotations
+
+import re
+from typing import IO, Any
+
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from mdrn_cli.errors import InputError
+
+BITS, PHOTOMETRIC, EXTRA_SAMPLES, SUB_DIRECTORIES = 258, 262, 338, 330
+_SUBFILE_TYPE, _COMPRESSION, _DESCRIPTION, _CHANNELS, _STRIP_SIZES = 254, 259, 270, 277, 279
+_PLANES, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 322, 339
+_ASSOCIATED_ALPHA = 1
+_DEPTHS = {1, 2, 4, 8, 16, 32}
+"""Bits a channel that are handled."""
+_YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 6, 1, 7, 3, 2
+_COLORS = {
+    4: "a mask",
+    5: "CMYK",
+    8: "CIELAB",
+    9: "CIELAB",
+    10: "CIELAB",
+    32803: "the mosaic of a camera's sensor",
+    32844: "the logarithm of luminance (LogL)",
+    32845: "the logarithm of luminance (LogLuv)",
+    34892: "a camera's raw data",
+}
+"""Photometric interpretations that are not handled, of those that there are."""
+_GRAY_AND_RGB = (None, 0, 1, 2, 3, _YCBCR)
+_SLICES = re.compile(r"ImageJ=.*^images=(\d+)", re.DOTALL | re.MULTILINE)
+
+
+def tiff_directory(stream: IO[bytes]) -> tuple[Image.Exif, ImageFileDirectory_v2]:
+    """The first directory of a TIFF or BigTIFF, with those within it and as it stands.
+
+    Raises:
+        InputError: its pixels are of a kind that is not handled, or would not be read as what they are.
+        Exception: no TIFF, or a broken one; of many kinds, as Pillow raises them.
+    """
+    start = stream.read(16)
+    directory = Image.Exif()
+    directory.endian = "<" if start.startswith(b"II") else ">"
+    directory.bigtiff = 43 in start[2:4]
+    if directory.bigtiff and directory.endian == ">":  # which Pillow takes for a TIFF of 32 bits
+        raise InputError("BigTIFF with the highest byte first is not handled", "save it with the lowest first")
+    entries = ImageFileDirectory_v2(start if directory.bigtiff else start[:8])
+    first = entries.next
+    assert first is not None
+    directory.load_from_fp(stream, first)
+    stream.seek(first)
+    entries.load(stream)
+    _refuse_colors(directory)
+    _refuse_layout(directory)
+    _refuse_slices(directory, stream)
+    return directory, entries
+
+
+def _refuse_colors(directory: Image.Exif) -> None:
+    kind = directory.get(PHOTOMETRIC)
+    if kind not in _GRAY_AND_RGB:
+        told = _COLORS.get(kind, f"photometric interpretation {kind}")
+        raise InputError(f"{told} is not handled; gray and RGB are", "convert it to RGB first")
+    if kind == _YCBCR and directory.get(_COMPRESSION) != _JPEG:  # whose pixels are decoded as if they were RGB
+        raise InputError("YCbCr is handled with JPEG compression alone", "convert it to RGB first")
+    if directory.get(EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
+        raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
+
+
+def _refuse_layout(directory: Image.Exif) -> None:
+    reduced = directory.get(_SUBFILE_TYPE, 0)
+    if isinstance(reduced, int) and reduced & 1 and SUB_DIRECTORIES in directory:
+        raise InputError("the picture lies behind a small preview, as in a camera's raw file", "develop it first")
+    bits = bits_of(directory)
+    if other := bits - _DEPTHS:
+        raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
+    if directory.get(_PLANES) != _APART or directory.get(_CHANNELS, 1) == 1:
+        return
+    if _TILE_WIDTH in directory:
+        raise InputError("tiles of one channel each are not handled", "save it with the channels side by side")
+    if bits == {16} and _FLOAT in _numbers(directory.get(_SAMPLE_FORMAT)):  # libvips reads other values
+        raise InputError(
+            "floats of 16 bits with the channels apart are not handled", "save it with the channels side by side"
+        )
+
+
+def _refuse_slices(directory: Image.Exif, stream: IO[bytes]) -> None:
+    """Of pictures that ImageJ has put behind the one of which alone the directory tells."""
+    description = directory.get(_DESCRIPTION)
+    told = _SLICES.match(description) if isinstance(description, str) else None
+    if not told or int(told[1]) < 2 or directory.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
+        return
+    if int(told[1]) * sum(_numbers(directory.get(_STRIP_SIZES))) <= stream.seek(0, 2):  # not a slice saved by others
+        raise InputError(f"there are {told[1]} pages; only single images are handled")
+
+
+def bits_of(directory: Image.Exif) -> set[int]:
+    """How many a channel has: one number, or several."""
+    return set(_numbers(directory.get(BITS, 1)))
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """Of a tag, which has one or several."""
+    several = value if isinstance(value, tuple) else (value,)
+    return tuple(number for number in several if isinstance(number, int))

@@ -1,0 +1,136 @@
+"""TIFFs are read as what they are, or refused by name; never as something else in silence."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mdrn_cli.encoding import encode_picture
+from mdrn_cli.errors import InputError
+from mdrn_cli.image import read_picture
+
+PIXELS = np.random.default_rng(5).integers(0, 256, (96, 80, 3), dtype=np.uint8)
+TILE = (32, 48)
+TYPES = {"uint8": PIXELS, "uint16": PIXELS.astype(np.uint16) * 257, "float32": (PIXELS / 255).astype(np.float32)}
+
+
+def tiff_of(data: np.ndarray, **options) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, data, **{"photometric": "rgb"} | options)
+    return buffer.getvalue()
+
+
+def with_tag(content: bytes, tag: int, value: int) -> bytes:
+    """A little-endian TIFF in whose first directory a tag has another value, of 16 bits."""
+    changed = bytearray(content)
+    (start,) = struct.unpack_from("<I", changed, 4)
+    (count,) = struct.unpack_from("<H", changed, start)
+    (entry,) = (
+        at for at in range(start + 2, start + 2 + 12 * count, 12) if changed[at : at + 2] == tag.to_bytes(2, "little")
+    )
+    struct.pack_into("<H", changed, entry + 8, value)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiles_that_cannot_be_decoded_do_not_become_black(compression, dtype):
+    data = TYPES[dtype]
+    content = tiff_of(data, tile=TILE, compression=compression)
+    assert np.array_equal(read_picture(content).channels, data.transpose(2, 0, 1))
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        start, size = file.pages[0].dataoffsets[-1], file.pages[0].databytecounts[-1]
+    broken = [content[: start + 5]]
+    if compression:
+        broken.append(content[:start] + bytes(size) + content[start + size :])
+    for damaged in broken:
+        with pytest.raises(InputError, match="damaged"):
+            read_picture(damaged)
+    assert np.array_equal(read_picture(content).channels, data.transpose(2, 0, 1)), "that of another is forgotten"
+
+
+@pytest.mark.parametrize("compression", [12345, 34712, 50002])
+def test_tiles_of_an_unknown_compression_do_not_become_black(compression):
+    with pytest.raises(InputError, match=f"{compression}"):
+        read_picture(with_tag(tiff_of(PIXELS, tile=TILE), 259, compression))
+
+
+def test_tiles_of_a_compression_that_pillow_has_are_read_by_it():
+    content = tiff_of(PIXELS, tile=TILE, compression="lzma")
+    assert np.array_equal(read_picture(content).channels, PIXELS.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("photometric", "told"),
+    [(4, "mask"), (5, "CMYK"), (8, "CIELAB"), (32803, "sensor"), (34892, "raw"), (51177, "51177")],
+)
+def test_other_colors_are_refused_by_name(photometric, told):
+    for data in (PIXELS, PIXELS[..., 0]):
+        content = tiff_of(data, photometric="rgb" if data.ndim == 3 else "minisblack")
+        with pytest.raises(InputError, match=told):
+            read_picture(with_tag(content, 262, photometric))
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_deflate"])
+def test_luminance_and_chrominance_are_not_taken_for_rgb(compression):
+    buffer = io.BytesIO()
+    Image.fromarray(PIXELS).convert("YCbCr").save(buffer, "TIFF", compression=compression)
+    with pytest.raises(InputError, match="YCbCr"):
+        read_picture(buffer.getvalue())
+    buffer = io.BytesIO()
+    Image.fromarray(np.full_like(PIXELS, 90)).save(buffer, "TIFF", compression="jpeg")
+    assert (read_picture(buffer.getvalue()).channels == 90).all()
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_stack_of_imagej_is_refused_however_its_slices_lie(order):
+    """ImageJ writes one directory and the slices behind one another."""
+    gray = PIXELS[..., 0]
+    about = "ImageJ=1.53t\nimages=3\nslices=3\nloop=false\n"
+    one = tiff_of(gray, photometric="minisblack", description=about, metadata=None, byteorder=order)
+    with pytest.raises(InputError, match="3 pages"):
+        read_picture(one + gray.tobytes() + gray.tobytes())
+    assert np.array_equal(read_picture(one).channels[0], gray), "one of them, as other programs save it"
+    alone = tiff_of(gray, photometric="minisblack", description="ImageJ=1.53t\nimages=1\n", metadata=None)
+    assert np.array_equal(read_picture(alone + gray.tobytes()).channels[0], gray)
+
+
+def test_layouts_that_would_not_be_read_as_they_are():
+    apart = np.ascontiguousarray(PIXELS.transpose(2, 0, 1))
+    halves = (apart / 255).astype(np.float16)
+    with pytest.raises(InputError, match="16 bits with the channels apart"):
+        read_picture(tiff_of(halves, planarconfig="separate"))
+    with pytest.raises(InputError, match="tiles of one channel"):
+        read_picture(tiff_of(apart, planarconfig="separate", tile=TILE))
+    assert np.array_equal(read_picture(tiff_of(apart, planarconfig="separate")).channels, apart)
+    side_by_side = read_picture(tiff_of(np.ascontiguousarray(halves.transpose(1, 2, 0))))
+    assert np.array_equal(side_by_side.channels, halves.astype(np.float32))
+
+
+def test_bigtiff_is_read_or_refused_by_its_order():
+    assert np.array_equal(read_picture(tiff_of(PIXELS, bigtiff=True)).channels, PIXELS.transpose(2, 0, 1))
+    with pytest.raises(InputError, match="highest byte first"):
+        read_picture(tiff_of(PIXELS, bigtiff=True, byteorder=">"))
+
+
+@pytest.mark.parametrize(("value", "unit"), [(100_000, 2), (153_846, 3), (15.3846, 1), (300, 2)])
+def test_a_resolution_of_any_unit_is_kept_in_tiff(value, unit):
+    picture = read_picture(tiff_of(PIXELS, resolution=(value, 2 * value), resolutionunit=unit))
+    content, warnings = encode_picture(picture, "TIFF")
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        tags = file.pages[0].tags
+        kept = [tags[name].value for name in ("XResolution", "YResolution")]
+        assert [top / bottom for top, bottom in kept] == pytest.approx([value, 2 * value])
+        assert tags["ResolutionUnit"].value == unit
+    assert warnings == ()
+    lost = {1: "shape of pixels, which are not square,", 2: "resolution", 3: "resolution"}[unit]
+    assert encode_picture(picture, "PNG")[1] == (() if value == 300 else (f"PNG cannot hold the input's {lost}",))
+
+
+def test_a_resolution_of_any_unit_is_turned_with_the_picture():
+    content = tiff_of(PIXELS, resolution=(100_000, 200_000), resolutionunit=2, extratags=[(274, "H", 1, 6, True)])
+    turned = read_picture(content).upright()
+    assert turned.metadata.tiff_resolution == (200_000, 100_000, 2)
