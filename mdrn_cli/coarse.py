@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.monochrome import Tone
-from mdrn_cli.noise import estimate_coarse_sigma
+from mdrn_cli.noise import SMALLEST_HALVED, estimate_coarse_sigma, is_out_of_focus
 from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 
 SCALES = 2
 """Half the size, and a quarter."""
-SMALLEST = 64
-"""Shortest side in pixels of an image of half the size whose noise is looked for."""
 SMEARED = 1.5
 """Level at half the size, over what there is at full size of middle frequencies, from which on noise is removed at half
 the size first; chosen on validation photographs."""
@@ -57,11 +55,13 @@ def without_coarse_noise(
         The image, `channels` itself where nothing was done, and the level denoised at each size, 0-255 scale, 0 where
         nothing was; fewer levels where the image is too small.
     """
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
     seen = wholly_seen(seen)
+    if level is None and is_out_of_focus(half, seen, None, white):
+        return channels, (0.0,) * len(levels)
     sigma = estimate_coarse_sigma(half, seen, None, white) if level is None else level
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
@@ -92,7 +92,7 @@ def without_smeared_noise(
     Returns:
         As `without_coarse_noise`; no levels where noise is not smeared.
     """
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
     half, half_seen = halved(channels), wholly_seen(seen)
     sigma = _smeared_level(channels, half, seen, tone, told, white)
@@ -126,7 +126,7 @@ def smeared_levels(
     Returns:
         Levels on the 0-255 scale, none where noise is not smeared.
     """
-    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return ()
     half = halved(channels)
     sigma = _smeared_level(channels, half, seen, tone, told, white)
@@ -146,14 +146,15 @@ def _smeared_level(
     if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
         return 0.0
     blocks = looked_at(channels, seen, tone.intensity if tone else to_unit, white)
-    return sigma if sigma >= SMEARED * white * quiet_amplitude(blocks) else 0.0
+    is_smeared = sigma >= SMEARED * white * quiet_amplitude(blocks)
+    return sigma if is_smeared and not is_out_of_focus(half, wholly_seen(seen), tone, white) else 0.0
 
 
 def _smallest_first(
     channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None]
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image at smaller sizes, of levels that are given; see `without_smeared_noise`."""
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST:
+    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
     half, level = halved(channels), levels[0] or 0.0
     restored, others = _smallest_first(half, denoise, levels[1:])

@@ -27,7 +27,7 @@ from mdrn_cli.clipping import whole_level
 from mdrn_cli.drawn import is_drawn
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
-from mdrn_cli.pixels import ENOUGH_BLOCKS, to_unit
+from mdrn_cli.pixels import ENOUGH_BLOCKS, halved, to_unit, wholly_seen
 
 SMALLEST = 16
 """Shortest side in pixels of an image whose noise can be estimated."""
@@ -53,6 +53,13 @@ noise."""
 LEAST_SPREAD, MOST_ABOVE = 1.25, 1.8
 """The highest level over the lowest from which on noise is taken to depend on the intensity; and the level by these
 parts, over that by all blocks, beyond which some are taken to be texture. All four chosen on validation photographs."""
+SMALLEST_HALVED = 64
+"""Shortest side in pixels of an image of half the size whose noise is looked for."""
+STEEPEST = {1: 2.0, 2: 2.2}
+"""Amplitude in the quieter blocks over that in an image twice as large, by the number of planes, beyond which that is
+content: of noise smeared by a Gaussian of four pixels it is 1.8 and 1.9 at most."""
+STRONGEST = 160.0
+"""Level beyond which what is not white is a pattern, such as the dots of print; of smeared noise of 90 it is 147."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
 """Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
 FEW, LEAST_STEP = 4, 8
@@ -168,6 +175,8 @@ def _find_in_quarters(
                 levels.append(_find_at_each_brightness(quarter).sigma)
         level = float(np.median([noise.sigma, *filter(None, levels)]))
         noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
+    if not noise.white and noise.sigma > STRONGEST:
+        return Noise(0.0, white=False)
     return noise if white == 1 else noise._replace(sigma=noise.sigma * white, by_intensity=None)
 
 
@@ -185,16 +194,43 @@ def estimate_coarse_sigma(
         tone: of which the noise is, where an image of three channels is taken as gray.
         white: see `estimate_sigma`.
     """
-    blocks = looked_at(half, seen, tone.intensity if tone else to_unit, white).without_even()
-    planes, least = blocks.pixels, LEAST_GRAY_COARSE
-    if planes.shape[1] == 3:
-        planes, least = np.einsum("kc,ncij->nkij", OPPONENT[1:], planes) + np.float32(127.5), LEAST_COARSE
+    blocks, planes = _coarse_planes(half, seen, tone, white)
+    least = LEAST_GRAY_COARSE
+    if planes.shape[1] > 1:
+        least = LEAST_COARSE
         if min(_find(Blocks.of(planes[:, k : k + 1])).sigma for k in range(2)) < LEAST_COARSE:
             return 0.0
-    energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
-    quiet = math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
-    sigma = min(_find(blocks).sigma, COARSE_EXCESS * quiet)
+    sigma = min(_find(blocks).sigma, COARSE_EXCESS * _quiet(planes))
     return sigma * white if sigma >= least else 0.0
+
+
+def is_out_of_focus(
+    half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None, white: float = 1.0
+) -> bool:
+    """Whether what an image of half the size, as for `estimate_coarse_sigma`, holds of coarse structure grows so much
+    from there to a quarter that it is content without noise: a picture out of focus, one enlarged much, a relief."""
+    if min(half.shape[1:]) < 2 * SMALLEST_HALVED:
+        return False
+    _, planes = _coarse_planes(half, seen, tone, white)
+    _, coarser = _coarse_planes(halved(half), wholly_seen(seen), tone, white)
+    return _quiet(coarser) > STEEPEST[planes.shape[1]] * _quiet(planes)
+
+
+def _coarse_planes(
+    half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float
+) -> tuple[Blocks, NDArray[np.float32]]:
+    """Blocks of an image, and what of their pixels tells of coarse grain: (N, 1, SIDE, SIDE) in gray or of one tone,
+    (N, 2, SIDE, SIDE), the differences of colors, else."""
+    blocks = looked_at(half, seen, tone.intensity if tone else to_unit, white).without_even()
+    if blocks.pixels.shape[1] == 1:
+        return blocks, blocks.pixels
+    return blocks, np.einsum("kc,ncij->nkij", OPPONENT[1:], blocks.pixels) + np.float32(127.5)
+
+
+def _quiet(planes: NDArray[np.float32]) -> float:
+    """Amplitude of all but the lowest frequencies in the quieter blocks, 0-255 scale."""
+    energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
+    return math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
 
 
 def _find_at_each_brightness(blocks: Blocks) -> Noise:

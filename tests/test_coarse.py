@@ -15,7 +15,14 @@ from mdrn_cli.coarse import smeared_levels, without_coarse_noise, without_smeare
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import LEAST_COARSE, LEAST_GRAY_COARSE, add_noise, estimate_coarse_sigma, find_noise
+from mdrn_cli.noise import (
+    LEAST_COARSE,
+    LEAST_GRAY_COARSE,
+    add_noise,
+    estimate_coarse_sigma,
+    find_noise,
+    is_out_of_focus,
+)
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit, halved, to_unit
@@ -71,6 +78,35 @@ def test_photographs_as_they_are_have_none(name):
     image = channels_of(getattr(skimage.data, name)())
     assert estimate_coarse_sigma(halved(image)) == 0
     assert without_coarse_noise(image, pytest.fail, False)[0] is image
+
+
+def band_limited(highest: float, channels: int) -> np.ndarray:
+    """Random structure without noise (320, 320, C), of no frequency much above one (cycles a pixel), uint8."""
+    random, side = np.random.default_rng(0), 320
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side)[None])
+    frequency[0, 0] = 1
+    amplitude = frequency**-0.5 * np.exp(-((frequency / highest) ** 2))
+    planes = [np.fft.ifft2(np.fft.fft2(random.normal(size=(side, side))) * amplitude).real for _ in range(channels)]
+    return np.rint(np.clip(np.stack([128 + 40 * plane / plane.std() for plane in planes], 2), 0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_smooth_is_no_grain(channels):
+    """A picture out of focus, a heat map, a relief: all of it would be taken away at a quarter of the size."""
+    smooth = band_limited(0.05, channels)
+    assert is_out_of_focus(halved(channels_of(smooth)))
+    _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(smooth, False))
+    assert not any(facts.coarse_sigmas)
+
+
+@pytest.mark.parametrize("blur", [1.2, 2.0, 3.0])
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea"])
+def test_grain_is_not_taken_for_something_smooth(name, blur):
+    noisy = with_grain(getattr(skimage.data, name)()[:300, :384], blur)
+    gray = with_grain(getattr(skimage.data, name)()[:300, :384].mean(axis=2, keepdims=True), blur, common=True)
+    assert not is_out_of_focus(halved(channels_of(noisy)))
+    assert not is_out_of_focus(halved(channels_of(gray)))
+    assert not is_out_of_focus(halved(channels_of(noisy))[:, :127]), "too small to tell"
 
 
 @pytest.mark.parametrize("size", [(128, 160), (131, 257)])

@@ -84,6 +84,21 @@ def test_noise_is_not_sought_in_it_at_smaller_sizes_either(side):
     assert restored.channels is picture.channels
 
 
+@pytest.mark.parametrize("form", [None, "JPEG"])
+def test_the_dots_of_print_are_kept(photo, form):
+    """Of which levels of 135 to 250 are told."""
+    inks = photo[:320, :320] / 255
+    y, x = np.indices(inks.shape[:2])
+    for k, angle in enumerate((0.3, 0.8, 1.3)):
+        across, down = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        screen = (np.cos(2 * np.pi * across / 6) + np.cos(2 * np.pi * down / 6)) / 4 + 0.5
+        inks[..., k] = 1 / (1 + np.exp(-14 * (inks[..., k] - screen)))
+    pixels = stored(Image.fromarray(np.rint(255 * inks).astype(np.uint8)), form, 90)
+    picture = picture_of(pixels, False)
+    restored, _ = Restorer(DenoiseOptions(model="mdrn-2b"))(picture)
+    assert restored.channels is picture.channels
+
+
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize("sigma", [5, 15, 40])
 @pytest.mark.parametrize("drawn", [table, plot])
