@@ -200,7 +200,7 @@ def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
 
     Raises:
-        Exception: as `tiff_directory` does.
+        InputError, or Exception of many kinds: as `tiff_directory` does.
     """
     directory, entries = tiff_directory(stream)
     values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, *_OF_BYTES, *_LEFT_OUT)))

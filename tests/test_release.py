@@ -119,8 +119,8 @@ def test_a_manifest_that_cannot_be_written_replaces_nothing(room, pictures, bund
     """As of a full disk; the checkpoint would not be that of its record."""
     written = files._write
 
-    def full(partial, path, data):
-        written(partial, path, data)
+    def full(partial, path, data, like):
+        written(partial, path, data, like)
         if path.suffix == ".json":
             raise OSError(errno.ENOSPC, "No space left on device")
 
