@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
-from mdrn_cli.coarse import smeared_levels, without_coarse_noise, without_smeared_noise
+from mdrn_cli.coarse import LEAST_COARSER, smeared_levels, without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
@@ -107,6 +107,21 @@ def test_grain_is_not_taken_for_something_smooth(name, blur):
     assert not is_out_of_focus(halved(channels_of(noisy)))
     assert not is_out_of_focus(halved(channels_of(gray)))
     assert not is_out_of_focus(halved(channels_of(noisy))[:, :127]), "too small to tell"
+
+
+@pytest.mark.parametrize("in_color", [False, True])
+def test_in_gray_grain_of_which_half_the_size_shows_little_is_found_at_a_quarter(gray_photo, in_color):
+    clean = gray_photo[:320, :320].reshape(320, 320, 1).repeat(3 if in_color else 1, 2)
+    noisy = with_grain(clean, blur=4.0, level=12, common=True)
+    noise = find_noise(channels_of(noisy))
+    half, quarter = smeared_levels(channels_of(noisy), None, noise.tone, noise.sigma)
+    assert half == 0 < LEAST_COARSER < quarter
+    restored, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(noisy, False))
+    assert facts.coarse_sigmas[1] > 10
+    before, after = (psnr(image, clean) for image in (noisy, restored.channels.transpose(1, 2, 0)))
+    assert after > before + 1.5
+    white = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, 40, (320, 320, 1))), 0, 255).astype(np.uint8)
+    assert smeared_levels(channels_of(white), None, noise.tone, 40.0) == ()
 
 
 @pytest.mark.parametrize("size", [(128, 160), (131, 257)])
