@@ -73,7 +73,7 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
         if pages > 1:
             raise InputError(f"{name} has {pages} pages; only single images are handled")
         _refuse_unhandled(image, name)
-        pixels = _decoded(pyvips, image)
+        pixels = _decoded(pyvips, source, image)
         _refuse_nonfinite(pixels, name)
     except pyvips.Error as error:
         reason = _reason(error)
@@ -88,19 +88,25 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
     return pixels.reshape(image.height, image.width, image.bands), image.hasalpha(), bits
 
 
-def _decoded(pyvips: Any, image: Any) -> NDArray[Any]:
-    """The pixels of an opened image. Tiles that cannot be decoded libvips makes black, and says so in the log of its
-    errors alone, which is one for all threads.
+def _decoded(pyvips: Any, source: Path | bytes, image: Any) -> NDArray[Any]:
+    """The pixels of an image as it was opened. Tiles of a TIFF that cannot be decoded libvips makes black, and says so
+    in the log of its errors alone. That is one for all threads, of which some may still be at an image that has failed
+    before: what it says counts if it says so twice.
 
     Raises:
         pyvips.Error: they cannot be decoded.
     """
+    pixels: NDArray[Any]
+    if not image.get("vips-loader").startswith("tiff"):
+        pixels = image.numpy()
+        return pixels
     with _errors:
-        pyvips.vips_lib.vips_error_clear()
-        pixels: NDArray[Any] = image.numpy()
-        if pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()):
-            raise pyvips.Error("cannot decode all of it")  # takes the log with it
-    return pixels
+        for opened in (image, None):
+            pyvips.vips_lib.vips_error_clear()
+            pixels = (_open(pyvips, source, "error") if opened is None else opened).numpy()
+            if not pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()):
+                return pixels
+        raise pyvips.Error("cannot decode all of it")  # takes the log with it
 
 
 def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:

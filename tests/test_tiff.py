@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from PIL import Image
 
@@ -50,6 +51,21 @@ def test_tiles_that_cannot_be_decoded_do_not_become_black(compression, dtype):
         with pytest.raises(InputError, match="damaged"):
             read_picture(damaged)
     assert np.array_equal(read_picture(content).channels, data.transpose(2, 0, 1)), "that of another is forgotten"
+
+
+def test_what_another_thread_has_failed_at_is_not_this_file_s_fault(monkeypatch):
+    """The log of errors is one for all."""
+    numpy, calls = pyvips.Image.numpy, []
+
+    def meanwhile(image):
+        calls.append(image)
+        if len(calls) == 1:
+            assert pyvips.vips_lib.vips_foreign_find_load(b"/no/such/file") == pyvips.ffi.NULL
+        return numpy(image)
+
+    monkeypatch.setattr(pyvips.Image, "numpy", meanwhile)
+    assert np.array_equal(read_picture(tiff_of(PIXELS, tile=TILE)).channels, PIXELS.transpose(2, 0, 1))
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("compression", [12345, 34712, 50002])
