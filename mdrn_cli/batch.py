@@ -20,7 +20,7 @@ from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import Job
 from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import has_room
-from mdrn_cli.paths import stamp_of
+from mdrn_cli.paths import behind_link, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
 from mdrn_cli.replacing import OvertakenError, appeared, read_again, refuse_changed, refuse_loss, refuse_overtaken
@@ -69,7 +69,7 @@ def run_jobs(
     restore = Restorer(options)
     finish = _Finish(save or SaveOptions(), on_restored)
     todo = [job for job in jobs if not foresee(job)]
-    for folder in {job.target.parent for job in todo if job.target != PIPE}:
+    for folder in {behind_link(job.target).parent for job in todo if job.target != PIPE}:
         remove_leftovers(folder)
     writing = Pending(on_outcome, fail_fast)
     yield from _foreseen(jobs, writing)
@@ -271,4 +271,4 @@ def _write(job: Job, content: bytes, check: Callable[[], None]) -> None:
         write_stdout(content)
         return
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(job.target, content, check, like=None if job.source == PIPE else job.source)
+    write_atomically(job.target, content, check, like=() if job.source == PIPE else (job.source,))

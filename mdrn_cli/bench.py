@@ -114,9 +114,9 @@ class Result:
 
     @property
     def gap(self) -> float | None:
-        """Mean PSNR in dB minus that published for the reference; None where none is."""
-        published = self.published.get(self.reference or "")
-        return None if published is None else self.mean("psnr") - published
+        """Mean PSNR in dB minus that published for the reference; None where none is, or all is restored exactly."""
+        published, mean = self.published.get(self.reference or ""), self.mean("psnr")
+        return None if published is None or not math.isfinite(mean) else mean - published
 
 
 def tile_by_memory(engine: Engine) -> ChooseTile:

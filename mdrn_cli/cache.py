@@ -17,7 +17,7 @@ from mdrn_cli.errors import FetchError, UsageError
 from mdrn_cli.fetch import Expected, OnBytes, download
 from mdrn_cli.files import put_in_place
 from mdrn_cli.locks import has_locks, locked, part_of
-from mdrn_cli.paths import sha256_of
+from mdrn_cli.paths import sha256_of, size_of
 
 TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"
@@ -211,7 +211,7 @@ class Cache:
             FetchError: the cache cannot be written.
         """
         folder = self.path(item).parent
-        freed = sum(path.stat().st_size for path in folder.glob("*") if path.is_file())
+        freed = sum(size_of(path) for path in folder.glob("*"))
         try:
             if folder.is_dir():
                 with self._locked(item):
@@ -233,6 +233,8 @@ class Cache:
             locks.mkdir(exist_ok=True)
             lock = locks / f"{item.sha256}.lock"
             held.enter_context(locked(lock))
+            # `rm` of another process may have taken the folder while this one waited.
+            folder.mkdir(parents=True, exist_ok=True)
             alone, part = has_locks(lock), part_of(self.path(item), lock)
         except OSError as error:
             raise FetchError(
@@ -240,8 +242,6 @@ class Cache:
             ) from error
         with held:
             try:
-                # `rm` of another process may have taken the folder while this one waited.
-                folder.mkdir(parents=True, exist_ok=True)
                 yield part
             finally:
                 with contextlib.suppress(OSError):

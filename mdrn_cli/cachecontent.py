@@ -15,6 +15,7 @@ from pathlib import Path
 from mdrn_cli.cache import ABOUT, FONTS, KERNELS, TAG, TAG_NAME, Cache
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.locks import locked
+from mdrn_cli.paths import is_link
 from mdrn_cli.photographs import FOLDER
 
 KINDS = ("checkpoints", "sets", "photographs", "libraries")
@@ -37,7 +38,7 @@ class Kept:
         path: its folder, or the map of photographs.
         files: what it consists of.
         bytes: their size.
-        lock: held by whoever is making it.
+        lock: held by whoever is making it; libraries hold none.
     """
 
     kind: str
@@ -121,7 +122,7 @@ def _source(path: Path) -> str:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     """What lies in a folder; nothing in what is none, is a link, or may not be listed."""
     with suppress(OSError):
-        if not folder.is_symlink():
+        if not is_link(folder):
             return list(os.scandir(folder))
     return []
 

@@ -116,13 +116,20 @@ def _parse_metadata(metadata: Mapping[str, str], path: Path) -> tuple[MDRNConfig
         about = json.loads(metadata[METADATA_KEY])
         if about["format"] != FORMAT:
             raise WeightsError(f"{path} has format {about['format']!r}; this version reads {FORMAT!r}")
-        config = MDRNConfig(**about["config"])
+        config = _config_of(about, path)
         sigma, record = float(about["sigma"]), dict(about["record"])
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise WeightsError(f"{path} is not an MDRN checkpoint (bad metadata)") from error
     if not 0 < sigma <= 255:
         raise WeightsError(f"{path} has sigma {sigma}, outside 0 to 255")
     return config, sigma, record
+
+
+def _config_of(about: Mapping[str, Any], path: Path) -> MDRNConfig:
+    try:
+        return MDRNConfig(**about["config"])
+    except WeightsError as error:
+        raise error.naming(path) from error
 
 
 def _check_layout(slices: Mapping[str, Any], config: MDRNConfig, path: Path) -> None:

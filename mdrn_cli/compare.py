@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mdrn_cli.errors import UsageError
+from mdrn_cli.icc import is_srgb
+from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr, ssim
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, to_unit
+from mdrn_cli.png import unlike_srgb, with_chunks
 
 WIDEST = 900
 """Width of a whole picture on the sheet, in pixels, at most."""
@@ -25,7 +28,8 @@ _PAPER, _INK, _FRAME = (250, 250, 250), (20, 20, 20), (230, 60, 40)
 
 
 def compare_pictures(versions: Sequence[tuple[str, Picture]]) -> bytes:
-    """A PNG: the versions beside one another as whole pictures, and below each the same crops, enlarged.
+    """A PNG: the versions beside one another as whole pictures, and below each the same crops, enlarged; with what
+    tells the colors of all versions.
 
     Args:
         versions: label and picture; all of one size.
@@ -47,9 +51,32 @@ def compare_pictures(versions: Sequence[tuple[str, Picture]]) -> bytes:
     for column in columns:
         sheet.paste(column, (left, MARGIN))
         left += column.width + MARGIN
+    metadata = _shared_colors([picture for _, picture in versions])
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
-    return buffer.getvalue()
+    sheet.save(buffer, "PNG", icc_profile=metadata.icc_profile or None)
+    return with_chunks(buffer.getvalue(), metadata.png_chunks)
+
+
+def are_colors_alike(picture: Picture, other: Picture) -> bool:
+    """Whether equal values are equal colors in both, as far as their files tell: where nothing does, those of sRGB."""
+    return _colors_told(picture) == _colors_told(other)
+
+
+def _colors_told(picture: Picture) -> tuple[object, ...]:
+    """What tells other colors than those of sRGB."""
+    metadata = picture.to_color("color").metadata
+    chunks = dict(metadata.color_chunks)
+    telling = unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile))
+    profile = b"" if is_srgb(metadata.icc_profile) else metadata.icc_profile
+    return (profile, *(chunks[name.encode()] for name in telling))
+
+
+def _shared_colors(pictures: Sequence[Picture]) -> Metadata:
+    """What tells the colors of all of them; nothing where they differ."""
+    first, *others = pictures
+    if not all(are_colors_alike(first, other) for other in others):
+        return Metadata()
+    return first.to_color("color").metadata.appearance
 
 
 def are_equal(picture: Picture, other: Picture) -> bool:

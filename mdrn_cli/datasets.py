@@ -18,7 +18,7 @@ from mdrn_cli.errors import FetchError, InputError, UsageError, hint_of
 from mdrn_cli.fetch import OnBytes
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import is_gray
-from mdrn_cli.paths import exists, is_file, is_folder, sha256_of
+from mdrn_cli.paths import is_file, is_folder, sha256_of
 
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = REFERENCE / "published.json"
@@ -233,7 +233,7 @@ def _folders(root: Path) -> Iterator[Path]:
 def _files(folder: Path) -> list[Path]:
     """Files of a folder; none of one that may not be listed, such as lost+found."""
     with suppress(OSError):
-        return [path for path in folder.iterdir() if exists(path) and path.is_file()]
+        return [path for path in folder.iterdir() if is_file(path)]
     return []
 
 

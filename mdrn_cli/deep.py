@@ -207,14 +207,14 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str
         metadata: what else it is to carry.
 
     Raises:
-        InputError: it would not fit the 4 GiB of a TIFF.
+        MdrnError: it would not fit the 4 GiB of a TIFF.
     """
     height, width, channels = data.shape
     rows = max(1, _STRIP // (width * channels * data.itemsize))
     strips = [_compress(data[top : top + rows]) for top in range(0, height, rows)]
     sizes = [len(strip) for strip in strips]
     if sum(sizes) > _LARGEST_TIFF:
-        raise InputError("the result does not fit the 4 GiB of a TIFF")
+        raise MdrnError("the result does not fit the 4 GiB of a TIFF")
     directory = ImageFileDirectory_v2(ifh=b"II\x2a\x00\x08\x00\x00\x00")
     tags, lost = tiff_tags(metadata)
     for tag, value in tags.items():

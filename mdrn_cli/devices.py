@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError
+from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError, told_by
 from mdrn_cli.hardware import check_precision, cores, half_of_memory, threads_asked_for
+from mdrn_cli.nesting import Nested
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -23,6 +24,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
     Raises:
         DeviceError: no such device on this machine, or one that cannot compute.
+        OutOfMemoryError: a GPU that can has no room; the CPU would be slow where it is soon free.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -67,12 +69,6 @@ _computing: set[torch.device] = set()
 """Devices that have computed something in this process."""
 
 
-def told_by(error: Exception) -> str:
-    """The first line of what torch says of a fault."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]
-
-
 def is_fault(error: Exception) -> bool:
     """Whether an error is that of a GPU which from then on computes nothing in this process, as after one of memory it
     does."""
@@ -95,6 +91,12 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
+    with _exactly:
+        yield
+
+
+@contextmanager
+def _exact_cudnn() -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     if not _precision_is_set():
         with cudnn.flags(enabled=True, allow_tf32=False):
@@ -108,6 +110,9 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
         yield
     finally:
         cudnn.conv.fp32_precision, cudnn.benchmark = before, tried
+
+
+_exactly = Nested(_exact_cudnn)
 
 
 def _precision_is_set() -> bool:

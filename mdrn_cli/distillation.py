@@ -46,12 +46,12 @@ def run_distill(
     if distillation is None:
         raise UsageError("no teacher to learn from", "a plain run goes on by `mdrn train --resume`")
     teacher = load_checkpoint(Path(distillation.teacher))
-    known = recorded(sha256_of(Path(distillation.teacher)))
+    sha256 = sha256_of(Path(distillation.teacher))
+    known = recorded(sha256)
     if (known or teacher).noise != WHITE:
         raise UsageError("the teacher has learned noise that is not white, and the student is to learn white noise")
     check_teacher(config, distillation, teacher)
-    sources = {TEACHER: sha256_of(Path(distillation.teacher))}
-    if resume and saved_sources(output).get(TEACHER, sources[TEACHER]) != sources[TEACHER]:
+    if resume and saved_sources(output).get(TEACHER, sha256) != sha256:
         raise UsageError(
             f"{distillation.teacher} is not the teacher that the run began with", "give that one by --teacher"
         )
@@ -67,7 +67,7 @@ def run_distill(
         resume,
         report,
         reading,
-        sources,
+        {TEACHER: sha256},
     )
 
 

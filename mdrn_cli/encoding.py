@@ -13,7 +13,7 @@ from PIL import Image
 
 from mdrn_cli.deep import encode_deep_png, encode_tiff
 from mdrn_cli.errors import UsageError
-from mdrn_cli.exif import carried_exif
+from mdrn_cli.exif import carried_exif, is_adobe_rgb
 from mdrn_cli.formats import FORMATS, HANDLED, not_handled
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
@@ -165,6 +165,8 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content += metadata.trailer
     lost += ["ICC profile for gray"] if for_gray else []
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
+    if not metadata.icc_profile and is_adobe_rgb(picture.metadata.exif) and (options.strip_metadata or kind == "BMP"):
+        told += ("colors change: without EXIF nothing tells that they are those of Adobe RGB",)
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
     return content, told + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
 

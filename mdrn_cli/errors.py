@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,10 +35,18 @@ class MdrnError(Exception):
             self.exit_code = exit_code
 
     def naming(self, path: Path) -> Self:
-        """The same error, with the name of the file in its message; `-`, a pipe, has none."""
-        if str(path) == "-" or str(path) in self.message:
+        """The same error, with the name of the file in its message; `-`, a pipe, has none. Where it came from stays."""
+        if str(path) == "-" or _names(self.message, str(path)):
             return self
-        return type(self)(f"{path}: {self.message}", self.hint, self.exit_code)
+        named = type(self)(f"{path}: {self.message}", self.hint, self.exit_code).with_traceback(self.__traceback__)
+        named.__cause__, named.__suppress_context__ = self.__cause__, self.__suppress_context__
+        return named
+
+
+def _names(message: str, path: str) -> bool:
+    """Whether a message names a file: as a word of it, or, where the name may be any word, as the first."""
+    begins = "" if {".", "/", "\\"} & {*path} else "^"
+    return bool(re.search(rf"{begins}(?<!\S){re.escape(path)}(?![^\s:,)])", message))
 
 
 def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int = 1) -> str:
@@ -54,6 +63,12 @@ def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int
     spelled = {each.lower(): each for each in names}
     near = [spelled[each] for each in get_close_matches(name.lower(), spelled, most, 0.8)]
     return f"did you mean {' or '.join(near)}?" if near else f"{whole}: {', '.join(spelled.values()) or 'none'}"
+
+
+def told_by(error: Exception) -> str:
+    """The first line of what a library says of a fault, or what the fault is called."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 class SharedError(MdrnError):

@@ -45,6 +45,11 @@ def is_readable(exif: bytes) -> bool:
     return True
 
 
+def is_adobe_rgb(exif: bytes) -> bool:
+    """Whether EXIF alone tells that colors are those of Adobe RGB, as cameras do (DCF: option file, "R03")."""
+    return str(_within(exif_directory(exif), ExifTags.IFD.Interop).get(1, "")).startswith("R03")
+
+
 def exif_of_text(profile: Any) -> bytes:
     """EXIF as ImageMagick used to write it into PNG: lines of hexadecimal digits behind three of a heading."""
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mdrn_cli.addresses import is_elsewhere, is_offline, is_remote, local_path, shown, without_passwords
 from mdrn_cli.errors import FetchError
-from mdrn_cli.paths import is_file, sha256_of
+from mdrn_cli.paths import is_file, sha256_of, size_of
 
 if TYPE_CHECKING:
     import requests
@@ -113,7 +113,7 @@ def download(
 
 
 def _from_source(source: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event) -> None:
-    resumed = is_remote(source) and _size(part) > 0
+    resumed = is_remote(source) and size_of(part) > 0
     if is_offline() and is_elsewhere(source):
         raise _GiveUpError("offline")
     if not is_remote(source):
@@ -145,7 +145,7 @@ def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None
         size = os.fstat(source.fileno()).st_size
         if size != expected.bytes:
             raise _GiveUpError(f"has {size} bytes, not {expected.bytes}")
-        on_bytes(-_size(part))
+        on_bytes(-size_of(part))
         try:
             with part.open("wb") as copy:
                 for block in _blocks(source):
@@ -171,13 +171,13 @@ def _blocks(source: BinaryIO) -> Iterator[bytes]:
 def _download_with_retries(
     url: str, part: Path, expected: Expected, on_bytes: OnBytes, stopped: threading.Event
 ) -> None:
-    failures, most = 0, _size(part)
+    failures, most = 0, size_of(part)
     while not stopped.is_set():
         try:
             _download_once(url, part, expected.bytes, on_bytes)
             return
         except _TryAgainError as error:
-            come = _size(part) - most  # of what a server takes back again and again, nothing
+            come = size_of(part) - most  # of what a server takes back again and again, nothing
             failures, most = (0, most + come) if come >= PROGRESS else (failures + 1, most)
             if failures > RETRIES:
                 raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error
@@ -189,7 +189,7 @@ def _download_with_retries(
 def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
     import requests  # a quarter of a second, which no one should wait for who fetches nothing
 
-    have = _size(part)
+    have = size_of(part)
     if have > size:
         on_bytes(-have)
         part.unlink()
@@ -208,8 +208,8 @@ def _download_once(url: str, part: Path, size: int, on_bytes: OnBytes) -> None:
         raise _TryAgainError(_failed_connection(error)) from error
     except (requests.RequestException, ValueError) as error:  # the latter of a redirect to what is no address
         raise _GiveUpError(without_passwords(error)) from error
-    if _size(part) < size:
-        raise _TryAgainError(f"the answer ended after {_size(part)} of {size} bytes")
+    if size_of(part) < size:
+        raise _TryAgainError(f"the answer ended after {size_of(part)} of {size} bytes")
 
 
 def _failed_connection(error: Exception) -> str:
@@ -266,7 +266,7 @@ def _stream(response: requests.Response, part: Path, have: int, size: int, on_by
             have += len(block)
             if have > size:
                 file.close()
-                on_bytes(-_size(part))
+                on_bytes(-size_of(part))
                 part.unlink()
                 raise _GiveUpError(f"sends more than {size} bytes")
             file.write(block)
@@ -276,10 +276,6 @@ def _stream(response: requests.Response, part: Path, have: int, size: int, on_by
 def _retry_after(response: requests.Response) -> float | None:
     value = response.headers.get("Retry-After", "")
     return float(value) if value.isdecimal() else None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
 
 
 def read_small(source: str, most: int) -> bytes:

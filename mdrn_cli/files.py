@@ -27,7 +27,7 @@ _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run 
 
 
 def write_atomically(
-    path: Path, data: bytes, check: Callable[[], None] | None = None, like: Path | None = None
+    path: Path, data: bytes, check: Callable[[], None] | None = None, like: Sequence[Path] = ()
 ) -> None:
     """Replace `path`, of a link the file behind it, by `data` in one step that survives a crash at any moment; what is
     replaced keeps its permissions and the attributes that its user has given it.
@@ -38,7 +38,7 @@ def write_atomically(
         path: the file.
         data: its content.
         check: called once all is written, which may take long; what it raises leaves `path` as before.
-        like: a file that the new one is made of, and is not to be read by more users than.
+        like: files that a new one is made of, and is not to be read by more users than.
 
     Raises:
         MdrnError: the folder cannot be written; `path` is as before.
@@ -47,7 +47,7 @@ def write_atomically(
 
 
 def write_together(
-    files: Sequence[tuple[Path, bytes]], check: Callable[[], None] | None = None, like: Path | None = None
+    files: Sequence[tuple[Path, bytes]], check: Callable[[], None] | None = None, like: Sequence[Path] = ()
 ) -> None:
     """`write_atomically` of files that belong together: all are written before the first is put in place.
 
@@ -76,10 +76,11 @@ def _remove(partial: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _write(partial: Path, path: Path, data: bytes, like: Path | None) -> None:
+def _write(partial: Path, path: Path, data: bytes, like: Sequence[Path]) -> None:
     """What `path` is to be replaced by, with its permissions and attributes; else see `write_atomically`."""
     with partial.open("xb") as file:
-        _keep_private(like, file.fileno())
+        for other in like:
+            _keep_private(other, file.fileno(), exactly=len(like) == 1)
         _copy_attributes(path, file.fileno())
         _copy_permissions(path, file.fileno())
         file.write(data)
@@ -106,19 +107,26 @@ def _copy_attributes(path: Path, descriptor: int) -> None:
     """Give an open file the extended attributes of `path`, such as tags; where there are any, that is on Linux."""
     if not hasattr(os, "listxattr"):
         return
+    names: list[str] = []
     with suppress(OSError):  # among them, that there is no such file
-        for name in os.listxattr(path):
-            if name.startswith("user."):
+        names = os.listxattr(path)
+    for name in names:
+        if name.startswith("user."):
+            with suppress(OSError):
                 os.setxattr(descriptor, name, os.getxattr(path, name))
 
 
-def _keep_private(like: Path | None, descriptor: int) -> None:
-    """Take from a new file the rights that others do not have of another, where there is that."""
-    if like is None or not hasattr(os, "fchown"):  # as in `_copy_permissions`
+def _keep_private(like: Path, descriptor: int, exactly: bool) -> None:
+    """Take from a new file the rights that others do not have of another, where there is that. Another group, or who
+    is on a list that cannot be that of the other file, or is not to be (`exactly`), has those of all others at most."""
+    if not hasattr(os, "fchown"):  # as in `_copy_permissions`
         return
     with suppress(OSError):
-        allowed = stat.S_IMODE(like.stat().st_mode) | stat.S_IRUSR | stat.S_IWUSR
-        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) & allowed)
+        about, made = like.stat(), os.fstat(descriptor)
+        allowed = stat.S_IMODE(about.st_mode) | stat.S_IRUSR | stat.S_IWUSR
+        if not exactly or made.st_gid != about.st_gid or not _copy_acl(like, descriptor):
+            allowed &= ~stat.S_IRWXG | (allowed & stat.S_IRWXO) << 3
+        os.fchmod(descriptor, stat.S_IMODE(made.st_mode) & allowed)
 
 
 def _copy_permissions(path: Path, descriptor: int) -> None:
@@ -210,7 +218,10 @@ def refuse_closed_stdout() -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove partial files that killed runs have left in a folder; those of runs under way are too young."""
+    found: list[Path] = []
     with suppress(OSError):
-        for partial in folder.glob(_PARTIAL.format("*")):
+        found += folder.glob(_PARTIAL.format("*"))
+    for partial in found:
+        with suppress(OSError):  # another user's stays, and what another run has just removed
             if time.time() - partial.stat().st_mtime > LEFTOVER_AGE:
                 partial.unlink()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mdrn_cli.errors import InputError
-from mdrn_cli.paths import is_folder, is_link
+from mdrn_cli.paths import is_folder, is_link, walk
 
 FORMATS = {
     ".png": "PNG",
@@ -75,7 +75,7 @@ def find_images(
         raise InputError(f"no folder {folder}")
     found: list[Path] = []
     others: list[Path] = []
-    for place, folders, files in os.walk(folder, onerror=on_unreadable or _refuse_folder):
+    for place, folders, files in walk(folder, on_unreadable or _refuse_folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         links = [path for path in (Path(place, name) for name in folders) if is_link(path)]
         others += links

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._triton import has_triton
 
 from mdrn_cli.cache import KERNELS, library_folder
-from mdrn_cli.devices import out_of_memory, told_by
-from mdrn_cli.errors import DeviceWarning
+from mdrn_cli.devices import out_of_memory
+from mdrn_cli.errors import DeviceWarning, told_by
 from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, MDRNConfig, restored_and_fused
 
 WIDTHS = (32, 64, 128)

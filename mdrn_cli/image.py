@@ -18,22 +18,23 @@ from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from mdrn_cli import bmp, webp
 from mdrn_cli.deep import CompressionError, read_deep, read_jpeg
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.formats import HANDLED, kind_of, not_handled
-from mdrn_cli.jpeg import listed_pictures, read_trailer
+from mdrn_cli.jpeg import LARGEST_TRAILER, behind_picture, listed_pictures
 from mdrn_cli.metadata import Metadata, read_metadata, read_tiff_metadata
+from mdrn_cli.nesting import Nested
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
-from mdrn_cli.png import read_color_chunks, read_repeated_texts, read_unknown
+from mdrn_cli.png import LARGEST_TEXT, read_color_chunks, read_repeated_texts, read_unknown
 
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 LARGEST_CONTENT = 1 << 32
-"""Bytes of a file read from a pipe; more than the pixels that are let in can take."""
+"""Bytes of a file; more than the pixels that are let in can take."""
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
 _JPEG = ("JPEG", "MPO")
@@ -47,12 +48,27 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
 
 
 @contextmanager
+def _larger_texts() -> Iterator[None]:
+    """Let Pillow take profiles and texts of a PNG that are as large as those of scanners and printers; together they
+    may have no more than ever."""
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    PngImagePlugin.MAX_TEXT_CHUNK = max(before, LARGEST_TEXT)
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK = before
+
+
+_room_for_texts = Nested(_larger_texts)
+
+
+@contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """A Pillow image of a file or its content; what goes wrong while it is open becomes an InputError."""
     Image.init()  # a decoder named before it is loaded is an error of its own
     path = _name(source)
     try:
-        with _stream(source) as stream:
+        with _room_for_texts, _stream(source) as stream:
             with catch_warnings():
                 # Twice as large is an error; large photographs are what this is for.
                 simplefilter("ignore", Image.DecompressionBombWarning)
@@ -180,11 +196,14 @@ def open_file(path: Path) -> IO[bytes]:
     devices.
 
     Raises:
-        InputError: missing, no regular file, or not to be read.
+        InputError: missing, no regular file, larger than any picture that is let in, or not to be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
             raise InputError(f"{path} is not a file", "use - to read from a pipe")
+        if about.st_size > LARGEST_CONTENT:
+            raise InputError(f"{path} is larger than {LARGEST_CONTENT} bytes")
         return path.open("rb")
     except FileNotFoundError as error:
         raise InputError(f"no file {path}") from error
@@ -270,14 +289,23 @@ def _read_other(source: Path | bytes) -> Picture:
                 metadata = replace(metadata, icc_profile=bmp.read_profile(stream))
             elif file.format in _JPEG:
                 # Further images are left out; they would not be found any more.
-                trailer = read_trailer(stream, _end_of_further(file))
-                metadata = replace(metadata, trailer=trailer, left_behind=_left_behind(file))
+                metadata = _with_trailer(replace(metadata, left_behind=_left_behind(file)), stream, file)
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
 def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint8] | None:
     """See `read_jpeg`; None of other formats, too."""
     return read_jpeg(source, _name(source)) if file.format in _JPEG else None
+
+
+def _with_trailer(metadata: Metadata, stream: IO[bytes], file: Image.Image) -> Metadata:
+    """With what a JPEG has behind its picture, which is left behind where it is too large to be held in memory."""
+    start, size = behind_picture(stream, _end_of_further(file))
+    if size > LARGEST_TRAILER:
+        told = f"{size} bytes behind the picture"
+        return replace(metadata, left_behind=(*metadata.left_behind, told), dropped=(*metadata.dropped, told))
+    stream.seek(start)
+    return replace(metadata, trailer=stream.read(size))
 
 
 def _left_behind(file: Image.Image) -> tuple[str, ...]:

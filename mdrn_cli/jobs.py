@@ -18,10 +18,12 @@ from mdrn_cli.paths import (
     exists,
     is_file,
     is_folder,
+    is_link,
     is_write_protected,
     real_path,
     refuse_existing,
     require_folder,
+    size_of,
 )
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Place, Places
@@ -286,13 +288,30 @@ def _plan_file(source: Path, target: Path, suffix: str | None, existing: str) ->
         return Job(source, target, kept(target), existing, kind=kind)
     if existing == "skip" and exists(target) and not is_file(target):
         return _hopeless(source, MdrnError(f"{target} exists already and is not a file", "move it away"))
-    refuse_existing(target, existing != "error", REPLACE_OR_KEEP)
+    try:
+        refuse_present(target, existing)
+    except UsageError as error:
+        if existing != "skip":
+            raise
+        return _hopeless(source, MdrnError(error.message, error.hint))
     return Job(source, target, existing=existing, kind=kind)
+
+
+def refuse_present(target: Path, existing: str) -> None:
+    """Refuse what stands where a result is to go, which is none itself.
+
+    Raises:
+        UsageError: nothing is to be replaced, or it cannot be; or it is a link, to nothing or to an empty file, which
+            whoever made the folder may have laid to have something written elsewhere: it is followed only if asked.
+    """
+    if existing == "skip" and is_link(target):
+        raise UsageError(f"{target} is a link, and no result is behind it", "remove it, or follow it by --overwrite")
+    refuse_existing(target, existing != "error", REPLACE_OR_KEEP)
 
 
 def is_result(target: Path) -> bool:
     """Whether there is a file of that name with something in it: an empty one, as a full disk leaves, is none."""
-    return is_file(target) and target.stat().st_size > 0
+    return size_of(target) > 0
 
 
 def kept(target: Path) -> str:
@@ -320,7 +339,7 @@ def _without_other_names(jobs: Sequence[Job]) -> list[Job]:
     places = [known.of(job.source) for job in jobs]
     names: dict[Place, Path] = {}
     for job, place in zip(jobs, places, strict=True):
-        better = place not in names or (names[place].is_symlink() and not job.source.is_symlink())
+        better = place not in names or (is_link(names[place]) and not is_link(job.source))
         if not job.problem and better:
             names[place] = job.source
     return [

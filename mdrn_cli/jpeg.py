@@ -22,6 +22,8 @@ _ALONE = (0x01, 0xD8)
 _BLOCK = 1 << 12
 _PADDING = 16
 """Bytes behind the end that mean nothing."""
+LARGEST_TRAILER = 1 << 28
+"""Bytes behind a picture that are kept, and so held in memory: films of motion photos have some millions."""
 
 
 class Listed(NamedTuple):
@@ -59,7 +61,7 @@ def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[Listed]:
     return [Listed(size, start, attribute & _KIND in _PREVIEWS) for attribute, size, start in parts]
 
 
-def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:
+def behind_picture(stream: IO[bytes], further: int = 0) -> tuple[int, int]:
     """What a JPEG file has behind its picture: a motion photo's film, a second picture. Nothing is decoded.
 
     Args:
@@ -68,7 +70,8 @@ def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:
             begins; 0 without.
 
     Returns:
-        Empty where there are a few bytes only, or nothing but padding (zeros or ones), or no end.
+        Where it begins and how many bytes it has; 0 where there are a few only, or nothing but padding (zeros or
+        ones), or no end. Of more than `LARGEST_TRAILER` it is not seen whether that is padding.
     """
     stream.seek(0)
     listed = 0
@@ -82,10 +85,8 @@ def read_trailer(stream: IO[bytes], further: int = 0) -> bytes:
     end = max(stream.tell(), listed + further if listed else 0)
     left = stream.seek(0, os.SEEK_END) - end
     stream.seek(end)
-    if not marker or left <= _PADDING or _is_padding(stream):
-        return b""
-    stream.seek(end)
-    return stream.read()
+    nothing = not marker or left <= _PADDING or (left <= LARGEST_TRAILER and _is_padding(stream))
+    return end, 0 if nothing else left
 
 
 def _next_marker(stream: IO[bytes]) -> int | None:

@@ -115,7 +115,10 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
         raise WeightsError(f"{origin} is not a readable manifest ({error})") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or not isinstance(data.get("checkpoints"), list):
         raise WeightsError(f"{origin} is not a manifest of schema {SCHEMA}")
-    records = tuple(parse_record(item) for item in data["checkpoints"])
+    try:
+        records = tuple(parse_record(item) for item in data["checkpoints"])
+    except WeightsError as error:
+        raise WeightsError(f"{origin}: {error.message}") from error
     for name, count in Counter(record.name for record in records).items():
         if count > 1:
             raise WeightsError(f"{origin} has more than one record named {name}")

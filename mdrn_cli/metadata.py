@@ -28,6 +28,7 @@ from mdrn_cli.exif import (
     prefixed,
     tag_values,
 )
+from mdrn_cli.png import LARGEST_TEXT
 from mdrn_cli.tiff import EXTRA_SAMPLES, PHOTOMETRIC, bits_of, tiff_directory
 
 # Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
@@ -48,10 +49,11 @@ _SAME_INTENSITIES = (1, 2, 6)
 _PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 """How Photoshop's block begins in which IPTC is."""
+_PROFILE_START = b"ICC_PROFILE\0"
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
     "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
-    "APP2": ((), (b"ICC_PROFILE\0", b"MPF\0")),
+    "APP2": ((), (_PROFILE_START, b"MPF\0")),
     "APP12": ((b"",), ()),
     "APP13": ((_PHOTOSHOP_START,), ()),
     "APP14": ((), (b"Adobe",)),
@@ -69,8 +71,8 @@ _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | di
     (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"
 )
 """Of XMP that is not in UTF-8, by how it starts; the longer marks first, of which one begins with a shorter."""
-_LARGEST_PROFILE = {"PNG": 1 << 20, "JPEG": 255 * 65_519}
-"""Bytes: what Pillow takes from a PNG, and what the segments of a JPEG can hold."""
+_LARGEST_PROFILE = {"PNG": LARGEST_TEXT, "JPEG": 255 * 65_519}
+"""Bytes: what is taken from a PNG, and what the segments of a JPEG can hold."""
 _HIGHEST_DPI = 65_535
 """The most that JPEG can hold; beyond it is no resolution that a picture has."""
 
@@ -157,7 +159,10 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
-    comments, segments, dropped = _segments(getattr(file, "applist", ()))
+    found = getattr(file, "applist", ())
+    if not info.get("icc_profile") and any(content.startswith(_PROFILE_START) for _, content in found):
+        warnings.append("the ICC profile is damaged and left out")
+    comments, segments, dropped = _segments(found)
     metadata = Metadata(
         icc_profile=info.get("icc_profile") or b"",
         exif=exif,
@@ -306,7 +311,7 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
     if kind == "JPEG":
         segments = metadata.segments if "APP13" in dict(metadata.segments) else (*metadata.segments, *_iptc(exif))
         keep["extra"] = b"".join(_segment(*segment) for segment in segments)
-    elif kind != "JPEG":
+    else:
         lost += _lost_segments(metadata, "APP1", "APP12", "APP13")
     return keep, lost
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from mdrn_cli.errors import DeviceError, MdrnError, SharedError, UsageError
+from mdrn_cli.errors import DeviceError, MdrnError, SharedError, UsageError, told_by
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -161,9 +161,9 @@ def _telling_of_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
         raise MdrnError(
-            f"the other processes of the run cannot be reached ({reason})", "one that has ended tells why itself"
+            f"the other processes of the run cannot be reached ({told_by(error)})",
+            "one that has ended tells why itself",
         ) from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from mdrn_cli.coarse import Denoise, without_coarse_noise, without_smeared_noise
 from mdrn_cli.denoisers import Denoisers, labelled, mean_of
 from mdrn_cli.errors import OutOfMemoryError
 from mdrn_cli.freedmemory import release_freed_memory
+from mdrn_cli.hardware import cores
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.manifest import WHITE
@@ -201,7 +201,7 @@ class Passes:
             if self.on_tile:
                 self.on_tile(before + done, self.tiles)
 
-        ahead = 1 if str(denoiser.engine.device).startswith("cpu") else min(os.cpu_count() or 1, MOST_AHEAD)
+        ahead = 1 if str(denoiser.engine.device).startswith("cpu") else min(cores(), MOST_AHEAD)
         how = tile, overlap, self.ensemble, on_tile, ahead
         for place, band in denoised_bands(window, height, width, denoise, *how):
             result[place] = from_unit(band, depth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mdrn_cli.errors import UsageError
@@ -34,21 +35,36 @@ def is_file(path: Path) -> bool:
     return exists(path) and path.is_file()
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none of that name, or no file; never an error."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        return 0
+    return about.st_size if stat.S_ISREG(about.st_mode) else 0
+
+
 def is_write_protected(path: Path) -> bool:
     """Whether there is a file that nobody may write, as one locks what is to stay as it is; never an error."""
-    return is_file(path) and not path.stat().st_mode & _WRITABLE
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(mode) and not mode & _WRITABLE
 
 
 def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:
     """Tell, before any work is done for it, that a file cannot have a name.
 
     Raises:
-        UsageError: there is a file of that name, not to be replaced, or write-protected; or a folder, a device or an
-            open file (such as /dev/stdout, which may be a log that goes on), which never is.
+        UsageError: there is a file of that name, or a link that leads nowhere yet, not to be replaced, or
+            write-protected; or a folder, a device or an open file (such as /dev/stdout, which may be a log that goes
+            on), which never is.
     """
-    if not exists(path):
+    there = exists(path)
+    if not there and not is_link(path):
         return
-    if not path.is_file() or _is_open_file(path):
+    if there and (not path.is_file() or _is_open_file(path)):
         raise UsageError(f"{path} exists already and is not a file", "give another name")
     if not overwrite:
         raise UsageError(f"{path} exists already", hint)
@@ -72,6 +88,31 @@ def require_folder(folder: Path) -> None:
     """
     if not is_folder(folder):
         raise UsageError(f"no folder {folder} to write to", "create it first")
+
+
+def walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk`, from the top down, of trees of any depth: until Python 3.12 that ends where Python's stack does."""
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        folders: list[str] = []
+        files: list[str] = []
+        try:
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    (folders if _leads_to_folder(entry) else files).append(entry.name)
+        except OSError as error:
+            on_error(error)
+            continue
+        yield place, folders, files
+        waiting += [Path(place, name) for name in reversed(folders)]
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def is_link(path: Path) -> bool:

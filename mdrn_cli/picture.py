@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.icc import profile_for
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.pixels import BITS, LUMA, by_rows, from_unit, to_unit
 
@@ -87,8 +88,8 @@ class Picture:
         return BITS[self.depth]
 
     def to_color(self, color: str) -> Picture:
-        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels), without an ICC profile that is
-        for the other kind only."""
+        """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels). An ICC profile for the other
+        kind becomes one for this with the same curve of intensities, or is dropped where it is of no one curve."""
         if color == self.color:
             return self
         if color == "color":
@@ -98,8 +99,9 @@ class Picture:
         changed = replace(self, channels=channels)
         if not self.metadata.icc_profile or self.metadata.profile_color == color:
             return changed
-        changed = replace(changed, metadata=replace(self.metadata, icc_profile=b""))
-        return changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
+        profile = profile_for(self.metadata.icc_profile, color)
+        changed = replace(changed, metadata=replace(self.metadata, icc_profile=profile))
+        return changed if profile else changed.warned(f"the ICC profile does not fit a {color} image and is dropped")
 
     @property
     def most_seen(self) -> float:

@@ -18,7 +18,7 @@ class Places:
     """What is known of a run's paths; folders are looked at once each."""
 
     def __init__(self) -> None:
-        self._folders: dict[Path, Hashable] = {}
+        self._folders: dict[Path, tuple[Hashable, ...]] = {}
         self._caseless: dict[Path, bool] = {}
 
     def of(self, path: Path) -> Place:
@@ -30,15 +30,14 @@ class Places:
     def folder(self, path: Path) -> Hashable:
         """A folder, there or not."""
         if path not in self._folders:
-            real = real_path(path)
-            try:
-                about = real.stat()
-            except (OSError, ValueError):
-                about = None
-            if about and about.st_ino:
-                self._folders[path] = (about.st_dev, about.st_ino)
-            else:  # some network file systems on Windows number no files
-                self._folders[path] = self.of(real) if real.parent != real else str(real)
+            above, below = real_path(path), []
+            while not (place := self._folders.get(above) or _number(above)):
+                below.append(above)
+                if above.parent == above:
+                    place = (str(below.pop()),)
+                    break
+                above = above.parent
+            self._folders[path] = place + tuple(map(self._name, reversed(below)))
         return self._folders[path]
 
     def within(self, path: Path, folder: Path) -> bool:
@@ -54,15 +53,31 @@ class Places:
     def _ignores_case(self, folder: Path) -> bool:
         """Whether names in a folder are the same in upper and lower case; as far as something in it tells, or its own
         name, or that of the nearest above it that is there and has letters."""
-        if folder not in self._caseless:
+        below: list[Path] = []
+        while folder not in self._caseless:
             found = _told_by_content(folder)
             other = folder.with_name(folder.name.swapcase()) if folder.name else folder
             if found is None and other != folder and exists(folder):
                 found = exists(other) and other.samefile(folder)
-            elif found is None:
-                found = os.name == "nt" if folder.parent == folder else self._ignores_case(folder.parent)
-            self._caseless[folder] = found
+            elif found is None and folder.parent == folder:
+                found = os.name == "nt"
+            if found is not None:
+                self._caseless[folder] = found
+                break
+            below.append(folder)
+            folder = folder.parent
+        self._caseless.update(dict.fromkeys(below, self._caseless[folder]))
         return self._caseless[folder]
+
+
+def _number(folder: Path) -> tuple[Hashable, ...]:
+    """That of a folder that is there; empty of any other, and where files have none, as on some network file systems
+    on Windows."""
+    try:
+        about = folder.stat()
+    except (OSError, ValueError):
+        return ()
+    return (about.st_dev, about.st_ino) if about.st_ino else ()
 
 
 def _told_by_content(folder: Path) -> bool | None:

@@ -15,7 +15,7 @@ _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _LONGEST_KEYWORD = 79
-_LARGEST_TEXT = 1 << 26
+LARGEST_TEXT = 1 << 26
 """Bytes; Pillow takes no more, of all texts together."""
 _KEPT = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf", *_LENGTHS, *_TEXTS))
 _MEANINGLESS = frozenset((b"tIME", b"bKGD", b"sBIT", b"hIST", b"sPLT", b"acTL", b"fcTL", b"fdAT", b"iDOT"))
@@ -50,7 +50,7 @@ def read_repeated_texts(stream: IO[bytes]) -> tuple[Chunk, ...]:
     each alone. Not XMP, of which there may be one."""
     found: list[tuple[bytes, Chunk]] = []
     for kind, length in _heads(stream):
-        if kind in _TEXTS and length <= _LARGEST_TEXT:
+        if kind in _TEXTS and length <= LARGEST_TEXT:
             content = stream.read(length)
             keyword, separator, _ = content.partition(b"\0")
             if separator and 1 <= len(keyword) <= _LONGEST_KEYWORD and keyword != _XMP_KEYWORD:

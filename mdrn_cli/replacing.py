@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.jobs import REPLACE_OR_KEEP, Job, is_result, kept
+from mdrn_cli.jobs import Job, is_result, kept, refuse_present
 from mdrn_cli.outcome import FAILED, SKIPPED, Outcome
-from mdrn_cli.paths import exists, refuse_existing, stamp_of
+from mdrn_cli.paths import exists, is_link, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE
 
 
 def appeared(job: Job) -> Outcome | None:
     """What becomes of a job whose result has been made since the plan, by another process as a rule."""
-    if job.existing == "overwrite" or not exists(job.target):
+    if job.existing == "overwrite" or not (exists(job.target) or is_link(job.target)):
         return None
     if job.existing == "skip" and is_result(job.target):
         return Outcome(replace(job, skip=kept(job.target)), SKIPPED)
     try:
-        refuse_existing(job.target, job.existing == "skip", REPLACE_OR_KEEP)
+        refuse_present(job.target, job.existing)
     except UsageError as error:
         return Outcome(job, FAILED, error)
     return None

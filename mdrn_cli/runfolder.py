@@ -268,7 +268,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads(file.metadata()["config"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
         raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
 
@@ -293,7 +293,7 @@ def saved_sources(folder: Path) -> dict[str, str]:
     try:
         with safe_open(folder / STATE_FILE, framework="pt") as file:
             return {str(name): str(value) for name, value in json.loads(file.metadata()["sources"]).items()}
-    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError, OSError):
+    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError, RecursionError, OSError):
         return {}
 
 

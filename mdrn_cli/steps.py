@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mdrn_cli.devices import compute_type
 from mdrn_cli.engine import in_type
-from mdrn_cli.errors import MdrnError
+from mdrn_cli.errors import MdrnError, told_by
 from mdrn_cli.model import MDRN
 from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
@@ -150,8 +150,7 @@ class Stepper:
         try:
             self._loss(clean, torch.randn_like, done).total.backward()  # type: ignore[no-untyped-call]
         except torch._dynamo.exc.TorchDynamoException as error:
-            reason = str(error).strip().splitlines()[0]
-            raise MdrnError(f"the network cannot be compiled here ({reason})", "use --no-compile") from error
+            raise MdrnError(f"the network cannot be compiled here ({told_by(error)})", "use --no-compile") from error
         self._forget_gradients()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -238,7 +238,7 @@ class TrainConfig:
         """The same run with a larger budget; the schedule becomes that of the larger one, from where the run stands.
 
         Raises:
-            UsageError: the budget is of the other kind, or not larger.
+            UsageError: the budget is of the other kind, or smaller.
         """
         if iterations is None and time_budget is None:
             return self

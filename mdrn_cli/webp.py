@@ -12,11 +12,15 @@ def read_unknown(stream: IO[bytes]) -> tuple[str, ...]:
     """The types of the chunks in a WebP file that are not of the format, such as content credentials (C2PA). A few, if
     there are many."""
     found: dict[str, None] = {}
-    at = 12  # behind RIFF, a length and WEBP
+    stream.seek(4)
+    end = 8 + int.from_bytes(stream.read(4), "little")
+    at = 12  # behind RIFF, that length and WEBP
     stream.seek(at)
-    while len(head := stream.read(8)) == 8 and len(found) < _MOST_NAMED:
+    while at < end and len(head := stream.read(8)) == 8 and len(found) < _MOST_NAMED:
         kind = head[:4]
-        if kind not in _KNOWN and kind.isascii() and kind.decode("ascii").isprintable():
+        if not (kind.isascii() and kind.decode("ascii").isprintable()):  # no chunk begins so
+            break
+        if kind not in _KNOWN:
             found[kind.decode("ascii").strip()] = None
         length = int.from_bytes(head[4:], "little")
         at += 8 + length + length % 2

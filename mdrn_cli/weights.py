@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
 from mdrn_cli.fetch import OnBytes, read_small
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
-from mdrn_cli.paths import exists, is_file
+from mdrn_cli.paths import exists, is_file, is_link, size_of, walk
 
 BUNDLED = Path(__file__).parent / "weights"
 LARGEST_MANIFEST = 1 << 22
@@ -154,11 +153,13 @@ def find_weights(model: str, color: str, sigma: float) -> Path:
     return locate(choose(all_records(), model, color, sigma, exact=True))
 
 
-def _size_of(file: Path) -> int:
-    """Bytes; none of what has gone meanwhile."""
-    with suppress(OSError):
-        return file.stat().st_size
-    return 0
+def _files_in(folder: Path) -> list[Path]:
+    """Files at any depth, sorted; links to folders are not followed."""
+    found = []
+    for place, folders, files in walk(folder, lambda _error: None):
+        folders[:] = [name for name in folders if not is_link(place / name)]
+        found += [place / name for name in files if is_file(place / name)]
+    return sorted(found)
 
 
 def import_files(source: Path, records: Sequence[Record], cache: Cache | None = None) -> list[Record]:
@@ -179,10 +180,10 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
     cache = cache or Cache()
     if not exists(source):
         raise UsageError(f"no file or folder {source}")
-    files = [source] if is_file(source) else sorted(filter(is_file, source.rglob("*")))
+    files = [source] if is_file(source) else _files_in(source)
     sizes = {record.bytes for record in records}
     found = []
-    for path in (file for file in files if _size_of(file) in sizes):
+    for path in (file for file in files if size_of(file) in sizes):
         for record in records:
             item = item_of(record)
             if is_intact(path, item):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 import zlib
 from pathlib import Path
@@ -27,7 +28,7 @@ from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
-from mdrn_cli.errors import DeviceError, MdrnError, UsageError
+from mdrn_cli.errors import DeviceError, InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.jobs import Naming, plan_jobs
 from mdrn_cli.restore import DenoiseOptions, Restorer
@@ -324,6 +325,22 @@ def test_tracebacks_are_shown_of_each_of_several_files_if_asked_for(tree, tiny_w
     assert shown.count("\nmdrn_cli.errors.InputError: ") >= 2
 
 
+def test_a_traceback_leads_to_where_the_fault_is_though_its_file_was_named_later(tree, tiny_weights, monkeypatch):
+    """A name that is a word of the message is no naming of the file either."""
+
+    def fail(*_arguments):
+        raise InputError("floats should be from 0 to 1", "a hint")
+
+    monkeypatch.setattr(Restorer, "__call__", fail)
+    options = DenoiseOptions(50.0, str(tiny_weights("color")))
+    (tree / "a.png").rename(tree / "to")
+    monkeypatch.chdir(tree)
+    (outcome,) = run_jobs(plan_jobs([Path("to")], Naming(Path("out.png"))), options)
+    assert str(outcome.error) == "to: floats should be from 0 to 1"
+    frames = traceback.extract_tb(outcome.error.__traceback__)
+    assert frames[-1].name == "fail"
+
+
 def test_in_place_keeps_the_file_when_it_fails(tree, tiny_weights):
     (tree / "cut.png").write_bytes((tree / "a.png").read_bytes()[:200])
     before = content(tree)
@@ -402,6 +419,20 @@ def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
         os.chown(path, 1002, 2000)
         write_atomically(path, b"newest")
         assert path.stat().st_mode & 0o777 == 0o600, "of another"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid(), reason="root alone gives files to other groups")
+def test_another_group_gains_nothing_by_a_result(tree, tiny_weights):
+    """Nor does anybody by the sheet that shows it."""
+    how = ["--sigma", 50, "--model", tiny_weights("color"), "--compare", tree / "sheet.png", "--overwrite"]
+    for mode, group, expected in ((0o640, 2000, 0o600), (0o644, 2000, 0o644), (0o640, os.getegid(), 0o640)):
+        os.chown(tree / "a.png", -1, group)
+        (tree / "a.png").chmod(mode)
+        for path in (tree / "a_mdrn.png", tree / "sheet.png"):
+            path.unlink(missing_ok=True)
+        assert run_mdrn("denoise", tree / "a.png", *how).returncode == 0
+        modes = {path.stat().st_mode & 0o777 for path in (tree / "a_mdrn.png", tree / "sheet.png")}
+        assert modes == {expected}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no rights of groups and others")

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from mdrn_cli import bench as pipeline
 from mdrn_cli import datasets
-from mdrn_cli.bench import PUBLIC_PIXELS, measure, reference_of, tile_by_memory
+from mdrn_cli.bench import PUBLIC_PIXELS, ImageRow, Result, measure, reference_of, tile_by_memory
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
@@ -188,6 +188,12 @@ def test_published_figures_are_shown_of_the_public_images_alone(public, photo, t
     assert (result["published"], len(result["images"])) == ({}, 3), "a folder with more in it is no set"
 
 
+def test_what_is_restored_exactly_is_held_against_nothing():
+    exact = ImageRow("a.png", math.inf, 1.0, 20.0, 25.0, 0.0, 1.0, 0.1)
+    result = Result("Set12", "gray", 25.0, "any", False, (exact,), {"MDRN": 30.67}, reference="MDRN")
+    assert result.gap is None
+
+
 @pytest.mark.parametrize(
     ("blocks", "how", "reference", "gap"),
     [(2, [], "MDRN (2B)", 27.35), (2, ["--ensemble"], None, None), (1, [], None, None)],
@@ -302,6 +308,11 @@ def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path
     assert (saved / "b" / "x.png").read_text() == "mine"
     assert run_mdrn(*arguments, "--overwrite").returncode == 0
     assert (tmp_path / "mine.png").read_bytes() == contents["b/x.png"], "the file behind the link"
+
+    (saved / "x.png").unlink()
+    (saved / "x.png").mkdir()
+    folder = run_mdrn(*arguments, "--overwrite")
+    assert (folder.returncode, "is not a file" in folder.stderr) == (2, True)
 
     Image.fromarray(photo[:40, :40]).save(tmp_path / "nest" / "x.bmp")
     clash = run_mdrn(*arguments, "--overwrite")

@@ -92,8 +92,10 @@ def altered(tmp_path, change_state=None, change_about=None, drop_metadata=False)
     ],
 )
 def test_a_file_that_is_not_whole_is_refused(tmp_path, change, message):
-    with pytest.raises(WeightsError, match=message):
-        load_checkpoint(altered(tmp_path, **change))
+    path = altered(tmp_path, **change)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_checkpoint(path)
+    assert str(path) in caught.value.message
 
 
 def test_metadata_nested_without_end_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 import pyvips
 import tifffile
 from conftest import run_mdrn
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from mdrn_cli.cli.compare import compare
-from mdrn_cli.compare import are_equal, compare_pictures, measure_pictures
+from mdrn_cli.compare import are_colors_alike, are_equal, compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
@@ -56,7 +57,9 @@ def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy_file):
 
 def test_files_of_one_name_are_told_apart_on_the_sheet(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr("mdrn_cli.cli.compare.write_sheet", lambda _, versions: drawn.append([v[0] for v in versions]))
+    monkeypatch.setattr(
+        "mdrn_cli.cli.compare.write_sheet", lambda _, versions, _files: drawn.append([v[0] for v in versions])
+    )
     monkeypatch.chdir(tmp_path)
     files = [Path(name) for name in ("in/x/a.png", "out/x/a.png", "a.png", "b.png")]
     for file in files:
@@ -169,6 +172,32 @@ def test_a_white_that_is_told_is_of_those_that_may_have_it(noisy_file):
         assert json.loads(done.stdout)["results"][0]["psnr"] == pytest.approx(expected, abs=0.02)
     refused = run_mdrn("compare", noisy_file, clean, "--white", 4095)
     assert (refused.returncode, "8 bits hold 255 at most" in refused.stderr) == (4, True)
+
+
+def test_the_picture_that_cannot_be_compared_is_named(noisy_file, tmp_path):
+    pixels = np.asarray(Image.open(noisy_file), np.float32)
+    tifffile.imwrite(tmp_path / "levels.tif", pixels, photometric="rgb")
+    done = run_mdrn("compare", noisy_file, tmp_path / "levels.tif")
+    assert (done.returncode, "levels.tif: floats should be from 0 to 1" in done.stderr) == (4, True)
+
+
+def test_colors_are_shown_as_the_pictures_files_tell_them(noisy_file, tmp_path):
+    """Those of phones and of Adobe RGB would be duller; where two differ, that is told."""
+    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"s\0R\0G\0B", b"w\0i\0d\0e")
+    clean = noisy_file.with_name("clean.png")
+    plain = Image.open(clean).copy()
+    for path in (noisy_file, clean):
+        Image.open(path).copy().save(path, icc_profile=wide)
+    done = run_mdrn("compare", noisy_file, clean, "-o", tmp_path / "sheet.png", "--json")
+    assert json.loads(done.stdout)["warnings"] == []
+    assert Image.open(tmp_path / "sheet.png").info["icc_profile"] == wide
+    plain.save(clean)
+    done = run_mdrn("compare", noisy_file, clean, "-o", tmp_path / "mixed.png")
+    assert (done.returncode, "its colors are not told as those of" in done.stderr) == (0, True)
+    assert "icc_profile" not in Image.open(tmp_path / "mixed.png").info
+    other = picture_of(np.zeros((8, 8, 3), np.uint8), False, Metadata(color_chunks=((b"gAMA", b"\0\1\x86\xa0"),)))
+    assert b"gAMA" in compare_pictures([("one", other), ("other", other)])
+    assert not are_colors_alike(other, replace(other, metadata=Metadata()))
 
 
 def test_floats_beyond_white_are_told_of(noisy_file, tmp_path):

@@ -131,6 +131,19 @@ def test_float32_is_float32_on_cuda_too(monkeypatch):
     assert cudnn.allow_tf32
 
 
+def test_float32_stays_float32_while_another_thread_ends(monkeypatch):
+    """Of two that compute at once neither sets back what the other has set, nor keeps it."""
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)
+    first, second = exact_convolutions(CUDA), exact_convolutions(CUDA)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not cudnn.allow_tf32
+    second.__exit__(None, None, None)
+    assert cudnn.allow_tf32
+
+
 @pytest.mark.skipif(not hasattr(torch.backends, "fp32_precision"), reason="torch before 2.9 has no such setting")
 def test_a_program_may_have_set_precision_as_newer_versions_of_torch_have_it(monkeypatch):
     monkeypatch.setattr(torch.backends, "fp32_precision", "tf32")

@@ -458,6 +458,24 @@ def test_overwriting_a_run_by_a_request_that_makes_no_sense_leaves_it(tmp_path, 
     assert visible(run) == before
 
 
+def test_a_leftover_that_cannot_be_removed_does_not_keep_the_others(tmp_path, monkeypatch):
+    for k in range(3):
+        (tmp_path / f".mdrn-{k}.part").touch()
+        age(tmp_path / f".mdrn-{k}.part")
+    unlink, tried = Path.unlink, []
+
+    def refused_once(path):
+        tried.append(path)
+        if len(tried) == 1:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path)
+
+    monkeypatch.setattr(Path, "unlink", refused_once)
+    remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == tried[:1]
+    assert len(tried) == 3
+
+
 def test_a_folder_without_leftovers_or_none_at_all(tmp_path):
     remove_leftovers(tmp_path / "none")
     remove_leftovers(tmp_path)

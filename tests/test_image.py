@@ -1,6 +1,7 @@
 """What a file carries survives; what is not handled is refused by name."""
 
 import io
+import os
 import struct
 import tracemalloc
 import zlib
@@ -17,8 +18,8 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
-from mdrn_cli.image import read_picture, read_uint8
-from mdrn_cli.jpeg import listed_pictures
+from mdrn_cli.image import LARGEST_CONTENT, read_picture, read_uint8
+from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
@@ -241,6 +242,19 @@ def test_an_alpha_that_hides_nothing_is_no_transparency(kind):
         alpha[3, 4] = 0
         with pytest.raises(UsageError, match="transparency"):
             encode_picture(Picture(channels, alpha, depth), kind)
+
+
+def test_more_behind_a_picture_than_memory_is_for_is_left_behind(tmp_path):
+    """A hole in a file costs nothing where it lies."""
+    make("RGB").save(tmp_path / "a.jpg")
+    size = (tmp_path / "a.jpg").stat().st_size
+    os.truncate(tmp_path / "a.jpg", size + LARGEST_TRAILER + 1)
+    metadata = read_picture(tmp_path / "a.jpg").metadata
+    told = f"{LARGEST_TRAILER + 1} bytes behind the picture"
+    assert (metadata.trailer, metadata.left_behind, metadata.dropped) == (b"", (told,), (told,))
+    os.truncate(tmp_path / "a.jpg", LARGEST_CONTENT + 1)
+    with pytest.raises(InputError, match="larger than"):
+        read_picture(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(("background", "told"), [("white", False), ("#808080", False), ("red", True)])

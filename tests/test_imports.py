@@ -17,6 +17,8 @@ LEAVES = {
     "bmp",
     "tiff",
     "webp",
+    "icc",
+    "nesting",
     "jpeg",
     "stretch",
     "levels",

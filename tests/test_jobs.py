@@ -1,5 +1,6 @@
 """What a run is to do, decided before anything is: what is an input, what a result, where it goes."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,8 +9,10 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.jobs import Naming, plan_jobs, refuse_extra
+from mdrn_cli.formats import find_images
+from mdrn_cli.jobs import Job, Naming, plan_jobs, refuse_extra
 from mdrn_cli.places import Places
+from mdrn_cli.replacing import appeared
 
 
 @pytest.fixture
@@ -243,6 +246,43 @@ def test_in_place_of_links_to_one_file_elsewhere_the_first_is_done(folder):
     (folder / "broken.jpg").symlink_to("none.jpg")
     first, second = plan_jobs([Path("broken.jpg"), Path("a.jpg")], Naming(in_place=True))
     assert (type(first.problem), second.skip) == (InputError, "")
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_link_that_lies_where_a_result_goes_is_not_followed_unasked(folder, tmp_path, empty):
+    """Whoever has made the folder could have keys written into the home of whoever denoises it."""
+    elsewhere = tmp_path / "authorized_keys"
+    if empty:
+        elsewhere.touch()
+    (folder / "a_mdrn.jpg").symlink_to(elsewhere)
+    jobs = {job.source.name: job for job in plan_jobs([Path()], Naming())}
+    assert "is a link" in str(jobs["a.jpg"].problem)
+    with pytest.raises(UsageError, match="exists already"):
+        plan_jobs([Path("a.jpg")], Naming())
+    with pytest.raises(UsageError, match="exists already"):
+        plan_jobs([Path("B.JPG")], Naming(output=Path("a_mdrn.jpg")))
+    job = Job(Path("a.jpg"), Path("a_mdrn.jpg"), existing="skip")
+    outcome = appeared(job)
+    assert outcome is not None, "laid since the plan was made"
+    assert "is a link" in str(outcome.error)
+    assert planned("a.jpg", existing="overwrite") == ["a_mdrn.jpg"]
+    elsewhere.write_bytes(b"a result")
+    assert [job.skip for job in plan_jobs([Path()], Naming()) if job.source.name == "a.jpg"] != [""]
+
+
+def test_folders_deeper_than_python_s_stack_are_searched(tmp_path):
+    bottom = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=bottom)
+        bottom = os.open("d", os.O_RDONLY, dir_fd=bottom)
+    os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+    (found,) = find_images(tmp_path)
+    assert found.name == "a.png"
+    places = Places()
+    assert places.of(found) == places.of(found)
+    assert places.folder(Path("/none", *["x"] * 1500)) != places.folder(Path("/none", *["x"] * 1499))
+    (job,) = plan_jobs([tmp_path], Naming(recursive=True, output=tmp_path / "out"))
+    assert job.source == found
 
 
 @pytest.fixture

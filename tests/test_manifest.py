@@ -82,6 +82,9 @@ def test_missing_fields_and_other_shapes_are_refused(tmp_path):
     path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [record_json(), record_json()]}))
     with pytest.raises(WeightsError, match="more than one"):
         load_manifest(path)
+    path.write_text(json.dumps({"schema": "mdrn.manifest/1", "checkpoints": [incomplete]}))
+    with pytest.raises(WeightsError, match=r"m\.json: .*licence"):
+        load_manifest(path)
     with pytest.raises(WeightsError):
         load_manifest(tmp_path / "none.json")
 

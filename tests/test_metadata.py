@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import pyvips
 from corpus import bad_exif, png
-from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin
+from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
+from mdrn_cli import webp
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.exif import is_readable
 from mdrn_cli.image import read_picture
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import as_depth
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"/></x:xmpmeta>'
@@ -234,7 +236,20 @@ def test_chunks_of_webp_that_are_not_kept_are_told():
     Image.fromarray(GRADIENT).save(buffer, "WEBP", lossless=True, exif=exif(), icc_profile=PROFILE, xmp=XMP)
     assert read_picture(buffer.getvalue()).metadata.dropped == ()
     content = buffer.getvalue() + b"C2PA" + (3).to_bytes(4, "little") + b"abc\0"
-    assert read_picture(content).metadata.dropped == ("chunk C2PA",)
+    content = content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
+    for behind in (b"", b"more" + bytes(400)):
+        assert read_picture(content + behind).metadata.dropped == ("chunk C2PA",)
+
+
+def test_what_lies_behind_a_webp_is_not_searched():
+    """A hole of gigabytes in a file, a step for each eight bytes of which would take hours."""
+    buffer = io.BytesIO()
+    Image.fromarray(GRADIENT).save(buffer, "WEBP", lossless=True)
+    size = len(buffer.getvalue())
+    for content in (buffer.getvalue() + bytes(8000), buffer.getvalue()[:4] + b"\xff" * 4 + buffer.getvalue()[8:]):
+        stream = io.BytesIO(content + bytes(8000))
+        assert webp.read_unknown(stream) == ()
+        assert stream.tell() <= size + 8
 
 
 def test_exif_that_a_png_has_as_text_counts(tmp_path):
@@ -617,11 +632,79 @@ def test_a_resolution_that_webp_cannot_hold_is_told(tmp_path):
     assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.webp") == (), "EXIF has it"
 
 
-def test_a_profile_of_the_other_kind_is_dropped_with_a_warning(jpeg):
-    gray = read_picture(jpeg).to_color("gray")
-    assert gray.metadata.icc_profile == b""
+def through(image: Image.Image, profile: bytes) -> np.ndarray:
+    """As LittleCMS shows it on a screen of sRGB."""
+    screen = ImageCms.createProfile("sRGB")
+    flags = ImageCms.Flags.NOOPTIMIZE  # which is far off in the dark of linear curves
+    shown = ImageCms.profileToProfile(image, io.BytesIO(profile), screen, outputMode="RGB", flags=flags)
+    assert shown is not None
+    return np.asarray(shown).astype(int)
+
+
+def with_curve(profile: bytes, gamma: float) -> bytes:
+    """The same with another curve in the place of its own."""
+    curve = b"curv" + bytes(4) + (1).to_bytes(4, "big") + round(gamma * 256).to_bytes(2, "big")
+    count = int.from_bytes(profile[128:132], "big")
+    for at in range(132, 132 + 12 * count, 12):
+        if profile[at : at + 4].endswith(b"TRC"):
+            profile = profile[: at + 4] + struct.pack(">II", len(profile), len(curve)) + profile[at + 12 :]
+    whole = profile + curve + bytes(-len(curve) % 4)
+    return len(whole).to_bytes(4, "big") + whole[4:]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1.8, 2.2])
+def test_a_picture_made_gray_or_color_is_as_bright_as_its_profile_says(gamma):
+    """Linear intensities without a profile would be shown far too dark."""
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    profile = with_curve(PROFILE, gamma)
+    gray = Picture(np.stack([ramp] * 3), metadata=Metadata(profile, exif=exif().tobytes())).to_color("gray")
+    assert gray.warnings == ()
     assert gray.metadata.exif
+    assert gray.metadata.profile_color == "gray"
+    expected = through(Image.fromarray(np.stack([ramp] * 3, axis=2)), profile)
+    shown = through(Image.fromarray(as_depth(gray.channels[0], "uint8")), gray.metadata.icc_profile)
+    assert np.abs(shown - expected).max() <= 1
+    color = gray.to_color("color")
+    assert color.warnings == ()
+    again = through(Image.fromarray(as_depth(color.channels, "uint8").transpose(1, 2, 0)), color.metadata.icc_profile)
+    assert np.abs(again - expected).max() <= 1
+
+
+@pytest.mark.parametrize("profile", [PROFILE[:20] + b"Lab " + PROFILE[24:], PROFILE[:140], b"no profile at all"])
+def test_a_profile_of_the_other_kind_that_has_no_one_curve_is_dropped_with_a_warning(profile):
+    gray = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(profile)).to_color("gray")
+    assert gray.metadata.icc_profile == b""
     assert "ICC profile" in gray.warnings[0]
+
+
+def test_a_profile_as_large_as_those_of_printers_stays_in_a_png(tmp_path):
+    """Pillow alone takes no more than a mebibyte."""
+    profile = PROFILE + np.random.default_rng(0).bytes(2_000_000)
+    metadata = Metadata(profile, text=(("Comment", "x" * 2_000_000),))
+    assert written(Picture(GRADIENT.transpose(2, 0, 1), metadata=metadata), tmp_path / "a.png") == ()
+    limit = PngImagePlugin.MAX_TEXT_CHUNK
+    read = read_picture(tmp_path / "a.png").metadata
+    assert (read.icc_profile, read.text) == (profile, metadata.text)
+    assert limit == PngImagePlugin.MAX_TEXT_CHUNK < len(profile)
+
+
+def test_a_profile_of_which_a_part_is_missing_is_told(tmp_path):
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", icc_profile=PROFILE)
+    content = (tmp_path / "a.jpg").read_bytes()
+    cut = content.replace(b"ICC_PROFILE\0\x01\x01", b"ICC_PROFILE\0\x01\x02")
+    picture = read_picture(cut)
+    assert (picture.metadata.icc_profile, picture.warnings) == (b"", ("the ICC profile is damaged and left out",))
+
+
+def test_adobe_rgb_that_exif_alone_tells_does_not_go_in_silence(tmp_path):
+    block = exif(1)
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 65535
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.IFD.Interop] = {1: "R03"}
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
+    picture = read_picture(tmp_path / "a.jpg")
+    for kind, options, expected in (("JPEG", {}, 0), ("JPEG", {"strip_metadata": True}, 1), ("BMP", {}, 1)):
+        _, warnings = encode_picture(picture, kind, SaveOptions(**options))
+        assert sum("Adobe RGB" in warning for warning in warnings) == expected
 
 
 def test_pixels_that_are_not_square_are_told_of():

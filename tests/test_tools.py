@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 import mdrn_cli.image
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
-from mdrn_cli.errors import WeightsError
+from mdrn_cli.errors import OutOfMemoryError, WeightsError
 from mdrn_cli.monochrome import find_tone
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.picture import Picture
@@ -148,6 +149,16 @@ def test_doctor_tells_all_else_where_there_is_no_such_device():
     done = run_mdrn("doctor", "--json", env={"MDRN_DEVICE": "none"})
     assert (done.returncode, "no device 'none'" in done.stderr) == (6, True)
     assert json.loads(done.stdout)["device"]
+
+
+def test_doctor_tells_all_else_where_a_gpu_is_full(monkeypatch, capsys):
+    full = OutOfMemoryError("cuda is out of memory")
+    monkeypatch.setattr("mdrn_cli.devices.pick_device", Mock(side_effect=full))
+    monkeypatch.setattr("sys.argv", ["mdrn", "doctor", "--json"])
+    assert run(app) == 6
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["device"] == "cpu"
+    assert shown.err.count("cuda is out of memory") == 1
 
 
 def test_an_empty_variable_is_an_unset_one(monkeypatch):

@@ -20,7 +20,7 @@ from commands import start
 from conftest import run_mdrn, tiny_config
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.configfile import format_config, read_config, tomllib
@@ -32,7 +32,7 @@ from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.optim import FUSED_ON
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
-from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runfolder import saved_config, saved_sources
 from mdrn_cli.trainconfig import PRESETS, TrainConfig
 from mdrn_cli.training import initial_model, plain_loss, run_train, run_with
 
@@ -368,6 +368,10 @@ def test_a_damaged_state_is_told_from_none(photo_folder, tmp_path):
         saved_config(run)
     with pytest.raises(MdrnError, match="does not fit this run"):
         run_train(tiny_config(photo_folder, iterations=2), run, True, silent)
+    save_file({"a": torch.zeros(1)}, path, dict.fromkeys(("config", "sources"), "[" * 100_000 + "]" * 100_000))
+    with pytest.raises(MdrnError, match="is damaged"):
+        saved_config(run)
+    assert saved_sources(run) == {}
 
 
 def test_options_of_another_version_are_an_error():

@@ -36,7 +36,7 @@ from mdrn_cli.cli.options import (
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
-from mdrn_cli.paths import exists
+from mdrn_cli.paths import refuse_existing
 from mdrn_cli.places import Places
 
 if TYPE_CHECKING:
@@ -184,9 +184,8 @@ def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: 
     target, count = Counter(targets.values()).most_common(1)[0]
     if count > 1:
         raise UsageError(f"{count} results would be written to {target}", "give the images different names")
-    for target in targets.values() if not overwrite else ():
-        if exists(target):
-            raise UsageError(f"{target} exists already", "replace it with --overwrite")
+    for target in targets.values():
+        refuse_existing(target, overwrite)
     return targets
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mdrn_cli.cli.console import echo, format_bytes, print_error, print_note, print_warning, printable
+from mdrn_cli.cli.console import echo, format_bytes, print_note, print_warning, printable, raise_all
 from mdrn_cli.cli.options import Json, flag, offered
 from mdrn_cli.errors import MdrnError, UsageError
 
@@ -88,10 +88,7 @@ def clear(
             echo(f"{printable(str(kept.path))}\t{kept.bytes}")
     else:
         print_note(f"{format_bytes(freed)} freed in {cache.root}")
-    for problem in problems[1:]:
-        print_error(problem)
-    if problems:
-        raise problems[0]
+    raise_all(problems)
 
 
 def _to_json(kept: Kept) -> dict[str, object]:

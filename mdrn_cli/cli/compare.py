@@ -12,7 +12,7 @@ import typer
 
 from mdrn_cli.cli.console import echo, print_warning, printable
 from mdrn_cli.cli.options import Json, White, flag, path_given
-from mdrn_cli.errors import UsageError
+from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
     from mdrn_cli.picture import Picture
@@ -59,6 +59,7 @@ def compare(
         if places.of(output) in map(places.of, given):
             raise UsageError(f"{output} is one of the pictures", "give the comparison another name")
     pictures, warnings = _whitened({path: read_picture(readable(path)) for path in given}, white)
+    warnings += _told_of_colors(pictures)
     truth = reference or first
     measured = [path for path in (first, second) if path != truth] or [second]
     rows = [_measured(path, pictures, truth) for path in measured]
@@ -70,7 +71,7 @@ def compare(
         for row in rows:
             echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
     if output:
-        write_sheet(output, [(_label(path, given), pictures[path]) for path in given])
+        write_sheet(output, [(_label(path, given), pictures[path]) for path in given], given)
 
 
 def _whitened(read: dict[Path, Picture], white: float | None) -> tuple[dict[Path, Picture], list[str]]:
@@ -83,12 +84,28 @@ def _whitened(read: dict[Path, Picture], white: float | None) -> tuple[dict[Path
     pictures: dict[Path, Picture] = {}
     warnings: list[str] = []
     for path, picture in read.items():
-        scaled = whitened(picture, white if path in may_reach or not may_reach else None)
-        if scaled.depth == "float32" and path not in may_reach and white_of(scaled) > 1:
-            scaled = scaled.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
+        try:
+            scaled = whitened(picture, white if path in may_reach or not may_reach else None)
+            if scaled.depth == "float32" and path not in may_reach and white_of(scaled) > 1:
+                scaled = scaled.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
+        except MdrnError as error:
+            raise error.naming(path) from error
         pictures[path] = scaled
         warnings += [f"{printable(str(path))}: {told}" for told in scaled.warnings[len(picture.warnings) :]]
     return pictures, warnings
+
+
+def _told_of_colors(pictures: dict[Path, Picture]) -> list[str]:
+    """A warning of pictures whose values do not mean the same colors."""
+    from mdrn_cli.compare import are_colors_alike
+
+    (first, picture), *others = pictures.items()
+    return [
+        f"{printable(str(path))}: its colors are not told as those of {printable(str(first))} are (ICC profile or its "
+        "like); values are compared as they stand, and so are shown"
+        for path, other in others
+        if not are_colors_alike(picture, other)
+    ]
 
 
 def _label(path: Path, paths: Sequence[Path]) -> str:
@@ -139,8 +156,8 @@ def require_png(path: Path) -> None:
         raise UsageError(f"the picture is a PNG, not {path.name}")
 
 
-def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]]) -> None:
-    """Write pictures side by side: label and picture each.
+def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]], files: Sequence[Path]) -> None:
+    """Write pictures side by side: label and picture each. Whom the files may not be read by, it is not either.
 
     Raises:
         UsageError: sizes differ.
@@ -148,5 +165,6 @@ def write_sheet(path: Path, versions: Sequence[tuple[str, Picture]]) -> None:
     """
     from mdrn_cli.compare import compare_pictures
     from mdrn_cli.files import write_atomically
+    from mdrn_cli.pipes import PIPE
 
-    write_atomically(path, compare_pictures(versions))
+    write_atomically(path, compare_pictures(versions), like=[file for file in files if file != PIPE])

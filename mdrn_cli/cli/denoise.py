@@ -321,7 +321,7 @@ class _Run:
         self._sum_up(outcomes, len(jobs))
         if self.compare and compared:
             (before, after), *_ = compared
-            write_sheet(self.compare, (("before", before), ("after", after)))
+            write_sheet(self.compare, (("before", before), ("after", after)), [job.source for job in jobs])
         return _code(outcomes, len(jobs))
 
     def _sum_up(self, outcomes: Sequence[Outcome], jobs: int) -> None:

@@ -61,11 +61,13 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     except MdrnError as error:
         cache = Cache(NOWHERE)
         problems.append(error)
-    try:
-        device = pick_device(os.environ.get("MDRN_DEVICE") or "auto")
-    except MdrnError as error:
-        device = pick_device("auto")
-        problems.append(error)
+    device = torch.device("cpu")
+    for name in dict.fromkeys((os.environ.get("MDRN_DEVICE") or "auto", "auto")):
+        try:
+            device = pick_device(name)
+            break
+        except MdrnError as error:  # of "auto", that a GPU is full
+            problems.append(error)
     weights, bad = _weights(cache)
     if bad:
         hint = "bring them with `mdrn weights fetch` or `import`"
