@@ -1,11 +1,13 @@
 """`mdrn denoise` on one file: what comes out, and what is said when it cannot."""
 
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import parse_bytes
+from mdrn_cli.cli.denoise import denoise as denoise_command
 from mdrn_cli.cli.outcomes import to_json
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.encoding import SaveOptions, encode_picture
@@ -413,6 +416,12 @@ def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, 
     assert about.network == facts.network
     assert np.array_equal(colored.channels, np.repeat(plain.channels, 3, axis=0))
     assert colored.warnings == (() if noise else (CONVERTED,))
+
+
+def test_options_of_saving_have_the_defaults_of_what_they_set():
+    """Which the command line cannot take from there: that would load numpy before `--help` is answered."""
+    options = inspect.signature(denoise_command).parameters
+    assert {field.name: options[field.name].default for field in fields(SaveOptions)} == asdict(SaveOptions())
 
 
 def test_a_quality_that_has_no_effect_is_told_of(tmp_path, photo, tiny_weights):

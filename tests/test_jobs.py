@@ -1,6 +1,5 @@
 """What a run is to do, decided before anything is: what is an input, what a result, where it goes."""
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -270,14 +269,23 @@ def test_a_link_that_lies_where_a_result_goes_is_not_followed_unasked(folder, tm
     assert [job.skip for job in plan_jobs([Path()], Naming()) if job.source.name == "a.jpg"] != [""]
 
 
-def test_folders_deeper_than_python_s_stack_are_searched(tmp_path):
-    bottom = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("d", dir_fd=bottom)
-        bottom = os.open("d", os.O_RDONLY, dir_fd=bottom)
-    os.close(os.open("a.png", os.O_CREAT | os.O_WRONLY, dir_fd=bottom))
+@pytest.fixture
+def deep(tmp_path):
+    """A file in folders within one another, deeper than Python's stack, which is also what removes what tests leave."""
+    depth = 1200
+    folders = [tmp_path / "/".join("d" * k) for k in range(1, depth)]
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "a.png").touch()
+    yield folders[-1] / "a.png"
+    (folders[-1] / "a.png").unlink()
+    for folder in reversed(folders):
+        folder.rmdir()
+
+
+def test_folders_deeper_than_python_s_stack_are_searched(tmp_path, deep):
     (found,) = find_images(tmp_path)
-    assert found.name == "a.png"
+    assert found == deep
     places = Places()
     assert places.of(found) == places.of(found)
     assert places.folder(Path("/none", *["x"] * 1500)) != places.folder(Path("/none", *["x"] * 1499))
