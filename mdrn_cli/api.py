@@ -164,7 +164,10 @@ def _number(name: str, value: object) -> float:
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise UsageError(f"{name} must be a number, not {value!r}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UsageError(f"{name} is too large") from error
 
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:

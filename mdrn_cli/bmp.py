@@ -1,14 +1,40 @@
-"""The color profile of a BMP, which Pillow passes over."""
+"""What Pillow passes over in a BMP: its color profile, and how many bits a pixel of grays has."""
 
 from __future__ import annotations
 
 import struct
 from typing import IO
 
+from PIL import Image
+
+from mdrn_cli.errors import InputError
+
 _FILE_HEADER, _VERSION_5 = 14, 124
 _COLOR_SPACE, _PROFILE = 56, 112
 """Where the header says of which kind the colors are, and where the profile lies and how long it is."""
 _EMBEDDED = b"DEBM"
+_VERSION_1 = 12
+"""The length of the oldest header, in which numbers are shorter."""
+_BITS_OF_GRAY = {"1": 1, "L": 8}
+"""Of pixels as Pillow would decode them, by its name of that."""
+
+
+def refuse_grays_of_other_bits(file: Image.Image, stream: IO[bytes]) -> None:
+    """See that a BMP that Pillow has opened is decoded as what it is: of a palette of grays Pillow takes the number of
+    colors, two or more, for that of bits, one or eight.
+
+    Raises:
+        InputError: it has other bits.
+    """
+    at = stream.tell()
+    stream.seek(_FILE_HEADER)
+    header = stream.read(16)
+    stream.seek(at)
+    where = 10 if int.from_bytes(header[:4], "little") == _VERSION_1 else 14
+    bits = int.from_bytes(header[where : where + 2], "little")
+    for decoder, _, _, arguments in getattr(file, "tile", ()):
+        if decoder == "raw" and _BITS_OF_GRAY.get(arguments[0], bits) != bits:
+            raise InputError(f"a palette of grays with {bits} bits a pixel is not handled", "save it as PNG")
 
 
 def read_profile(stream: IO[bytes]) -> bytes:

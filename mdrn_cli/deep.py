@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.exif import with_own_types
+from mdrn_cli.jpeg import without_strays
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 from mdrn_cli.png import Chunk, with_chunks_alone
 
@@ -119,7 +120,7 @@ def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
 
     Returns:
         uint8 (H, W, C), C being 1 or 3, the same values as Pillow's; None where libvips stumbles over what Pillow can
-        read, such as bytes between segments, which harm nothing.
+        read, such as bytes between segments, which harm nothing: without those before the pixels it tries again.
 
     Raises:
         InputError: its data are corrupt or end early.
@@ -130,7 +131,11 @@ def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
         pixels: NDArray[np.uint8] = image.numpy().reshape(image.height, image.width, image.bands)
     except pyvips.Error as error:
         reason = _reason(error)
-        if "orrupt JPEG data" in reason and "extraneous bytes" not in reason:
+        if "extraneous bytes" in reason:
+            content = source if isinstance(source, bytes) else source.read_bytes()
+            others = without_strays(content)
+            return read_jpeg(others, name) if len(others) < len(content) else None
+        if "orrupt JPEG data" in reason:
             raise InputError(f"{name} is damaged ({reason})") from None
         return None
     return pixels

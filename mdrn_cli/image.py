@@ -30,6 +30,7 @@ from mdrn_cli.nesting import Nested
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.png import LARGEST_TEXT, read_color_chunks, read_repeated_texts, read_unknown
+from mdrn_cli.tiff import bits_of, tiff_directory
 
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -74,6 +75,8 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
                 simplefilter("ignore", Image.DecompressionBombWarning)
                 file = Image.open(stream, formats=_DECODERS)
             with file:
+                if file.format == "BMP":
+                    bmp.refuse_grays_of_other_bits(file, stream)
                 yield file
     except (MdrnError, MemoryError):
         raise
@@ -248,12 +251,16 @@ def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], b
     try:
         return read_deep(source, _name(source))
     except CompressionError:
+        with _stream(source) as stream:
+            bits = bits_of(tiff_directory(stream)[0])
+        if not is_plain or bits != {8}:
+            raise
         with _opened(source) as file:
             _check(file, _name(source))
-            bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,))
+            channels = len(getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,)))
             # Pillow drops channels that have no meaning, and turns pixels as the orientation says.
-            whole = len(bits) == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
-            if not (is_plain and whole and set(bits) == {8} and file.mode in ("L", "LA", "RGB", "RGBA")):
+            whole = channels == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
+            if not whole or file.mode not in ("L", "LA", "RGB", "RGBA"):
                 raise
             file.load()
             data = _array_of(file)

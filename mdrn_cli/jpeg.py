@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
-_END, _APP2 = 0xD9, 0xE2
+_END, _APP2, _SCAN = 0xD9, 0xE2, 0xDA
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
@@ -87,6 +87,21 @@ def behind_picture(stream: IO[bytes], further: int = 0) -> tuple[int, int]:
     stream.seek(end)
     nothing = not marker or left <= _PADDING or (left <= LARGEST_TRAILER and _is_padding(stream))
     return end, 0 if nothing else left
+
+
+def without_strays(content: bytes) -> bytes:
+    """A JPEG without the bytes that lie between its segments, up to where its pixels begin: decoders skip them, and
+    tell of nothing else then."""
+    kept, at = [content[:2]], 2
+    while found := _MARKER.search(content, at):
+        marker, start = content[found.end() - 1], found.end() - 2
+        if marker == _SCAN:
+            return b"".join((*kept, content[start:]))
+        at = found.end()
+        if marker not in _ALONE:
+            at += int.from_bytes(content[at : at + 2], "big")
+        kept.append(content[start:at])
+    return content
 
 
 def _next_marker(stream: IO[bytes]) -> int | None:

@@ -16,7 +16,7 @@ _PLANES, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 322, 339
 _ASSOCIATED_ALPHA = 1
 _DEPTHS = {1, 2, 4, 8, 16, 32}
 """Bits a channel that are handled."""
-_YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 6, 1, 7, 3, 2
+_RGB, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 2, 6, 1, 7, 3, 2
 _COLORS = {
     4: "a mask",
     5: "CMYK",
@@ -80,6 +80,8 @@ def _refuse_layout(directory: Image.Exif) -> None:
         return
     if _TILE_WIDTH in directory:
         raise InputError("tiles of one channel each are not handled", "save it with the channels side by side")
+    if directory.get(PHOTOMETRIC) not in (_RGB, _YCBCR):  # libvips reads neither gray nor alpha as they are
+        raise InputError("gray with the channels apart is not handled", "save it with the channels side by side")
     if bits == {16} and _FLOAT in _numbers(directory.get(_SAMPLE_FORMAT)):  # libvips reads other values
         raise InputError(
             "floats of 16 bits with the channels apart are not handled", "save it with the channels side by side"

@@ -269,6 +269,8 @@ def test_what_is_left_to_be_found_may_be_none_or_auto(noisy, tiny_weights):
     plainly = mdrn_cli.denoise(noisy, model=weights)
     assert np.array_equal(mdrn_cli.denoise(noisy, None, weights, tile="auto"), plainly)
     assert np.array_equal(mdrn_cli.denoise(noisy, "auto", weights, tile=None, coarse_sigma=None), plainly)
+    with pytest.raises(UsageError, match="sigma is too large"):
+        mdrn_cli.denoise(noisy, 10**400, weights)
     with pytest.raises(UsageError, match="tile must be"):
         mdrn_cli.denoise(noisy, 30, weights, tile="large")
 

@@ -411,6 +411,53 @@ def test_what_lies_behind_a_jpeg_s_picture_is_kept(tmp_path, photo, options):
             assert np.array_equal(picture.channels, read_picture(content).channels)
 
 
+def test_a_jpeg_that_ends_early_is_told_though_bytes_lie_between_its_segments(photo):
+    content = jpeg_of(photo[:150, :150])
+    tables = content.index(b"\xff\xdb")
+    strays = content[:tables] + b"\x12\x34\x56 strays" + content[tables:]
+    assert np.array_equal(read_picture(strays).channels, read_picture(content).channels)
+    with pytest.raises(InputError, match="damaged"):
+        read_picture(strays[: len(strays) // 2] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("header", [12, 40, 64, 108, 124])
+@pytest.mark.parametrize(
+    ("bits", "palette", "refused"),
+    [
+        (1, [0, 255], False),
+        (4, [0, 255], True),
+        (4, range(16), True),
+        (4, [9, 200, 30], False),
+        (8, [0, 255], True),
+        (8, range(256), False),
+    ],
+)
+def test_a_bmp_with_a_palette_of_grays_is_read_right_or_refused(tmp_path, header, bits, palette, refused):
+    """Pillow takes the number of colors for that of bits."""
+    width, height = 37, 24
+    indices = np.random.default_rng(0).integers(0, len(palette), (height, width), dtype=np.uint8)
+    unpacked = np.unpackbits(indices[:, :, None], axis=2)[:, :, 8 - bits :].reshape(height, -1)
+    rows = np.packbits(np.pad(unpacked, ((0, 0), (0, -unpacked.shape[1] % 32))), axis=1)[::-1].tobytes()
+    if header == 12:
+        entries, colors = 1 << bits, 3
+        head = struct.pack("<IHHHH", header, width, height, 1, bits)
+    else:
+        entries, colors = len(palette), 4
+        head = struct.pack("<IiiHHIIiiII", header, width, height, 1, bits, 0, len(rows), 0, 0, entries, 0)
+    table = b"".join(bytes([value] * 3 + [0] * (colors - 3)) for value in palette).ljust(entries * colors, b"\xff")
+    start = 14 + header + len(table)
+    head = b"BM" + struct.pack("<IHHI", start + len(rows), 0, 0, start) + head.ljust(header, b"\0")
+    (tmp_path / "a.bmp").write_bytes(head + table + rows)
+    expected = np.asarray(palette, np.uint8)[indices]
+    if refused and len(table) == len(palette) * colors:  # a longer one is no row of grays
+        for read in (read_picture, lambda path: read_uint8(path, "gray")):
+            with pytest.raises(InputError, match="palette of grays"):
+                read(tmp_path / "a.bmp")
+        return
+    assert all(np.array_equal(channel, expected) for channel in read_picture(tmp_path / "a.bmp").channels)
+    assert np.array_equal(read_uint8(tmp_path / "a.bmp", "gray")[:, :, 0], expected)
+
+
 @pytest.mark.parametrize("length", range(4085, 4100))
 def test_the_end_of_a_jpeg_is_found_wherever_blocks_that_are_read_end(photo, length):
     content = jpeg_of(photo[:150, :150], comment=bytes(length))

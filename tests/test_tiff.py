@@ -37,6 +37,20 @@ def with_tag(content: bytes, tag: int, value: int) -> bytes:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_gray_and_alpha_apart_are_refused_and_read_side_by_side(photometric, dtype):
+    """libvips reads other values of both."""
+    both = TYPES[dtype][:, :, :2]
+    how = {"photometric": photometric, "extrasamples": ["unassalpha"], "metadata": None}
+    with pytest.raises(InputError, match="channels apart"):
+        read_picture(tiff_of(both.transpose(2, 0, 1), planarconfig="separate", **how))
+    if photometric == "minisblack":
+        picture = read_picture(tiff_of(both, planarconfig="contig", **how))
+        assert np.array_equal(picture.channels[0], both[:, :, 0])
+        assert np.array_equal(picture.alpha, both[:, :, 1])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_tiles_that_cannot_be_decoded_do_not_become_black(compression, dtype):
     data = TYPES[dtype]

@@ -215,6 +215,7 @@ def denoise(
       cat a.png | mdrn denoise - -o - -f png > b.png
     """
     from mdrn_cli.encoding import JPEG_QUALITY, SaveOptions
+    from mdrn_cli.files import refuse_closed_stdout
     from mdrn_cli.hardware import memory_to_use
     from mdrn_cli.jobs import plan_jobs
     from mdrn_cli.levels import parse_sigma
@@ -250,6 +251,8 @@ def denoise(
     replaces_report = overwrite or (report is not None and is_replaceable(report, dry_run))
     _refuse_extras(jobs, compare, overwrite, report, replaces_report)
     run = _Run(options, save, fail_fast, report, compare, quiet, as_json)
+    if as_json or (to_stdout and not dry_run):
+        refuse_closed_stdout()
     if dry_run:
         return run.foresee(jobs)
     if to_stdout and sys.stdout and sys.stdout.isatty():
@@ -310,11 +313,12 @@ class _Run:
         compared: list[tuple[Picture, Picture]] = []
         try:
             self._do(jobs, outcomes, compared)
-        except (*INTERRUPTIONS, MdrnError, BrokenPipeError):
+        except (*INTERRUPTIONS, MdrnError, BrokenPipeError) as ended:
             try:
                 self._sum_up(outcomes, len(jobs))  # what was done before, if only that it was nothing
             except MdrnError as error:  # the end of the run stays what has ended it
-                print_error(error)
+                if str(error) != str(ended):
+                    print_error(error)
             except BrokenPipeError:
                 pass
             raise
