@@ -30,7 +30,7 @@ from mdrn_cli.nesting import Nested
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.png import LARGEST_TEXT, read_color_chunks, read_repeated_texts, read_unknown
-from mdrn_cli.tiff import bits_of, tiff_directory
+from mdrn_cli.tiff import EXTRA_SAMPLES, PHOTOMETRIC, bits_of, tiff_directory
 
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -39,7 +39,7 @@ LARGEST_CONTENT = 1 << 32
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
 _JPEG = ("JPEG", "MPO")
-_BITS_PER_SAMPLE, _ORIENTATION = 258, 274
+_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _ORIENTATION, _PLANES, _APART = 256, 257, 258, 274, 284, 2
 """Tags of TIFF."""
 _STRIP = 256
 """Rows that are copied at a time."""
@@ -76,7 +76,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
                 file = Image.open(stream, formats=_DECODERS)
             with file:
                 if file.format == "BMP":
-                    bmp.refuse_grays_of_other_bits(file, stream)
+                    bmp.refuse_misread(file, stream)
                 yield file
     except (MdrnError, MemoryError):
         raise
@@ -96,7 +96,8 @@ def read_size(path: Path) -> tuple[int, int]:
     """
     try:
         with _opened(path) as file:
-            return file.size
+            tags = getattr(file, "tag_v2", {})  # Pillow's own sizes are those of a TIFF that it has turned
+            return tags.get(_WIDTH, file.width), tags.get(_HEIGHT, file.height)
     except InputError:
         if kind_of_file(path) != "TIFF":
             raise
@@ -107,8 +108,13 @@ def read_size(path: Path) -> tuple[int, int]:
 def is_gray(path: Path) -> bool:
     """Whether an image has one channel, as its header tells; of what cannot be opened, no."""
     try:
+        if kind_of_file(path) == "TIFF":
+            with open_file(path) as stream:
+                return tiff_directory(stream)[0].get(PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
         with _opened(path) as file:
-            return Image.getmodebase(file.mode) == "L"
+            return Image.getmodebase(file.mode) == "L" or any(
+                str(tile[3]).startswith("LA") for tile in getattr(file, "tile", ())
+            )
     except InputError:
         return False
 
@@ -134,21 +140,17 @@ def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
 
 
 def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
-    """An image as Pillow converts it; None where there are more bits, which it clips or cuts off, and of a TIFF that it
-    cannot open or that is of a kind not handled, of which libvips tells."""
-    try:
-        with _opened(path) as file:
-            bits = getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
-            if is_deep(file) or file.mode == "F" or max(bits) > 8:
-                return None
-            _check(file, str(path))
-            whole = _read_whole_jpeg(file, path)
-            decoded = file if whole is None else Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
-            return np.asarray(decoded.convert("L" if color == "gray" else "RGB"))
-    except InputError:
-        if kind_of_file(path) != "TIFF":
-            raise
-    return None
+    """An image as Pillow converts it; None where there are more bits, which it clips or cuts off, and of a TIFF, of
+    which it decodes some kinds as other pixels."""
+    if kind_of_file(path) == "TIFF":
+        return None
+    with _opened(path) as file:
+        if is_deep(file):
+            return None
+        _check(file, str(path))
+        whole = _read_whole_jpeg(file, path)
+        decoded = file if whole is None else Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
+        return np.asarray(decoded.convert("L" if color == "gray" else "RGB"))
 
 
 def read_picture(source: Path | bytes) -> Picture:
@@ -257,9 +259,11 @@ def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], b
             raise
         with _opened(source) as file:
             _check(file, _name(source))
-            channels = len(getattr(file, "tag_v2", {}).get(_BITS_PER_SAMPLE, (1,)))
+            tags = getattr(file, "tag_v2", {})
+            channels = len(tags.get(_BITS_PER_SAMPLE, (1,)))
             # Pillow drops channels that have no meaning, and turns pixels as the orientation says.
-            whole = channels == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
+            told = channels < 4 or tags.get(_PLANES) != _APART or EXTRA_SAMPLES in tags  # else it takes other bytes
+            whole = told and channels == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
             if not whole or file.mode not in ("L", "LA", "RGB", "RGBA"):
                 raise
             file.load()

@@ -12,11 +12,11 @@ from mdrn_cli.errors import InputError
 
 BITS, PHOTOMETRIC, EXTRA_SAMPLES, SUB_DIRECTORIES = 258, 262, 338, 330
 _SUBFILE_TYPE, _COMPRESSION, _DESCRIPTION, _CHANNELS, _STRIP_SIZES = 254, 259, 270, 277, 279
-_PLANES, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 322, 339
+_PLANES, _COLOR_MAP, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 320, 322, 339
 _ASSOCIATED_ALPHA = 1
 _DEPTHS = {1, 2, 4, 8, 16, 32}
 """Bits a channel that are handled."""
-_RGB, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 2, 6, 1, 7, 3, 2
+_RGB, _PALETTE, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 2, 3, 6, 1, 7, 3, 2
 _COLORS = {
     4: "a mask",
     5: "CMYK",
@@ -76,16 +76,29 @@ def _refuse_layout(directory: Image.Exif) -> None:
     bits = bits_of(directory)
     if other := bits - _DEPTHS:
         raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
-    if directory.get(_PLANES) != _APART or directory.get(_CHANNELS, 1) == 1:
+    if directory.get(PHOTOMETRIC) == _PALETTE:
+        _refuse_palette(directory, bits)
+    if directory.get(_PLANES) != _APART:
+        return
+    if directory.get(_CHANNELS, 1) == 1:  # of which the tag says nothing, and which libvips reads otherwise for it
+        if min(bits, default=1) < 8 or _TILE_WIDTH in directory:
+            raise InputError("one channel that is told to be apart is not handled in tiles or with less than 8 bits")
         return
     if _TILE_WIDTH in directory:
         raise InputError("tiles of one channel each are not handled", "save it with the channels side by side")
-    if directory.get(PHOTOMETRIC) not in (_RGB, _YCBCR):  # libvips reads neither gray nor alpha as they are
-        raise InputError("gray with the channels apart is not handled", "save it with the channels side by side")
+    if directory.get(PHOTOMETRIC) != _RGB:  # libvips reads neither gray nor alpha nor YCbCr as they are
+        raise InputError("channels apart are handled of RGB alone", "save it with the channels side by side")
     if bits == {16} and _FLOAT in _numbers(directory.get(_SAMPLE_FORMAT)):  # libvips reads other values
         raise InputError(
             "floats of 16 bits with the channels apart are not handled", "save it with the channels side by side"
         )
+
+
+def _refuse_palette(directory: Image.Exif, bits: set[int]) -> None:
+    """Of colors that are not there for every index, which would itself be taken for gray."""
+    colors = directory.get(_COLOR_MAP)
+    if not isinstance(colors, tuple) or bits != {(len(colors) // 3).bit_length() - 1} or len(colors) % 3:
+        raise InputError("the palette is not whole")
 
 
 def _refuse_slices(directory: Image.Exif, stream: IO[bytes]) -> None:

@@ -458,6 +458,18 @@ def test_a_bmp_with_a_palette_of_grays_is_read_right_or_refused(tmp_path, header
     assert np.array_equal(read_uint8(tmp_path / "a.bmp", "gray")[:, :, 0], expected)
 
 
+@pytest.mark.parametrize("alpha", [0, 0x8000])
+def test_an_alpha_within_16_bits_of_a_bmp_is_not_dropped(alpha):
+    pixels = np.arange(64, dtype="<u2").reshape(8, 8) << 8
+    head = struct.pack("<IiiHHIIiiII4I", 56, 8, 8, 1, 16, 3, 128, 0, 0, 0, 0, 0x7C00, 0x3E0, 0x1F, alpha)
+    content = b"BM" + struct.pack("<IHHI", 70 + 128, 0, 0, 70) + head + pixels.tobytes()
+    if not alpha:
+        assert read_picture(content).mode == "RGB"
+        return
+    with pytest.raises(InputError, match="alpha among them"):
+        read_picture(content)
+
+
 @pytest.mark.parametrize("length", range(4085, 4100))
 def test_the_end_of_a_jpeg_is_found_wherever_blocks_that_are_read_end(photo, length):
     content = jpeg_of(photo[:150, :150], comment=bytes(length))

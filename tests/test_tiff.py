@@ -11,7 +11,7 @@ from PIL import Image
 
 from mdrn_cli.encoding import encode_picture
 from mdrn_cli.errors import InputError
-from mdrn_cli.image import read_picture
+from mdrn_cli.image import is_gray, read_picture, read_size, read_uint8
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (96, 80, 3), dtype=np.uint8)
 TILE = (32, 48)
@@ -48,6 +48,66 @@ def test_gray_and_alpha_apart_are_refused_and_read_side_by_side(photometric, dty
         picture = read_picture(tiff_of(both, planarconfig="contig", **how))
         assert np.array_equal(picture.channels[0], both[:, :, 0])
         assert np.array_equal(picture.alpha, both[:, :, 1])
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_one_channel_that_is_told_to_be_apart_is_read_right_or_refused(tmp_path, bits):
+    """libvips makes black of bits so."""
+    data = PIXELS[:, :, 0] > 99 if bits == 1 else PIXELS[:, :, 0]
+    Image.fromarray(data).save(tmp_path / "a.tif", tiffinfo={284: 2})
+    if bits == 1:
+        with pytest.raises(InputError, match="apart"):
+            read_picture(tmp_path / "a.tif")
+    else:
+        assert np.array_equal(read_picture(tmp_path / "a.tif").channels[0], data)
+
+
+def test_luma_and_chroma_apart_are_refused(tmp_path):
+    Image.fromarray(PIXELS).convert("YCbCr").save(tmp_path / "a.tif", compression="jpeg")
+    content = (tmp_path / "a.tif").read_bytes()
+    assert read_picture(content).color == "color"
+    with pytest.raises(InputError, match="channels apart"):
+        read_picture(with_tag(content, 284, 2))
+
+
+@pytest.mark.parametrize("colors", [0, 128])
+def test_a_palette_that_is_not_whole_is_refused(colors):
+    """Its indices were taken for gray."""
+    table = np.random.default_rng(1).integers(0, 256, (3, 256)).astype(np.uint16) * 257
+    content = tiff_of(PIXELS[:, :, 0], photometric="palette", colormap=table)
+    expected = (table >> 8).astype(np.uint8)[:, PIXELS[:, :, 0]]
+    assert np.array_equal(read_picture(content).channels, expected)
+    (entry,) = (struct.pack("<HHI", 320, 3, 768),)
+    damaged = content.replace(entry, struct.pack("<HHI", 320 if colors else 50_000, 3, 3 * (colors or 256)))
+    assert damaged != content
+    with pytest.raises(InputError, match="palette is not whole"):
+        read_picture(damaged)
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 6])
+def test_benchmarks_and_training_see_the_pixels_that_restoring_sees(tmp_path, orientation):
+    """Pillow turns them, and takes some for others."""
+    for name, data, options in (
+        ("rgb", PIXELS, {}),
+        ("apart", np.concatenate([PIXELS, PIXELS[:, :, :1]], axis=2).transpose(2, 0, 1), {"planarconfig": "separate"}),
+        ("white", PIXELS[:, :, 0], {"photometric": "miniswhite"}),
+    ):
+        path = tmp_path / f"{name}.tif"
+        path.write_bytes(tiff_of(data, metadata=None, extratags=[(274, 3, 1, orientation, True)], **options))
+        picture = read_picture(path)
+        assert np.array_equal(read_uint8(path, picture.color), picture.channels.transpose(1, 2, 0))
+        assert read_size(path) == picture.channels.shape[:0:-1]
+        assert is_gray(path) == (picture.color == "gray")
+
+
+def test_gray_with_alpha_is_gray(tmp_path):
+    both = np.ascontiguousarray(PIXELS[:, :, :2])
+    (tmp_path / "a.tif").write_bytes(
+        tiff_of(both.astype(np.uint16), photometric="minisblack", extrasamples=["unassalpha"])
+    )
+    (tmp_path / "a.png").write_bytes(encode_picture(read_picture(tmp_path / "a.tif"), "PNG")[0])
+    assert is_gray(tmp_path / "a.tif")
+    assert is_gray(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("dtype", TYPES)
