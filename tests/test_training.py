@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import start
 from conftest import run_mdrn, tiny_config
 from PIL import Image
 from safetensors import safe_open
@@ -106,8 +105,10 @@ def test_a_time_budget_ends_the_run_and_its_schedule(photo_folder, tmp_path):
     assert counters.iteration > 3
 
 
-def test_resumed_in_process_equals_uninterrupted(photo_folder, tmp_path):
-    config = tiny_config(photo_folder, iterations=10)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resumed_equals_uninterrupted(photo_folder, tmp_path, optimizer):
+    """After an error in the middle; tests/test_faults.py does the same with SIGKILL."""
+    config = tiny_config(photo_folder, iterations=10, optimizer=optimizer)
     run_train(config, tmp_path / "whole", False, silent)
 
     class StopError(Exception):
@@ -180,27 +181,6 @@ def test_where_nothing_can_be_compiled_that_is_told(photo_folder, tmp_path, monk
 
 def run_photos(folder: Path) -> PhotoFolder:
     return read_photographs(folder, "gray")
-
-
-def test_killed_and_resumed_equals_uninterrupted(photo_folder, tmp_path):
-    """SIGKILL in the middle of the run, at whatever moment that hits; tests/test_faults.py does the same with Muon."""
-    arguments = ["train", "--data", photo_folder, "--blocks", 1, "--iterations", 40, "--batch-size", 1]
-    arguments += ["--patch-size", 16, "--precision", "float32", "--save-every", "0s", "--device", "cpu"]
-    arguments += ["--optimizer", "adamw"]
-    assert run_mdrn(*arguments, "-o", tmp_path / "whole").returncode == 0
-    killed = tmp_path / "killed"
-    command = start(*arguments, "-o", killed, logs=tmp_path / "logs")
-    deadline = time.monotonic() + 60
-    while not (killed / "metrics.csv").is_file() or len(rows(killed)) < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    assert command.kill(), "the run ended before it could be killed"
-    resumed = run_mdrn("train", "--resume", "-o", killed)
-    assert resumed.returncode == 0, resumed.stderr
-    assert same_weights(tmp_path / "whole" / "last.safetensors", killed / "last.safetensors")
-    assert [row["iteration"] for row in rows(killed)] == ["20", "40"]
-    assert rows(killed)[0]["loss"] == rows(tmp_path / "whole")[0]["loss"]
-    assert len(list(killed.glob(".*"))) <= 1, "of the save that the kill cut short"
 
 
 def fit_with(config: TrainConfig, folder: Path, losses) -> None:
