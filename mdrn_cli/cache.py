@@ -237,6 +237,7 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             alone, part = has_locks(lock), part_of(self.path(item), lock)
         except OSError as error:
+            held.close()
             raise FetchError(
                 f"cannot write to the cache {self.root} ({error.strerror or error})", "set MDRN_HOME to another folder"
             ) from error

@@ -129,7 +129,7 @@ def _config_of(about: Mapping[str, Any], path: Path) -> MDRNConfig:
     try:
         return MDRNConfig(**about["config"])
     except WeightsError as error:
-        raise error.naming(path) from error
+        raise error.naming(path) from error.__cause__
 
 
 def _check_layout(slices: Mapping[str, Any], config: MDRNConfig, path: Path) -> None:

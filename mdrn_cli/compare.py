@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from mdrn_cli.errors import UsageError
-from mdrn_cli.icc import is_srgb
+from mdrn_cli.exif import is_adobe_rgb
+from mdrn_cli.icc import colors_told
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr, ssim
 from mdrn_cli.picture import Picture
@@ -66,9 +67,10 @@ def _colors_told(picture: Picture) -> tuple[object, ...]:
     """What tells other colors than those of sRGB."""
     metadata = picture.to_color("color").metadata
     chunks = dict(metadata.color_chunks)
-    telling = unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile))
-    profile = b"" if is_srgb(metadata.icc_profile) else metadata.icc_profile
-    return (profile, *(chunks[name.encode()] for name in telling))
+    told = [chunks[name.encode()] for name in unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile))]
+    profile = b"" if b"cICP" in chunks else metadata.icc_profile
+    by_exif = picture.color == "color" and not profile and not told and is_adobe_rgb(metadata.exif)
+    return (*colors_told(profile), *told, by_exif)
 
 
 def _shared_colors(pictures: Sequence[Picture]) -> Metadata:

@@ -16,7 +16,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.exif import with_own_types
-from mdrn_cli.jpeg import without_strays
+from mdrn_cli.jpeg import LARGEST_TRAILER, without_strays
 from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
 from mdrn_cli.png import Chunk, with_chunks_alone
 
@@ -132,6 +132,8 @@ def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
     except pyvips.Error as error:
         reason = _reason(error)
         if "extraneous bytes" in reason:
+            if isinstance(source, Path) and source.stat().st_size > LARGEST_TRAILER:  # would be held in memory
+                return None
             content = source if isinstance(source, bytes) else source.read_bytes()
             others = without_strays(content)
             return read_jpeg(others, name) if len(others) < len(content) else None

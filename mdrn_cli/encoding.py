@@ -21,6 +21,7 @@ from mdrn_cli.pixels import BITS, as_depth, by_rows
 from mdrn_cli.png import unlike_srgb, with_chunks
 
 JPEG_QUALITY = 95
+_USUAL_PROFILE = 1 << 20
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
 _NO_ALPHA = ("JPEG", "BMP")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
@@ -165,8 +166,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content += metadata.trailer
     lost += ["ICC profile for gray"] if for_gray else []
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
-    if not metadata.icc_profile and is_adobe_rgb(picture.metadata.exif) and (options.strip_metadata or kind == "BMP"):
-        told += ("colors change: without EXIF nothing tells that they are those of Adobe RGB",)
+    told += _told_of_colors(picture, metadata, kind)
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)
     return content, told + tuple(f"{kind} cannot hold the input's {name}" for name in lost) + dropped
 
@@ -189,6 +189,16 @@ def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:
 
 def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:
     return [f"{len(metadata.trailer)} bytes behind the picture"] if metadata.trailer and kind != "JPEG" else []
+
+
+def _told_of_colors(picture: Picture, metadata: Metadata, kind: str) -> tuple[str, ...]:
+    """Warnings of what is kept of the colors, or not, other than by its name."""
+    if kind == "PNG" and len(metadata.icc_profile) > _USUAL_PROFILE:
+        return ("programs that read PNG by Pillow may refuse one with an ICC profile of more than 1 MiB",)
+    without = kind == "BMP" or not metadata.exif
+    if without and picture.color == "color" and not metadata.icc_profile and is_adobe_rgb(picture.metadata.exif):
+        return ("colors change: without EXIF nothing tells that they are those of Adobe RGB",)
+    return ()
 
 
 def _lost_colors(metadata: Metadata, kind: str) -> list[str]:

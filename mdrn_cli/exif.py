@@ -14,6 +14,7 @@ IPTC, PHOTOSHOP, TRANSFER_FUNCTION = 33723, 34377, 301
 _SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 LARGEST_SEGMENT = 65_500
 """Bytes that a JPEG segment can hold, less its heading."""
+_SRGB = 1
 _MOST_LEFT_OUT = 16
 """Tags that are left out of EXIF before all of it is."""
 EXIF_START = b"Exif\0\0"
@@ -47,7 +48,10 @@ def is_readable(exif: bytes) -> bool:
 
 def is_adobe_rgb(exif: bytes) -> bool:
     """Whether EXIF alone tells that colors are those of Adobe RGB, as cameras do (DCF: option file, "R03")."""
-    return str(_within(exif_directory(exif), ExifTags.IFD.Interop).get(1, "")).startswith("R03")
+    directory = exif_directory(exif)
+    if _within(directory, ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == _SRGB:  # converted since
+        return False
+    return str(_within(directory, ExifTags.IFD.Interop).get(1, "")).startswith("R03")
 
 
 def exif_of_text(profile: Any) -> bytes:

@@ -17,6 +17,7 @@ from mdrn_cli.paths import behind_link
 
 LEFTOVER_AGE = 600.0
 """Seconds after which a partial file that nobody has touched is taken for one that a kill has left."""
+_READ_BY_ALL = stat.S_IRGRP | stat.S_IROTH
 _PARTIAL = ".mdrn-{}.part"
 _IN_USE, _PATIENCE = (5, 32, 33), 2.0
 """Errors of Windows about files that others have open, and seconds for which it is tried again."""
@@ -117,15 +118,18 @@ def _copy_attributes(path: Path, descriptor: int) -> None:
 
 
 def _keep_private(like: Path, descriptor: int, exactly: bool) -> None:
-    """Take from a new file the rights that others do not have of another, where there is that. Another group, or who
-    is on a list that cannot be that of the other file, or is not to be (`exactly`), has those of all others at most."""
+    """Take from a new file the rights that others do not have of another, where there is that. If its group is another,
+    or there is a list of rights that it cannot have, or is not to have (but `exactly`), it is for others only where
+    all may read both."""
     if not hasattr(os, "fchown"):  # as in `_copy_permissions`
         return
     with suppress(OSError):
         about, made = like.stat(), os.fstat(descriptor)
         allowed = stat.S_IMODE(about.st_mode) | stat.S_IRUSR | stat.S_IWUSR
-        if not exactly or made.st_gid != about.st_gid or not _copy_acl(like, descriptor):
-            allowed &= ~stat.S_IRWXG | (allowed & stat.S_IRWXO) << 3
+        alike = made.st_gid == about.st_gid and (_copy_acl(like, descriptor) if exactly else not _has_acl(like))
+        if not alike:
+            by_all = allowed & _READ_BY_ALL == _READ_BY_ALL
+            allowed = allowed & ~(stat.S_IRWXG | stat.S_IRWXO) | (stat.S_IRWXG | allowed & stat.S_IRWXO) * by_all
         os.fchmod(descriptor, stat.S_IMODE(made.st_mode) & allowed)
 
 
@@ -148,6 +152,12 @@ def _copy_owner(about: os.stat_result, descriptor: int) -> bool:
             os.fchown(descriptor, owner, about.st_gid)
             return True
     return os.fstat(descriptor).st_gid == about.st_gid
+
+
+def _has_acl(path: Path) -> bool:
+    with suppress(OSError, AttributeError):  # it has none, or its file system or system knows of none
+        return bool(os.getxattr(path, _ACL))
+    return False
 
 
 def _copy_acl(path: Path, descriptor: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 _HEADER, _ENTRY = 128, 12
@@ -15,8 +16,12 @@ _SRGB_PRIMARIES = {
     b"bXYZ": (0x24A0, 0x0F84, 0xB6CF),
 }
 """As s15Fixed16 numbers, adapted to the D50 of profiles."""
-_MOST_TAGS = 100
-_SRGB_NAME_WITHIN = 4096
+_PRIMARIES = tuple(_SRGB_PRIMARIES)
+_PRIMARY_TOLERANCE, _XYZ_LENGTH = 330, 20
+_SRGB_MIDDLE, _MIDDLE_TOLERANCE = 0.214, 0.012
+"""A gamma of 2.2, as screens have it, is within that."""
+_MEANING = (b"wtpt", *_PRIMARIES, *_CURVES, _GRAY_CURVE)
+_MOST_TAGS, _LARGEST_TAG = 100, 1 << 20
 
 
 def profile_for(profile: bytes, color: str) -> bytes:
@@ -39,14 +44,48 @@ def profile_for(profile: bytes, color: str) -> bytes:
     return _written(profile[:16] + wanted + profile[20:84] + bytes(44), kept | made)
 
 
-def is_srgb(profile: bytes) -> bool:
-    """Whether a profile calls itself one of sRGB, or there is none, which is taken for that."""
-    about = profile[:_SRGB_NAME_WITHIN]
-    return not profile or b"sRGB" in about or "sRGB".encode("utf-16-be") in about
+def colors_told(profile: bytes) -> tuple[object, ...]:
+    """What a profile tells of colors, other than those of sRGB, and without its name, date and the like: equal for
+    profiles that mean the same. Empty without a profile, too, which is taken for sRGB."""
+    tags = _tags(profile)
+    if not profile or _is_srgb(tags):
+        return ()
+    meaning = tuple((name, tags[name]) for name in _MEANING if name in tags)
+    return meaning if {*_PRIMARIES, *_CURVES} <= tags.keys() or _GRAY_CURVE in tags else (profile,)
+
+
+def _is_srgb(tags: dict[bytes, bytes]) -> bool:
+    """Whether primaries and the middle of the curves are about those of sRGB."""
+    near = all(
+        len(tags.get(name, b"")) == _XYZ_LENGTH
+        and all(
+            abs(one - other) <= _PRIMARY_TOLERANCE
+            for one, other in zip(struct.unpack_from(">3i", tags[name], 8), value, strict=True)
+        )
+        for name, value in _SRGB_PRIMARIES.items()
+    )
+    return near and all(abs(_middle_of(tags.get(name, b"")) - _SRGB_MIDDLE) <= _MIDDLE_TOLERANCE for name in _CURVES)
+
+
+def _middle_of(curve: bytes) -> float:
+    """What half of the largest value stands for by a curve, of 1; NaN of a curve of a kind that is not known."""
+    kind, values = curve[:4], curve[12:]
+    if kind == b"curv" and len(curve) >= 12:
+        count = int.from_bytes(curve[8:12], "big")
+        if count == 0:
+            return 0.5
+        if len(values) >= 2 * count:
+            middle = int.from_bytes(values[count // 2 * 2 :][:2], "big")
+            return 0.5 ** (middle / 256) if count == 1 else middle / 65535
+    if kind == b"para" and len(values) >= 4:
+        numbers = [value / 65536 for value in struct.unpack(f">{len(values) // 4}i", values[: len(values) // 4 * 4])]
+        gamma, scale, offset = (*numbers, 1.0, 0.0)[:3] if len(numbers) < 3 else numbers[:3]
+        return float(max(scale * 0.5 + offset, 0.0) ** gamma) if 0 < gamma < 10 and abs(scale) < 10 else math.nan
+    return math.nan
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
-    """Content by name; none of what is no profile."""
+    """Content by name of the tags that are used here; none of what is no profile."""
     count = int.from_bytes(profile[_HEADER : _HEADER + 4], "big")
     found = {}
     for number in range(count if count <= _MOST_TAGS else 0):
@@ -54,7 +93,8 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
         if len(entry) < _ENTRY:
             break
         name, start, size = struct.unpack(">4sII", entry)
-        found[name] = profile[start : start + size]
+        if size <= _LARGEST_TAG and name in (*_KEPT, *_MEANING):
+            found[name] = profile[start : start + size]
     return found
 
 

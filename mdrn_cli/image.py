@@ -109,14 +109,24 @@ def is_gray(path: Path) -> bool:
     """Whether an image has one channel, as its header tells; of what cannot be opened, no."""
     try:
         if kind_of_file(path) == "TIFF":
-            with open_file(path) as stream:
-                return tiff_directory(stream)[0].get(PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+            return _is_gray_tiff(path)
         with _opened(path) as file:
             return Image.getmodebase(file.mode) == "L" or any(
                 str(tile[3]).startswith("LA") for tile in getattr(file, "tile", ())
             )
     except InputError:
         return False
+
+
+def _is_gray_tiff(path: Path) -> bool:
+    with open_file(path) as stream, catch_warnings():
+        simplefilter("ignore")
+        try:
+            return tiff_directory(stream)[0].get(PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+        except MemoryError:
+            raise
+        except Exception:  # of the many kinds that a broken directory makes Pillow raise
+            return False
 
 
 def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:

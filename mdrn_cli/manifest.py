@@ -118,7 +118,7 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
     try:
         records = tuple(parse_record(item) for item in data["checkpoints"])
     except WeightsError as error:
-        raise WeightsError(f"{origin}: {error.message}") from error
+        raise WeightsError(f"{origin}: {error.message}", error.hint) from error
     for name, count in Counter(record.name for record in records).items():
         if count > 1:
             raise WeightsError(f"{origin} has more than one record named {name}")

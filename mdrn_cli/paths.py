@@ -67,7 +67,7 @@ def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to
     if there and (not path.is_file() or _is_open_file(path)):
         raise UsageError(f"{path} exists already and is not a file", "give another name")
     if not overwrite:
-        raise UsageError(f"{path} exists already", hint)
+        raise UsageError(f"{path} {'exists already' if there else 'is a link that leads nowhere yet'}", hint)
     if is_write_protected(path):
         raise UsageError(f"{path} is write-protected", UNPROTECT)
 

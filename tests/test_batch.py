@@ -424,10 +424,17 @@ def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid(), reason="root alone gives files to other groups")
-def test_another_group_gains_nothing_by_a_result(tree, tiny_weights):
+def test_another_group_gains_nothing_by_a_result(tree, tiny_weights, request):
     """Nor does anybody by the sheet that shows it."""
+    before = os.umask(0o022)
+    request.addfinalizer(lambda: os.umask(before))
     how = ["--sigma", 50, "--model", tiny_weights("color"), "--compare", tree / "sheet.png", "--overwrite"]
-    for mode, group, expected in ((0o640, 2000, 0o600), (0o644, 2000, 0o644), (0o640, os.getegid(), 0o640)):
+    for mode, group, expected in (
+        (0o640, 2000, 0o600),
+        (0o644, 2000, 0o644),
+        (0o604, 2000, 0o600),
+        (0o640, os.getegid(), 0o640),
+    ):
         os.chown(tree / "a.png", -1, group)
         (tree / "a.png").chmod(mode)
         for path in (tree / "a_mdrn.png", tree / "sheet.png"):
@@ -435,6 +442,11 @@ def test_another_group_gains_nothing_by_a_result(tree, tiny_weights):
         assert run_mdrn("denoise", tree / "a.png", *how).returncode == 0
         modes = {path.stat().st_mode & 0o777 for path in (tree / "a_mdrn.png", tree / "sheet.png")}
         assert modes == {expected}
+    os.chown(tree / "a.png", -1, os.getegid())
+    (tree / "a_mdrn.png").chmod(0o644)
+    sheet = tree / "both.png"
+    assert run_mdrn("compare", tree / "a.png", tree / "a_mdrn.png", "-o", sheet).returncode == 0
+    assert sheet.stat().st_mode & 0o777 == 0o640, "what all may who may read both"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no rights of groups and others")

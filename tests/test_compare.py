@@ -10,11 +10,13 @@ import pytest
 import pyvips
 import tifffile
 from conftest import run_mdrn
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
+from test_metadata import PROFILE, with_curve
 
 from mdrn_cli.cli.compare import compare
 from mdrn_cli.compare import are_colors_alike, are_equal, compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
+from mdrn_cli.icc import profile_for
 from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.picture import Picture
@@ -183,7 +185,7 @@ def test_the_picture_that_cannot_be_compared_is_named(noisy_file, tmp_path):
 
 def test_colors_are_shown_as_the_pictures_files_tell_them(noisy_file, tmp_path):
     """Those of phones and of Adobe RGB would be duller; where two differ, that is told."""
-    wide = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes().replace(b"s\0R\0G\0B", b"w\0i\0d\0e")
+    wide = with_curve(PROFILE, 1.8)
     clean = noisy_file.with_name("clean.png")
     plain = Image.open(clean).copy()
     for path in (noisy_file, clean):
@@ -227,3 +229,23 @@ def test_a_panorama_that_is_a_thread_on_the_sheet_can_be_compared():
     picture = picture_of(noise, has_alpha=False)
     sheet = compare_pictures((("a", picture), ("b", picture)))
     assert Image.open(io.BytesIO(sheet)).width > 900
+
+
+def test_profiles_are_compared_by_what_they_mean():
+    """Not by their name or date; and a linear one calls itself sRGB, too."""
+    pixels = np.zeros((8, 8, 3), np.uint8)
+
+    def alike(first: Metadata, second: Metadata) -> bool:
+        return are_colors_alike(picture_of(pixels, False, first), picture_of(pixels, False, second))
+
+    linear = with_curve(PROFILE, 1.0)
+    later = linear[:24] + bytes(12) + linear[36:]
+    none, srgb = Metadata(), Metadata(PROFILE)
+    assert alike(none, srgb)
+    assert alike(Metadata(with_curve(PROFILE, 2.2)), srgb)
+    assert not alike(Metadata(linear), srgb)
+    assert alike(Metadata(linear), Metadata(later))
+    assert alike(Metadata(linear, color_chunks=((b"cICP", b"\x01\x0d\x00\x01"),)), none), "which comes first"
+    assert not alike(Metadata(b"no profile"), none)
+    gray = picture_of(pixels[:, :, :1], False, Metadata(profile_for(PROFILE, "gray")))
+    assert are_colors_alike(gray, picture_of(pixels, False, none))

@@ -1,5 +1,6 @@
 """What a run is to do, decided before anything is: what is an input, what a result, where it goes."""
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -257,9 +258,10 @@ def test_a_link_that_lies_where_a_result_goes_is_not_followed_unasked(folder, tm
     (folder / "a_mdrn.jpg").symlink_to(elsewhere)
     jobs = {job.source.name: job for job in plan_jobs([Path()], Naming())}
     assert "is a link" in str(jobs["a.jpg"].problem)
-    with pytest.raises(UsageError, match="exists already"):
+    refused = pytest.raises(UsageError, match="exists already" if empty else "leads nowhere")
+    with refused:
         plan_jobs([Path("a.jpg")], Naming())
-    with pytest.raises(UsageError, match="exists already"):
+    with refused:
         plan_jobs([Path("B.JPG")], Naming(output=Path("a_mdrn.jpg")))
     job = Job(Path("a.jpg"), Path("a_mdrn.jpg"), existing="skip")
     outcome = appeared(job)
@@ -267,13 +269,14 @@ def test_a_link_that_lies_where_a_result_goes_is_not_followed_unasked(folder, tm
     assert "is a link" in str(outcome.error)
     assert planned("a.jpg", existing="overwrite") == ["a_mdrn.jpg"]
     elsewhere.write_bytes(b"a result")
-    assert [job.skip for job in plan_jobs([Path()], Naming()) if job.source.name == "a.jpg"] != [""]
+    (skip,) = (job.skip for job in plan_jobs([Path()], Naming()) if job.source.name == "a.jpg")
+    assert "exists already" in skip
 
 
 @pytest.fixture
 def deep(tmp_path):
     """A file in folders within one another, deeper than Python's stack is allowed to become."""
-    depth = 500
+    depth = 300
     folders = [tmp_path / "/".join("d" * k) for k in range(1, depth)]
     for folder in folders:
         folder.mkdir()
@@ -287,7 +290,7 @@ def deep(tmp_path):
 def test_folders_deeper_than_python_s_stack_are_searched(tmp_path, deep, request):
     limit = sys.getrecursionlimit()
     request.addfinalizer(lambda: sys.setrecursionlimit(limit))
-    sys.setrecursionlimit(400)
+    sys.setrecursionlimit(len(inspect.stack()) + 150)
     (found,) = find_images(tmp_path)
     assert found == deep
     places = Places()

@@ -681,7 +681,8 @@ def test_a_profile_as_large_as_those_of_printers_stays_in_a_png(tmp_path):
     """Pillow alone takes no more than a mebibyte."""
     profile = PROFILE + np.random.default_rng(0).bytes(2_000_000)
     metadata = Metadata(profile, text=(("Comment", "x" * 2_000_000),))
-    assert written(Picture(GRADIENT.transpose(2, 0, 1), metadata=metadata), tmp_path / "a.png") == ()
+    (told,) = written(Picture(GRADIENT.transpose(2, 0, 1), metadata=metadata), tmp_path / "a.png")
+    assert "may refuse" in told
     limit = PngImagePlugin.MAX_TEXT_CHUNK
     read = read_picture(tmp_path / "a.png").metadata
     assert (read.icc_profile, read.text) == (profile, metadata.text)
@@ -705,6 +706,9 @@ def test_adobe_rgb_that_exif_alone_tells_does_not_go_in_silence(tmp_path):
     for kind, options, expected in (("JPEG", {}, 0), ("JPEG", {"strip_metadata": True}, 1), ("BMP", {}, 1)):
         _, warnings = encode_picture(picture, kind, SaveOptions(**options))
         assert sum("Adobe RGB" in warning for warning in warnings) == expected
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ColorSpace] = 1
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
+    assert not encode_picture(read_picture(tmp_path / "a.jpg"), "JPEG", SaveOptions(strip_metadata=True))[1]
 
 
 def test_pixels_that_are_not_square_are_told_of():

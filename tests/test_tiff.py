@@ -107,6 +107,9 @@ def test_gray_with_alpha_is_gray(tmp_path):
     )
     (tmp_path / "a.png").write_bytes(encode_picture(read_picture(tmp_path / "a.tif"), "PNG")[0])
     assert is_gray(tmp_path / "a.tif")
+    for cut in (4, 8, 60):
+        (tmp_path / "cut.tif").write_bytes((tmp_path / "a.tif").read_bytes()[:cut])
+        assert not is_gray(tmp_path / "cut.tif")
     assert is_gray(tmp_path / "a.png")
 
 

@@ -89,7 +89,7 @@ def _whitened(read: dict[Path, Picture], white: float | None) -> tuple[dict[Path
             if scaled.depth == "float32" and path not in may_reach and white_of(scaled) > 1:
                 scaled = scaled.warned("intensities beyond 1 count as 1: if white is more, give --white VALUE")
         except MdrnError as error:
-            raise error.naming(path) from error
+            raise error.naming(path) from error.__cause__
         pictures[path] = scaled
         warnings += [f"{printable(str(path))}: {told}" for told in scaled.warnings[len(picture.warnings) :]]
     return pictures, warnings
