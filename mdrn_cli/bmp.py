@@ -1,4 +1,4 @@
-"""What Pillow passes over in a BMP: its color profile, and how many bits a pixel of grays has."""
+"""What Pillow passes over in a BMP: its color profile, how many bits a pixel of grays has, an alpha within 16 bits."""
 
 from __future__ import annotations
 

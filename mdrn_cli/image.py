@@ -30,7 +30,19 @@ from mdrn_cli.nesting import Nested
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.png import LARGEST_TEXT, read_color_chunks, read_repeated_texts, read_unknown
-from mdrn_cli.tiff import EXTRA_SAMPLES, PHOTOMETRIC, bits_of, tiff_directory
+from mdrn_cli.tiff import (
+    APART,
+    BITS,
+    BLACK_IS_ZERO,
+    EXTRA_SAMPLES,
+    PALETTE,
+    PHOTOMETRIC,
+    PLANES,
+    RGB,
+    WHITE_IS_ZERO,
+    bits_of,
+    tiff_directory,
+)
 
 # The decoders let in, of the many that Pillow has.
 _DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
@@ -39,13 +51,11 @@ LARGEST_CONTENT = 1 << 32
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
 _JPEG = ("JPEG", "MPO")
-_WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _ORIENTATION, _PLANES, _APART = 256, 257, 258, 274, 284, 2
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
 """Tags of TIFF."""
 _STRIP = 256
 """Rows that are copied at a time."""
 _ONE_BIT = "1 bit a pixel becomes 8"
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = 0, 1, 2, 3
-"""What TIFF says of its intensities."""
 
 
 @contextmanager
@@ -122,7 +132,7 @@ def _is_gray_tiff(path: Path) -> bool:
     with open_file(path) as stream, catch_warnings():
         simplefilter("ignore")
         try:
-            return tiff_directory(stream)[0].get(PHOTOMETRIC) in (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+            return tiff_directory(stream)[0].get(PHOTOMETRIC) in (WHITE_IS_ZERO, BLACK_IS_ZERO)
         except MemoryError:
             raise
         except Exception:  # of the many kinds that a broken directory makes Pillow raise
@@ -250,11 +260,11 @@ def _read_tiff(source: Path | bytes) -> Picture:
         raise
     except Exception as error:  # of the many kinds that a broken directory makes Pillow raise
         raise InputError(f"{_name(source)} is damaged or cannot be read ({error})") from error
-    data, has_alpha, bits = _decoded_tiff(source, photometric in (_BLACK_IS_ZERO, _RGB))
-    if photometric == _WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
+    data, has_alpha, bits = _decoded_tiff(source, photometric in (BLACK_IS_ZERO, RGB))
+    if photometric == WHITE_IS_ZERO and data.dtype.kind == "f":  # integers libvips turns round
         raise InputError(f"{_name(source)} has floats of which zero is white", "save it with zero as black")
-    picture = picture_of(data, has_alpha, metadata, () if photometric == _PALETTE else _more_bits(bits, data))
-    return picture.warned(f"the palette becomes {picture.mode}") if photometric == _PALETTE else picture
+    picture = picture_of(data, has_alpha, metadata, () if photometric == PALETTE else _more_bits(bits, data))
+    return picture.warned(f"the palette becomes {picture.mode}") if photometric == PALETTE else picture
 
 
 def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], bool, int]:
@@ -270,9 +280,9 @@ def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], b
         with _opened(source) as file:
             _check(file, _name(source))
             tags = getattr(file, "tag_v2", {})
-            channels = len(tags.get(_BITS_PER_SAMPLE, (1,)))
+            channels = len(tags.get(BITS, (1,)))
             # Pillow drops channels that have no meaning, and turns pixels as the orientation says.
-            told = channels < 4 or tags.get(_PLANES) != _APART or EXTRA_SAMPLES in tags  # else it takes other bytes
+            told = channels < 4 or tags.get(PLANES) != APART or EXTRA_SAMPLES in tags  # else it takes other bytes
             whole = told and channels == len(file.getbands()) and file.getexif().get(_ORIENTATION, 1) == 1
             if not whole or file.mode not in ("L", "LA", "RGB", "RGBA"):
                 raise

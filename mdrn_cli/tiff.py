@@ -12,11 +12,11 @@ from mdrn_cli.errors import InputError
 
 BITS, PHOTOMETRIC, EXTRA_SAMPLES, SUB_DIRECTORIES = 258, 262, 338, 330
 _SUBFILE_TYPE, _COMPRESSION, _DESCRIPTION, _CHANNELS, _STRIP_SIZES = 254, 259, 270, 277, 279
-_PLANES, _COLOR_MAP, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 320, 322, 339
+PLANES, _COLOR_MAP, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 320, 322, 339
 _ASSOCIATED_ALPHA = 1
 _DEPTHS = {1, 2, 4, 8, 16, 32}
 """Bits a channel that are handled."""
-_RGB, _PALETTE, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, _APART = 2, 3, 6, 1, 7, 3, 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, APART = 0, 1, 2, 3, 6, 1, 7, 3, 2
 _COLORS = {
     4: "a mask",
     5: "CMYK",
@@ -29,7 +29,7 @@ _COLORS = {
     34892: "a camera's raw data",
 }
 """Photometric interpretations that are not handled, of those that there are."""
-_GRAY_AND_RGB = (None, 0, 1, 2, 3, _YCBCR)
+_GRAY_AND_RGB = (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _YCBCR)
 _SLICES = re.compile(r"ImageJ=.*^images=(\d+)", re.DOTALL | re.MULTILINE)
 
 
@@ -76,9 +76,9 @@ def _refuse_layout(directory: Image.Exif) -> None:
     bits = bits_of(directory)
     if other := bits - _DEPTHS:
         raise InputError(f"{min(other)} bits a channel are not handled", "save it with 8 or 16 bits, or floats of 32")
-    if directory.get(PHOTOMETRIC) == _PALETTE:
+    if directory.get(PHOTOMETRIC) == PALETTE:
         _refuse_palette(directory, bits)
-    if directory.get(_PLANES) != _APART:
+    if directory.get(PLANES) != APART:
         return
     if directory.get(_CHANNELS, 1) == 1:  # of which the tag says nothing, and which libvips reads otherwise for it
         if min(bits, default=1) < 8 or _TILE_WIDTH in directory:
@@ -86,7 +86,7 @@ def _refuse_layout(directory: Image.Exif) -> None:
         return
     if _TILE_WIDTH in directory:
         raise InputError("tiles of one channel each are not handled", "save it with the channels side by side")
-    if directory.get(PHOTOMETRIC) != _RGB:  # libvips reads neither gray nor alpha nor YCbCr as they are
+    if directory.get(PHOTOMETRIC) != RGB:  # libvips reads neither gray nor alpha nor YCbCr as they are
         raise InputError("channels apart are handled of RGB alone", "save it with the channels side by side")
     if bits == {16} and _FLOAT in _numbers(directory.get(_SAMPLE_FORMAT)):  # libvips reads other values
         raise InputError(
