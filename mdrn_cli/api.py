@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdrn_cli import noise
+from mdrn_cli.decoding import is_deep, plain_mode
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import MdrnError, UsageError
-from mdrn_cli.image import is_deep, picture_of, plain_mode
 from mdrn_cli.levels import check_white, parse_sigma
 from mdrn_cli.paths import is_file, stamp_of
-from mdrn_cli.picture import Picture
+from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened

@@ -11,11 +11,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from mdrn_cli.content import kind_of_file
 from mdrn_cli.encoding import SaveOptions, encode_picture, layout_of, refuse_unwritable
 from mdrn_cli.errors import DeviceError, OutOfMemoryError
 from mdrn_cli.files import as_mdrn_error, remove_leftovers, write_atomically
 from mdrn_cli.formats import FORMATS, kind_of
-from mdrn_cli.image import kind_of_file, read_picture
+from mdrn_cli.image import read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.jobs import Job
 from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, foresee, known

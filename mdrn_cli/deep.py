@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import threading
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import getchunks
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.exif import with_own_types
 from mdrn_cli.jpeg import LARGEST_TRAILER, without_strays
-from mdrn_cli.metadata import Metadata, save_arguments, tiff_tags
+from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.png import Chunk, with_chunks_alone
 
 MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
 _GRAY = ("b-w", "grey16")
 _HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
-_STRIP = 1 << 20
-"""Bytes of pixels in a strip of a TIFF, about."""
-_DEFLATE, _HORIZONTAL = 8, 2
 _NOT_BUILT_IN = "compression support is not configured"
-_LARGEST_TIFF = (1 << 32) - (1 << 20)
 
 
 _errors = threading.Lock()
@@ -200,68 +192,3 @@ def _pillow_chunks(arguments: dict[str, Any]) -> list[Chunk]:
     """What Pillow writes into a PNG beside the pixels."""
     chunks = getchunks(Image.new("L", (1, 1)), **arguments)
     return [(kind, data) for kind, data, _ in chunks if kind not in (b"IHDR", b"IDAT", b"IEND")]
-
-
-def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str]]:
-    """A TIFF compressed without loss, its EXIF and GPS directories written as TIFF has them; and the names of what it
-    cannot hold.
-
-    libvips, OpenCV and tifffile write no EXIF directory, Pillow no RGB beyond 8 bits; so the strips are laid out
-    here and Pillow writes the directory.
-
-    Args:
-        data: uint8, uint16 or float32 (H, W, C), C being 1 to 4; the last of 2 or 4 is alpha.
-        metadata: what else it is to carry.
-
-    Raises:
-        MdrnError: it would not fit the 4 GiB of a TIFF.
-    """
-    height, width, channels = data.shape
-    rows = max(1, _STRIP // (width * channels * data.itemsize))
-    strips = [_compress(data[top : top + rows]) for top in range(0, height, rows)]
-    sizes = [len(strip) for strip in strips]
-    if sum(sizes) > _LARGEST_TIFF:
-        raise MdrnError("the result does not fit the 4 GiB of a TIFF")
-    directory = ImageFileDirectory_v2(ifh=b"II\x2a\x00\x08\x00\x00\x00")
-    tags, lost = tiff_tags(metadata)
-    for tag, value in tags.items():
-        directory[tag] = value
-    for tag, value in _structure(data, rows, sizes).items():
-        directory[tag] = value
-    if channels in (2, 4):
-        directory[338] = 2 if metadata.extra_is_alpha else 0  # straight alpha, or unspecified
-    head = io.BytesIO()
-    directory.save(head)  # moves the strips' offsets past itself
-    return b"".join((with_own_types(head.getvalue()), *strips)), lost
-
-
-def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any]:
-    """The tags that say where the pixels are and what they look like."""
-    height, width, channels = data.shape
-    offsets = tuple(int(offset) for offset in np.cumsum([0, *sizes[:-1]]))
-    real = data.dtype.kind == "f"
-    tags: dict[int, Any] = {
-        256: width,
-        257: height,
-        258: (data.itemsize * 8,) * channels,
-        259: _DEFLATE,
-        262: 1 if channels < 3 else 2,  # black is zero, or RGB
-        273: offsets,
-        277: channels,
-        278: rows,
-        279: tuple(sizes),
-        284: 1,  # channels side by side
-        339: (3 if real else 1,) * channels,
-    }
-    if not real:
-        tags[317] = _HORIZONTAL
-    return tags
-
-
-def _compress(rows: NDArray[Any]) -> bytes:
-    """Rows deflated; of integers, the differences of neighbours, which deflate better."""
-    little = rows.astype(rows.dtype.newbyteorder("<"), copy=False)
-    if rows.dtype.kind != "f":
-        little = little.copy()
-        little[:, 1:] -= rows[:, :-1]
-    return zlib.compress(little.tobytes(), 6)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdrn_cli.deep import encode_deep_png, encode_tiff
+from mdrn_cli.deep import encode_deep_png
 from mdrn_cli.errors import UsageError
 from mdrn_cli.exif import carried_exif, is_adobe_rgb
 from mdrn_cli.formats import FORMATS, HANDLED, not_handled
@@ -19,6 +19,7 @@ from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, as_depth, by_rows
 from mdrn_cli.png import unlike_srgb, with_chunks
+from mdrn_cli.tiffwriting import encode_tiff
 
 JPEG_QUALITY = 95
 _USUAL_PROFILE = 1 << 20

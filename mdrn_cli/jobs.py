@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from mdrn_cli.content import refuse_other_formats
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.formats import FORMATS, images_of, without_images
-from mdrn_cli.image import refuse_other_formats
 from mdrn_cli.paths import (
     UNPROTECT,
     behind_link,

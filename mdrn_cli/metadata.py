@@ -6,47 +6,25 @@ import codecs
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import IO, Any
+from typing import Any
 
-from PIL import ExifTags, Image, PngImagePlugin, TiffTags
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL import ExifTags, Image, PngImagePlugin
 
 from mdrn_cli.exif import (
     EXIF_START,
     IPTC,
     LARGEST_SEGMENT,
     PHOTOSHOP,
-    TRANSFER_FUNCTION,
     carried_exif,
     exif_directory,
     exif_of_text,
-    exif_written,
-    fits_tiff,
     is_readable,
-    is_writable,
-    lost_thumbnail,
     prefixed,
-    tag_values,
 )
 from mdrn_cli.png import LARGEST_TEXT
-from mdrn_cli.tiff import EXTRA_SAMPLES, PHOTOMETRIC, bits_of, tiff_directory
+from mdrn_cli.tiff import CENTIMETRE, INCH, NO_UNIT, RESOLUTION
 
-# Tags of a TIFF directory that describe its pixels or where they lie, and so cannot be carried over.
-_STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297)).union(
-    (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
-)
-_XMP, _ICC = 700, 34675
-_OF_BYTES = (_XMP, _ICC, IPTC, PHOTOSHOP)
-_RESOLUTION, _RESOLUTION_UNIT = (282, 283), 296
-_NO_UNIT, _INCH, _CENTIMETRE = 1, 2, 3
-_LARGEST_RESOLUTION = 1 << 31
-_UNSPECIFIED = 0
-_LAYERS = 37724
-_LEFT_OUT = {_LAYERS: "Photoshop document, with its layers,", 52545: "C2PA"}
-"""Of a TIFF, what would still be of the picture as it was."""
-_SAME_INTENSITIES = (1, 2, 6)
-"""Photometric interpretations whose intensities are not turned round or looked up in a palette."""
-_PHOTOSHOP_START = b"Photoshop 3.0\0"
+PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 """How Photoshop's block begins in which IPTC is."""
 _PROFILE_START = b"ICC_PROFILE\0"
@@ -55,7 +33,7 @@ _SEGMENT_STARTS = {
     "APP1": ((b"http://ns.adobe.com/xmp/extension/\0",), (EXIF_START, b"http://ns.adobe.com/xap/1.0/\0")),
     "APP2": ((), (_PROFILE_START, b"MPF\0")),
     "APP12": ((b"",), ()),
-    "APP13": ((_PHOTOSHOP_START,), ()),
+    "APP13": ((PHOTOSHOP_START,), ()),
     "APP14": ((), (b"Adobe",)),
     "COM": ((b"",), ()),
 }
@@ -167,7 +145,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         icc_profile=info.get("icc_profile") or b"",
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
-        dpi=None if _is_invented(file, exif) else _dpi(info.get("dpi") or (), 2),
+        dpi=None if _is_invented(file, exif) else dpi_of(info.get("dpi") or (), 2),
         text=kept,
         comment=comments[-1] if comments else b"",
         segments=(*segments, *(("COM", comment) for comment in comments[:-1])),  # written before it by Pillow
@@ -194,62 +172,8 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
 
 def _is_invented(file: Image.Image, exif: bytes) -> bool:
     """Whether the resolution is what Pillow says of a JPEG that has EXIF, but no resolution."""
-    told = file.info.get("jfif_unit") in (1, 2) or _RESOLUTION[0] in exif_directory(exif)
+    told = file.info.get("jfif_unit") in (1, 2) or RESOLUTION[0] in exif_directory(exif)
     return file.format in ("JPEG", "MPO") and file.info.get("dpi") == (72, 72) and not told
-
-
-def read_tiff_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
-    """Of a TIFF file of any kind of pixels, also those that Pillow cannot decode.
-
-    Returns:
-        The metadata, and the photometric interpretation: 0 white is zero, 1 black is zero, 2 RGB, 3 a palette, ...
-
-    Raises:
-        InputError, or Exception of many kinds: as `tiff_directory` does.
-    """
-    directory, entries = tiff_directory(stream)
-    values = tag_values(directory, _STRUCTURE.union((*_RESOLUTION, *_OF_BYTES, *_LEFT_OUT)))
-    if directory.get(PHOTOMETRIC) not in _SAME_INTENSITIES or not bits_of(directory) <= {8, 16}:
-        values.pop(TRANSFER_FUNCTION, None)
-    values |= {tag: _raw(entries, tag) for tag in (IPTC, PHOTOSHOP) if tag in entries}
-    damaged = [tag for tag, value in values.items() if not is_writable(tag, value)]
-    for tag in damaged:
-        del values[tag]
-    resolution, unit = tuple(map(directory.get, _RESOLUTION)), directory.get(_RESOLUTION_UNIT, _INCH)
-    dpi = _dpi(resolution, unit)
-    metadata = Metadata(
-        icc_profile=_raw(entries, _ICC),
-        exif=exif_written(values, directory.endian) if values else b"",
-        xmp=_raw(entries, _XMP),
-        dpi=dpi,
-        tiff_resolution=None if dpi else _tiff_resolution(resolution, unit),
-        extra_is_alpha=directory.get(EXTRA_SAMPLES) != _UNSPECIFIED,
-        dropped=(
-            *(name for tag, name in _LEFT_OUT.items() if tag in directory),
-            *(f"EXIF tag {tag}" for tag in damaged),
-        ),
-        left_behind=("a Photoshop document, with its layers",) if _LAYERS in directory else (),
-    )
-    return metadata, directory.get(PHOTOMETRIC)
-
-
-def _tiff_resolution(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float, int] | None:
-    """As `Metadata` has it; None of what says nothing, 1 of no unit, too."""
-    try:
-        across, down = map(float, resolution)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    says = unit in (_NO_UNIT, _INCH, _CENTIMETRE) and (across, down, unit) != (1, 1, _NO_UNIT)
-    fits = all(0 < value < _LARGEST_RESOLUTION for value in (across, down))
-    return (across, down, unit) if says and fits else None
-
-
-def _raw(entries: ImageFileDirectory_v2, tag: int) -> bytes:
-    """The bytes of a tag, of whatever type it is said to be: many programs write IPTC as numbers of 32 bits."""
-    if tag not in entries:
-        return b""
-    entries.tagtype[tag] = TiffTags.BYTE
-    return bytes(entries[tag])
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:
@@ -258,13 +182,14 @@ def _aspect(info: Mapping[Any, Any]) -> float:
     return across / down if across and down else 1.0
 
 
-def _dpi(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
+def dpi_of(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
+    """As `Metadata` has it, of a resolution across and down in whatever form, and its unit as TIFF has them."""
     try:
-        across, down = (float(value) * (2.54 if unit == _CENTIMETRE else 1) for value in resolution)
+        across, down = (float(value) * (2.54 if unit == CENTIMETRE else 1) for value in resolution)
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     fits = all(math.isfinite(value) and 0 < value <= _HIGHEST_DPI for value in (across, down))
-    return (across, down) if unit in (_INCH, _CENTIMETRE) and fits else None
+    return (across, down) if unit in (INCH, CENTIMETRE) and fits else None
 
 
 def _bytes(value: Any) -> bytes:
@@ -279,7 +204,7 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
 
     Args:
         metadata: what to write.
-        kind: PNG, JPEG, WEBP or BMP (for TIFF see `tiff_tags`).
+        kind: PNG, JPEG, WEBP or BMP (for TIFF see `tiffwriting`).
     """
     keep: dict[str, Any] = {}
     exif, lost = carried_exif(metadata.exif, kind)
@@ -299,11 +224,11 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         keep["dpi"] = metadata.dpi
     elif kind == "BMP":
         keep["dpi"] = (0, 0)  # Pillow would tell of one
-    elif metadata.dpi and _RESOLUTION[0] not in exif_directory(exif):
+    elif metadata.dpi and RESOLUTION[0] not in exif_directory(exif):
         lost.append("resolution")
     if metadata.tiff_resolution:
         across, down, unit = metadata.tiff_resolution
-        lost.append("shape of pixels, which are not square," if unit == _NO_UNIT and across != down else "resolution")
+        lost.append("shape of pixels, which are not square," if unit == NO_UNIT and across != down else "resolution")
     if kind == "PNG":
         keep["pnginfo"] = _png_text(metadata.text, _in_utf8(keep.pop("xmp", b"")))
     elif metadata.text:
@@ -312,11 +237,12 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         segments = metadata.segments if "APP13" in dict(metadata.segments) else (*metadata.segments, *_iptc(exif))
         keep["extra"] = b"".join(_segment(*segment) for segment in segments)
     else:
-        lost += _lost_segments(metadata, "APP1", "APP12", "APP13")
+        lost += lost_segments(metadata, "APP1", "APP12", "APP13")
     return keep, lost
 
 
-def _lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
+def lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
+    """Names of what the JPEG segments of some kinds hold, of those that there are."""
     there_are = {name for name, _ in metadata.segments}
     return [_SEGMENT_NAMES[kind] for kind in kinds if kind in there_are]
 
@@ -327,9 +253,9 @@ def _iptc(exif: bytes) -> tuple[tuple[str, bytes], ...]:
     blocks = _bytes(directory.get(PHOTOSHOP, b""))
     if not blocks and (alone := _bytes(directory.get(IPTC, b""))):
         blocks = _IPTC_BLOCK + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
-    most = LARGEST_SEGMENT - len(_PHOTOSHOP_START)
+    most = LARGEST_SEGMENT - len(PHOTOSHOP_START)
     parts = (blocks[start : start + most] for start in range(0, len(blocks), most))
-    return tuple(("APP13", _PHOTOSHOP_START + part) for part in parts)
+    return tuple(("APP13", PHOTOSHOP_START + part) for part in parts)
 
 
 def _segment(name: str, content: bytes) -> bytes:
@@ -352,24 +278,3 @@ def _png_text(text: tuple[tuple[str, str], ...], xmp: str) -> PngImagePlugin.Png
     if xmp:
         chunks.add_itxt(_PNG_XMP, xmp)
     return chunks
-
-
-def tiff_tags(metadata: Metadata) -> tuple[dict[int, Any], list[str]]:
-    """The metadata as tags of a TIFF directory, values that are dictionaries being directories of their own; and the
-    names of what TIFF cannot hold."""
-    exif = exif_directory(metadata.exif)
-    tags = tag_values(exif, _STRUCTURE)
-    for tag, value in ((_XMP, metadata.xmp), (_ICC, metadata.icc_profile)):
-        if value:
-            tags[tag] = value
-    blocks = [content.removeprefix(_PHOTOSHOP_START) for name, content in metadata.segments if name == "APP13"]
-    if blocks:
-        tags[PHOTOSHOP] = b"".join(blocks)  # one that is too long for a segment goes on in the next
-    if metadata.dpi:
-        tags.update({**dict(zip(_RESOLUTION, metadata.dpi, strict=True)), _RESOLUTION_UNIT: _INCH})
-    elif metadata.tiff_resolution:
-        tags.update(zip((*_RESOLUTION, _RESOLUTION_UNIT), metadata.tiff_resolution, strict=True))
-    kept = {tag: value for tag, value in tags.items() if fits_tiff(tag, value)}
-    lost = [f"EXIF tag {tag}" for tag in sorted(tags.keys() - kept.keys())] + lost_thumbnail(exif)
-    lost += [name for name, value in (("comment", metadata.comment), ("text", metadata.text)) if value]
-    return kept, lost + _lost_segments(metadata, "APP1", "APP12")

@@ -214,3 +214,19 @@ def parse_color(name: str) -> tuple[int, int, int]:
         return ImageColor.getrgb(name)[:3]
     except ValueError as error:
         raise UsageError(f"no color {name!r}", "such as white, black or '#ffeedd'") from error
+
+
+def picture_of(
+    data: NDArray[Any], has_alpha: bool, metadata: Metadata | None = None, warnings: tuple[str, ...] = ()
+) -> Picture:
+    """A picture of decoded pixels.
+
+    Args:
+        data: uint8, uint16 or float32 (H, W) or (H, W, C).
+        has_alpha: whether the last channel is alpha.
+        metadata, warnings: see Picture.
+    """
+    planes = data[:, :, None] if data.ndim == 2 else data
+    alpha = planes[:, :, -1].copy() if has_alpha else None
+    colors = planes[:, :, : planes.shape[2] - has_alpha]
+    return Picture(colors.transpose(2, 0, 1), alpha, str(data.dtype), metadata or Metadata(), warnings)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from mdrn_cli.content import read_content
 from mdrn_cli.errors import InputError
 from mdrn_cli.files import refuse_closed_stdout
-from mdrn_cli.image import read_content
 
 PIPE = Path("-")
 

@@ -10,13 +10,25 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from mdrn_cli.errors import InputError
 
-BITS, PHOTOMETRIC, EXTRA_SAMPLES, SUB_DIRECTORIES = 258, 262, 338, 330
-_SUBFILE_TYPE, _COMPRESSION, _DESCRIPTION, _CHANNELS, _STRIP_SIZES = 254, 259, 270, 277, 279
-PLANES, _COLOR_MAP, _TILE_WIDTH, _SAMPLE_FORMAT = 284, 320, 322, 339
-_ASSOCIATED_ALPHA = 1
+# Tags.
+_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, _DESCRIPTION = 254, 256, 257, 258, 259, 262, 270
+STRIP_OFFSETS, ORIENTATION, CHANNELS, ROWS_OF_STRIP, STRIP_SIZES, PLANES = 273, 274, 277, 278, 279, 284
+RESOLUTION, RESOLUTION_UNIT, PREDICTOR, _COLOR_MAP, _TILE_WIDTH = (282, 283), 296, 317, 320, 322
+SUB_DIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, XMP, ICC = 330, 338, 339, 700, 34675
+STRUCTURE = frozenset((*range(254, 267), 273, *range(277, 282), 284, *range(288, 293), 296, 297)).union(
+    (317, *range(320, 327), 330, 332, 347), range(336, 342), range(512, 522), range(529, 533)
+)
+"""Tags that describe the pixels or where they lie, and so cannot be carried over."""
+# Values of tags.
+UNSPECIFIED, _ASSOCIATED_ALPHA, STRAIGHT_ALPHA = 0, 1, 2
+NO_UNIT, INCH, CENTIMETRE = 1, 2, 3
+INTEGER, FLOAT = 1, 3
+TOGETHER, APART = 1, 2
+_UNCOMPRESSED, _JPEG, DEFLATE = 1, 7, 8
+HORIZONTAL = 2
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 _DEPTHS = {1, 2, 4, 8, 16, 32}
 """Bits a channel that are handled."""
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _YCBCR, _UNCOMPRESSED, _JPEG, _FLOAT, APART = 0, 1, 2, 3, 6, 1, 7, 3, 2
 _COLORS = {
     4: "a mask",
     5: "CMYK",
@@ -29,7 +41,7 @@ _COLORS = {
     34892: "a camera's raw data",
 }
 """Photometric interpretations that are not handled, of those that there are."""
-_GRAY_AND_RGB = (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, _YCBCR)
+_GRAY_AND_RGB = (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR)
 _SLICES = re.compile(r"ImageJ=.*^images=(\d+)", re.DOTALL | re.MULTILINE)
 
 
@@ -63,7 +75,7 @@ def _refuse_colors(directory: Image.Exif) -> None:
     if kind not in _GRAY_AND_RGB:
         told = _COLORS.get(kind, f"photometric interpretation {kind}")
         raise InputError(f"{told} is not handled; gray and RGB are", "convert it to RGB first")
-    if kind == _YCBCR and directory.get(_COMPRESSION) != _JPEG:  # whose pixels are decoded as if they were RGB
+    if kind == YCBCR and directory.get(COMPRESSION) != _JPEG:  # whose pixels are decoded as if they were RGB
         raise InputError("YCbCr is handled with JPEG compression alone", "convert it to RGB first")
     if directory.get(EXTRA_SAMPLES) == _ASSOCIATED_ALPHA:
         raise InputError("the colors are multiplied by alpha, which is not handled", "save it with straight alpha")
@@ -80,7 +92,7 @@ def _refuse_layout(directory: Image.Exif) -> None:
         _refuse_palette(directory, bits)
     if directory.get(PLANES) != APART:
         return
-    if directory.get(_CHANNELS, 1) == 1:  # of which the tag says nothing, and which libvips reads otherwise for it
+    if directory.get(CHANNELS, 1) == 1:  # of which the tag says nothing, and which libvips reads otherwise for it
         if min(bits, default=1) < 8 or _TILE_WIDTH in directory:
             raise InputError("one channel that is told to be apart is not handled in tiles or with less than 8 bits")
         return
@@ -88,7 +100,7 @@ def _refuse_layout(directory: Image.Exif) -> None:
         raise InputError("tiles of one channel each are not handled", "save it with the channels side by side")
     if directory.get(PHOTOMETRIC) != RGB:  # libvips reads neither gray nor alpha nor YCbCr as they are
         raise InputError("channels apart are handled of RGB alone", "save it with the channels side by side")
-    if bits == {16} and _FLOAT in _numbers(directory.get(_SAMPLE_FORMAT)):  # libvips reads other values
+    if bits == {16} and FLOAT in _numbers(directory.get(SAMPLE_FORMAT)):  # libvips reads other values
         raise InputError(
             "floats of 16 bits with the channels apart are not handled", "save it with the channels side by side"
         )
@@ -105,9 +117,9 @@ def _refuse_slices(directory: Image.Exif, stream: IO[bytes]) -> None:
     """Of pictures that ImageJ has put behind the one of which alone the directory tells."""
     description = directory.get(_DESCRIPTION)
     told = _SLICES.match(description) if isinstance(description, str) else None
-    if not told or int(told[1]) < 2 or directory.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
+    if not told or int(told[1]) < 2 or directory.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
         return
-    if int(told[1]) * sum(_numbers(directory.get(_STRIP_SIZES))) <= stream.seek(0, 2):  # not a slice saved by others
+    if int(told[1]) * sum(_numbers(directory.get(STRIP_SIZES))) <= stream.seek(0, 2):  # not a slice saved by others
         raise InputError(f"there are {told[1]} pages; only single images are handled")
 
 

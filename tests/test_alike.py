@@ -9,10 +9,10 @@ from PIL import Image
 from test_coarse import channels_of, with_grain
 
 from mdrn_cli.alike import SMALLEST, alike_features, is_alike
-from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.monochrome import SHARED
 from mdrn_cli.noise import find_noise
+from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import from_unit, to_unit
 from mdrn_cli.restore import DenoiseOptions, Restorer
 

@@ -11,13 +11,12 @@ from conftest import record_json, through_jpeg
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.image import picture_of
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import find_noise
 from mdrn_cli.passes import Passes
 from mdrn_cli.paths import sha256_of
-from mdrn_cli.picture import Picture
+from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import LEAST_CAMERA, NOISELESS, DenoiseOptions, Restorer
 from mdrn_cli.weights import BUNDLED
 

@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
+from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIGMA = 25

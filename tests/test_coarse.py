@@ -13,7 +13,6 @@ from scipy.ndimage import gaussian_filter
 from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.coarse import LEAST_COARSER, smeared_levels, without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
-from mdrn_cli.image import picture_of
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import (
     LEAST_COARSE,
@@ -24,7 +23,7 @@ from mdrn_cli.noise import (
     is_out_of_focus,
 )
 from mdrn_cli.passes import OVERLAPPING
-from mdrn_cli.picture import Picture
+from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.pixels import from_unit, halved, to_unit
 from mdrn_cli.restore import DenoiseOptions, Restorer
 

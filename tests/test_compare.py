@@ -17,9 +17,8 @@ from mdrn_cli.cli.compare import compare
 from mdrn_cli.compare import are_colors_alike, are_equal, compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.icc import profile_for
-from mdrn_cli.image import picture_of
 from mdrn_cli.metadata import Metadata
-from mdrn_cli.picture import Picture
+from mdrn_cli.picture import Picture, picture_of
 
 
 def test_a_picture_compared_with_itself_is_equal(noisy_file):

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli import estimate_sigma
-from mdrn_cli.image import picture_of
+from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import NO_NOISE, NOISELESS, DenoiseOptions, Restorer
 
 SIGMA = 20

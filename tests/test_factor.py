@@ -10,8 +10,8 @@ from scipy.ndimage import gaussian_filter
 
 import mdrn_cli
 from mdrn_cli.errors import UsageError
-from mdrn_cli.image import picture_of
 from mdrn_cli.levels import parse_sigma
+from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 LIGHT = "mdrn-2b"

@@ -15,10 +15,11 @@ from corpus import png
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from mdrn_cli.content import LARGEST_CONTENT
 from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
-from mdrn_cli.image import LARGEST_CONTENT, read_picture, read_uint8
+from mdrn_cli.image import read_picture, read_uint8
 from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
@@ -489,7 +490,7 @@ def test_what_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path):
 def test_large_photographs_are_read_without_a_warning(tmp_path, monkeypatch):
     make("RGB").save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 13 * 17 * 2 // 3)
-    monkeypatch.setattr("mdrn_cli.image._STRIP", 4)  # Pillow before 13 looks at these, too
+    monkeypatch.setattr("mdrn_cli.decoding._STRIP", 4)  # Pillow before 13 looks at these, too
     assert read_picture(tmp_path / "a.png").channels.shape == (3, 13, 17)
 
 

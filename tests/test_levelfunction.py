@@ -7,11 +7,11 @@ import pytest
 from conftest import run_mdrn
 from PIL import Image
 
-from mdrn_cli.image import picture_of
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import Noise, find_noise
+from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 ENDS = "in_black", "in_white"

@@ -20,6 +20,7 @@ from mdrn_cli import batch, image
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
+from mdrn_cli.content import read_content
 from mdrn_cli.denoisers import Denoiser, Denoisers
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.errors import InputError, MdrnError, UsageError
@@ -333,13 +334,13 @@ def test_files_and_folders_that_may_not_be_read(tmp_path, monkeypatch, capsys, r
 
 def test_an_endless_pipe_ends(tmp_path, monkeypatch):
     with Path("/dev/zero").open("rb") as zeros, pytest.raises(InputError, match="not an image"):
-        image.read_content(zeros, "the input")
-    monkeypatch.setattr(image, "LARGEST_CONTENT", 1000)
+        read_content(zeros, "the input")
+    monkeypatch.setattr("mdrn_cli.content.LARGEST_CONTENT", 1000)
     with pytest.raises(InputError, match="larger than 1000"):
-        image.read_content(io.BytesIO(b"BM" + bytes(2000)), "the input")
+        read_content(io.BytesIO(b"BM" + bytes(2000)), "the input")
     (tmp_path / "a.png").write_bytes(b"BM" + bytes(998))
     with (tmp_path / "a.png").open("rb") as file:
-        assert len(image.read_content(file, "a.png")) == 1000
+        assert len(read_content(file, "a.png")) == 1000
 
 
 def test_a_pipe_is_not_given_more_memory_than_it_fills():
@@ -349,7 +350,7 @@ def test_a_pipe_is_not_given_more_memory_than_it_fills():
             return super().read(size)
 
     content = b"BM" + bytes(3 << 20)
-    assert image.read_content(Pipe(content), "the input") == content
+    assert read_content(Pipe(content), "the input") == content
 
 
 def test_a_process_fed_without_end_stops(tiny_weights):

@@ -11,7 +11,7 @@ from conftest import run_mdrn
 from PIL import Image
 
 from mdrn_cli import photographs
-from mdrn_cli.deep import encode_deep_png, encode_tiff
+from mdrn_cli.deep import encode_deep_png
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.hardware import half_of_memory, memory_to_use
 from mdrn_cli.image import read_size, read_uint8
@@ -19,6 +19,7 @@ from mdrn_cli.metadata import Metadata
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_photographs
 from mdrn_cli.restore import DenoiseOptions
+from mdrn_cli.tiffwriting import encode_tiff
 
 
 def pictures(photos: PhotoFolder) -> list[np.ndarray]:

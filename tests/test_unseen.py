@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdrn_cli.image import picture_of
+from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
 from mdrn_cli.unseen import REACH, with_unseen_filled

@@ -14,7 +14,8 @@ import mdrn_cli
 from mdrn_cli.compare import LABEL, MARGIN, compare_pictures
 from mdrn_cli.encoding import encode_picture
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.image import picture_of, read_picture
+from mdrn_cli.image import read_picture
+from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
 
 SIGMA = 25

@@ -14,9 +14,10 @@ from sensor import Camera
 
 from mdrn_cli.datasets import Dataset, open_dataset
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.image import picture_of, read_uint8
+from mdrn_cli.image import read_uint8
 from mdrn_cli.metrics import psnr, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
+from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import to_unit
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 

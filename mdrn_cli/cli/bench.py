@@ -232,7 +232,7 @@ def _measure(
 def _save(path: Path, restored: Any) -> None:
     from mdrn_cli.encoding import encode_picture
     from mdrn_cli.files import telling_write_errors, write_atomically
-    from mdrn_cli.image import picture_of
+    from mdrn_cli.picture import picture_of
 
     with telling_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
