@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,7 @@ from mdrn_cli.tilewise import OVERLAP, denoise_pixels
 from mdrn_cli.tiling import largest_tile
 
 if TYPE_CHECKING:
+    from mdrn_cli.denoisers import Denoiser
     from mdrn_cli.engine import Engine
 
 PROTOCOL = (
@@ -175,6 +176,36 @@ def measure(
     published = published_psnr(dataset.name, dataset.color, sigma) if dataset.verified else {}
     about = (dataset.name, dataset.color, sigma, model, ensemble)
     return Result(*about, tuple(rows), published, clean=dataset.clean, verified=dataset.verified)
+
+
+def measure_network(
+    dataset: Dataset,
+    sigma: float,
+    denoiser: Denoiser,
+    ensemble: bool = False,
+    tile: int | None = None,
+    on_image: OnImage | None = None,
+) -> Result:
+    """Measure a network at one noise level: `measure`, with what it is, what it ran on, and what it is held against.
+
+    Args:
+        dataset, sigma, ensemble, on_image: see `measure`.
+        denoiser: the network that serves the level.
+        tile: side of a tile, 0 for whole images; None as `tile_by_memory` has it.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    engine = denoiser.engine
+    tiles = tile_by_memory(engine) if tile is None else tile
+    return replace(
+        measure(dataset, sigma, denoiser.name, denoiser, ensemble, tiles, on_image),
+        sha256=denoiser.sha256,
+        trained_sigma=denoiser.trained,
+        device=str(engine.device),
+        precision=engine.precision,
+        reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
+    )
 
 
 def reference_of(blocks: int, distilled: str | None, ensemble: bool) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,7 +198,7 @@ def _measure(
     results: list[Result],
 ) -> None:
     """Measure at each noise level, each result kept as it is finished."""
-    from mdrn_cli.bench import check_images, measure, reference_of, tile_by_memory
+    from mdrn_cli.bench import check_images, measure_network
 
     check_images(opened)
     with progress_bar("images") as bar:
@@ -212,17 +211,7 @@ def _measure(
                 if targets:
                     _save(targets[value, file], restored)
 
-            tiles = tile_by_memory(denoiser.engine) if tile is None else tile
-            result = measure(opened, value, denoiser.name, denoiser, ensemble, tiles, on_image)
-            engine = denoiser.engine
-            result = replace(
-                result,
-                sha256=denoiser.sha256,
-                trained_sigma=denoiser.trained,
-                device=str(engine.device),
-                precision=engine.precision,
-                reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
-            )
+            result = measure_network(opened, value, denoiser, ensemble, tile, on_image)
             results.append(result)
             if result.exact:
                 told = f"{result.exact} of {len(result.images)} images are restored exactly at sigma {value:g}"
