@@ -9,6 +9,7 @@ from mdrn_cli.errors import INTERRUPTED
 
 def main() -> int:
     """Run the command line; returns the exit code."""
+    _occupy_standard_descriptors()
     try:
         # Takes a fifth of a second, in which Ctrl-C may come as well as later.
         from mdrn_cli.cli import main as run
@@ -25,6 +26,13 @@ def main() -> int:
             sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _occupy_standard_descriptors() -> None:
+    """Have 0, 1 and 2 be of no file of ours, where a shell's `2>&-` has closed one: C libraries write errors there."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 if __name__ == "__main__":

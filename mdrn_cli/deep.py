@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import getchunks
 
-from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.jpeg import LARGEST_TRAILER, without_strays
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, lacks_memory
+from mdrn_cli.jpeg import LARGEST_TRAILER, put_right
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.png import Chunk, with_chunks_alone
 
@@ -20,6 +21,8 @@ MOST_PIXELS = 178_956_970
 """Beyond this Pillow, too, takes a file for a decompression bomb."""
 _GRAY = ("b-w", "grey16")
 _HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
+_NOTHING_FOLLOWS = "extraneous bytes before marker 0xd9"
+"""What libjpeg warns of only when it has decoded all."""
 _NOT_BUILT_IN = "compression support is not configured"
 
 
@@ -34,11 +37,14 @@ def load_libvips() -> Any:
     """pyvips with its library, which is looked for when it is imported.
 
     Raises:
+        OutOfMemoryError: there is no room for it.
         MdrnError: it is not there.
     """
     try:
         import pyvips
     except (ImportError, OSError) as error:
+        if lacks_memory(error):
+            raise OutOfMemoryError("not enough memory to load libvips") from error
         raise MdrnError(f"libvips does not load ({error})", "pip install --force-reinstall pyvips-binary") from error
     return pyvips
 
@@ -102,37 +108,41 @@ def _decoded(pyvips: Any, source: Path | bytes, image: Any) -> NDArray[Any]:
         raise pyvips.Error("cannot decode all of it")  # takes the log with it
 
 
-def read_jpeg(source: Path | bytes, name: str) -> NDArray[np.uint8] | None:
+def read_jpeg(source: Path | bytes, name: str) -> tuple[NDArray[np.uint8] | None, bool]:
     """Decode a JPEG of gray or RGB with libvips, which tells whether all of it is there. Pillow does not: it fills up
-    with gray.
+    with gray. But libvips ends at the first thing that libjpeg warns of, what is harmless, too.
 
     Args:
         source: the file, or its content.
         name: what messages call it.
 
     Returns:
-        uint8 (H, W, C), C being 1 or 3, the same values as Pillow's; None where libvips stumbles over what Pillow can
-        read, such as bytes between segments, which harm nothing: without those before the pixels it tries again.
+        uint8 (H, W, C), C being 1 or 3, the same values as Pillow's, None where libvips does not decode what Pillow can
+        read, also not as it is `put_right`; and whether that is all of it, as far as libjpeg can tell.
 
     Raises:
         InputError: its data are corrupt or end early.
     """
     pyvips = load_libvips()
-    try:
-        image = _open(pyvips, source, "warning")
-        pixels: NDArray[np.uint8] = image.numpy().reshape(image.height, image.width, image.bands)
-    except pyvips.Error as error:
-        reason = _reason(error)
-        if "extraneous bytes" in reason:
-            if isinstance(source, Path) and source.stat().st_size > LARGEST_TRAILER:  # would be held in memory
-                return None
-            content = source if isinstance(source, bytes) else source.read_bytes()
-            others = without_strays(content)
-            return read_jpeg(others, name) if len(others) < len(content) else None
-        if "orrupt JPEG data" in reason:
-            raise InputError(f"{name} is damaged ({reason})") from None
-        return None
-    return pixels
+    reason = ""
+    for form in _forms(source):
+        try:
+            image = _open(pyvips, form, "warning")
+            return image.numpy().reshape(image.height, image.width, image.bands), True
+        except pyvips.Error as error:
+            reason = _reason(error)
+        if "orrupt JPEG data" in reason and "extraneous bytes" not in reason:
+            raise InputError(f"{name} is damaged ({reason})")
+    return None, _NOTHING_FOLLOWS in reason
+
+
+def _forms(source: Path | bytes) -> Iterator[Path | bytes]:
+    """A JPEG as it is, then `put_right` where that is another."""
+    yield source
+    if isinstance(source, bytes) or source.stat().st_size <= LARGEST_TRAILER:  # which is to be held in memory
+        content = source if isinstance(source, bytes) else source.read_bytes()
+        if (others := put_right(content)) != content:
+            yield others
 
 
 def _open(pyvips: Any, source: Path | bytes, fail_on: str) -> Any:

@@ -107,6 +107,16 @@ class OutOfMemoryError(DeviceError):
     """The device ran out of memory (exit code 6)."""
 
 
+_NO_ROOM = ("failed to map segment", "annot allocate memory", "can't start new thread")
+"""What loading a library, or starting a thread, says where there is no memory or address space for it."""
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that this machine's memory, or what the process may take of it, is spent."""
+    says = isinstance(error, (ImportError, OSError, RuntimeError)) and any(text in str(error) for text in _NO_ROOM)
+    return isinstance(error, MemoryError) or says
+
+
 class DeviceWarning(UserWarning):
     """A device does not do what is usual, and something slower takes its place."""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, lacks_memory
 from mdrn_cli.paths import behind_link
 
 LEFTOVER_AGE = 600.0
@@ -197,10 +197,10 @@ def as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
         return error.naming(path)
     if isinstance(error, OSError) and doing == "write":
         wrapped = write_error(Path("stdout") if str(path) == "-" else path, error)
+    elif lacks_memory(error):
+        wrapped = OutOfMemoryError(f"not enough memory for {path}")
     elif isinstance(error, OSError):
         wrapped = InputError(f"cannot {doing} {path} ({error.strerror or error})")
-    elif isinstance(error, MemoryError):
-        wrapped = OutOfMemoryError(f"not enough memory for {path}")
     else:
         wrapped = MdrnError(f"{path}: unexpected {type(error).__name__}: {error}", "please report this")
     wrapped.__cause__ = error

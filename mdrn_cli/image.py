@@ -28,6 +28,8 @@ from mdrn_cli.png import read_color_chunks, read_repeated_texts, read_unknown
 from mdrn_cli.tiff import HEIGHT, WIDTH
 from mdrn_cli.tiffreading import is_gray_tiff, read_tiff
 
+_MAY_BE_CUT = "it cannot be told whether all of the picture is there"
+
 
 def read_size(path: Path) -> tuple[int, int]:
     """Width and height that an image's header tells; pixels are decoded only of a TIFF that Pillow cannot open.
@@ -88,7 +90,7 @@ def _read_eight_bits(path: Path, color: str) -> NDArray[np.uint8] | None:
         if is_deep(file):
             return None
         checked(file, str(path))
-        whole = _read_whole_jpeg(file, path)
+        whole, _ = _read_whole_jpeg(file, path)
         decoded = file if whole is None else Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
         return np.asarray(decoded.convert("L" if color == "gray" else "RGB"))
 
@@ -112,7 +114,8 @@ def _read_other(source: Path | bytes) -> Picture:
         if is_deep(file):
             data, has_alpha, _ = read_deep(source, name_of(source))
         else:
-            data = _read_whole_jpeg(file, source)
+            data, is_whole = _read_whole_jpeg(file, source)
+            warnings += () if is_whole else (_MAY_BE_CUT,)
         if data is None:
             file.load()
             mode = plain_mode(file)
@@ -137,9 +140,9 @@ def _read_other(source: Path | bytes) -> Picture:
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
-def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> NDArray[np.uint8] | None:
-    """See `read_jpeg`; None of other formats, too."""
-    return read_jpeg(source, name_of(source)) if file.format in JPEG else None
+def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> tuple[NDArray[np.uint8] | None, bool]:
+    """See `read_jpeg`; None of other formats, too, which are whole if they can be read."""
+    return read_jpeg(source, name_of(source)) if file.format in JPEG else (None, True)
 
 
 def _with_trailer(metadata: Metadata, stream: IO[bytes], file: Image.Image) -> Metadata:

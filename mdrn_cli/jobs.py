@@ -170,7 +170,7 @@ def _plan_inputs(inputs: Sequence[Path], naming: Naming, on_other: OnOther | Non
     jobs: list[Job] = []
     for source in inputs:
         if _is_missing(source):
-            jobs.append(_hopeless(source, InputError(f"no file or folder {source}")))
+            jobs.append(_missing(source))
         elif is_folder(source):
             jobs += _plan_folder(source, naming, on_other)
         elif naming.beside and (original := _original_of(source, originals)):
@@ -233,6 +233,10 @@ def _hopeless(source: Path, problem: MdrnError) -> Job:
     return Job(source, source, problem=problem)
 
 
+def _missing(source: Path) -> Job:
+    return _hopeless(source, InputError(f"no file or folder {source}"))
+
+
 def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list[Job]:
     files, problems = images_of(folder, naming.recursive, on_other)
     if naming.output is not None:
@@ -243,7 +247,8 @@ def _plan_folder(folder: Path, naming: Naming, on_other: OnOther | None) -> list
     if not files and not problems:
         problems = [(folder, without_images(folder, naming.recursive))]
     existing = "skip" if naming.existing == "error" else naming.existing
-    jobs = [_plan_named(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files]
+    planned = (_plan_named(f, f.relative_to(folder).as_posix(), naming, True, existing) for f in files)
+    jobs = [job if job.skip or not _is_missing(job.source) else _missing(job.source) for job in planned]
     return jobs + [_hopeless(*problem) for problem in problems]
 
 

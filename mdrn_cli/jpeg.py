@@ -12,7 +12,12 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
-_END, _APP2, _SCAN = 0xD9, 0xE2, 0xDA
+_END, _APP0, _APP2, _APP14, _SCAN = 0xD9, 0xE0, 0xE2, 0xEE, 0xDA
+_SEQUENTIAL = (0xC0, 0xC1, 0xC9)
+"""Frames whose scans have all of a block's frequencies."""
+_FRAMES = (*_SEQUENTIAL, 0xC2, 0xCA)
+_YCBCR = b"\x01"
+"""The color transform that libjpeg takes for any but none."""
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
@@ -89,19 +94,35 @@ def behind_picture(stream: IO[bytes], further: int = 0) -> tuple[int, int]:
     return end, 0 if nothing else left
 
 
-def without_strays(content: bytes) -> bytes:
-    """A JPEG without the bytes that lie between its segments, up to where its pixels begin: decoders skip them, and
-    tell of nothing else then."""
+def put_right(content: bytes) -> bytes:
+    """A JPEG without what libjpeg warns of and takes as it is meant: bytes between segments, versions of JFIF, color
+    transforms and parameters of a scan that there are not. The pixels are the same."""
     kept, at = [content[:2]], 2
+    frame = None
     while found := _MARKER.search(content, at):
         marker, start = content[found.end() - 1], found.end() - 2
-        if marker == _SCAN:
-            return b"".join((*kept, content[start:]))
         at = found.end()
-        if marker not in _ALONE:
+        if marker not in _ALONE and marker != _END:
             at += int.from_bytes(content[at : at + 2], "big")
-        kept.append(content[start:at])
-    return content
+        frame = marker if marker in _FRAMES else frame
+        kept.append(_segment_put_right(content[start:at], marker, frame))
+        if marker == _END:
+            return b"".join((*kept, content[at:]))
+        if marker == _SCAN:
+            start, at = at, (behind.start() if (behind := _MARKER.search(content, at)) else len(content))
+            kept.append(content[start:at])
+    return b"".join((*kept, content[at:]))
+
+
+def _segment_put_right(segment: bytes, marker: int, frame: int | None) -> bytes:
+    """See `put_right`; `frame` is the marker of the frame that a scan is of."""
+    if marker == _APP0 and segment[4:9] == b"JFIF\0":
+        return segment[:9] + b"\x01" + segment[10:]
+    if marker == _APP14 and segment[4:9] == b"Adobe" and segment[15:16] not in (b"\0", _YCBCR):
+        return segment[:15] + _YCBCR + segment[16:]
+    if marker == _SCAN and frame in _SEQUENTIAL:
+        return segment[:-3] + b"\0\x3f\0"
+    return segment
 
 
 def _next_marker(stream: IO[bytes]) -> int | None:

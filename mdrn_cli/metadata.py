@@ -138,11 +138,16 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
     found = getattr(file, "applist", ())
-    if not info.get("icc_profile") and any(content.startswith(_PROFILE_START) for _, content in found):
+    profile = info.get("icc_profile") or b""
+    # A PNG whose profile cannot be inflated has None, of one that is cut off Pillow has what there is.
+    is_cut = file.format == "PNG" and ("icc_profile" in info) and int.from_bytes(profile[:4], "big") > len(profile)
+    is_lost = "icc_profile" in info or any(content.startswith(_PROFILE_START) for _, content in found)
+    if is_cut or (is_lost and not profile):
+        profile = b""
         warnings.append("the ICC profile is damaged and left out")
     comments, segments, dropped = _segments(found)
     metadata = Metadata(
-        icc_profile=info.get("icc_profile") or b"",
+        icc_profile=profile,
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
         dpi=None if _is_invented(file, exif) else dpi_of(info.get("dpi") or (), 2),

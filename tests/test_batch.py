@@ -276,6 +276,28 @@ def test_a_closed_standard_stream_is_told_of(arguments, closed, tree, tiny_weigh
     assert not (tree.parent / "none.png").exists()
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream_where_libraries_write_errors(closed, tmp_path):
+    script = """
+import os, sys
+from mdrn_cli.__main__ import main
+sys.argv = ["mdrn", "--version"]
+main()
+number = os.open("opened", os.O_CREAT | os.O_WRONLY)
+os.write(number, str(number).encode())
+"""
+    (tmp_path / "a.py").write_text(script)
+    subprocess.run(["sh", "-c", f"{sys.executable} a.py {closed}"], check=True, cwd=tmp_path, capture_output=True)
+    assert int((tmp_path / "opened").read_text()) > 2
+
+
+def test_a_current_folder_that_is_gone_is_told_of(tree):
+    (tree.parent / "gone").mkdir()
+    script = f"cd gone; rmdir ../gone; {sys.executable} -m mdrn_cli denoise {tree}/a.png -o {tree}/b.png"
+    done = subprocess.run(["sh", "-c", script], cwd=tree.parent, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: the current folder is gone")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
 def test_json_that_cannot_be_written_is_an_error_of_its_own(tree, tiny_weights):
     command = [sys.executable, "-m", "mdrn_cli", "denoise", str(tree / "a.png"), "--sigma", "50", "--json"]

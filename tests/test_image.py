@@ -24,6 +24,7 @@ from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
+from mdrn_cli.png import with_chunks
 
 
 def write_picture(path, picture, options=None):
@@ -419,6 +420,56 @@ def test_a_jpeg_that_ends_early_is_told_though_bytes_lie_between_its_segments(ph
     assert np.array_equal(read_picture(strays).channels, read_picture(content).channels)
     with pytest.raises(InputError, match="damaged"):
         read_picture(strays[: len(strays) // 2] + b"\xff\xd9")
+
+
+SCAN = b"\xff\xda\0\x0c\3\1\0\2\x11\3\x11"
+ADOBE = b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "warned_of",
+    [
+        lambda jpeg: jpeg.replace(b"JFIF\0\x01", b"JFIF\0\x03"),  # a version that there is not
+        lambda jpeg: jpeg[:2] + ADOBE + b"\x07" + jpeg[20:],  # a color transform that there is not
+        lambda jpeg: jpeg.replace(SCAN + b"\0\x3f\0", SCAN + b"\0\0\0"),  # frequencies that a scan cannot have alone
+    ],
+    ids=["JFIF", "Adobe", "scan"],
+)
+def test_a_jpeg_that_ends_early_is_told_though_libjpeg_warns_of_something_else_first(photo, warned_of):
+    content = jpeg_of(photo[:150, :150])
+    odd = warned_of(content)
+    assert odd != content
+    picture = read_picture(odd)
+    assert np.array_equal(picture.channels, read_picture(content).channels)
+    assert picture.warnings == ()
+    with pytest.raises(InputError, match="damaged"):
+        read_picture(odd[: len(odd) // 2] + b"\xff\xd9")
+
+
+def test_a_jpeg_of_which_libvips_cannot_tell_is_warned_of(photo):
+    content = jpeg_of(photo[:150, :150], progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    assert read_picture(content).warnings == ()
+    assert read_picture(content[:-2] + last + b"\xff\xd9").warnings == (
+        "it cannot be told whether all of the picture is there",
+    )
+    assert read_picture(content[:-2] + b"\x12\x34\x56\xff\xd9").warnings == ()  # all was decoded before
+
+
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("packed", "kept"),
+    [(zlib.compress(SRGB), SRGB), (zlib.compress(SRGB)[:-30], b""), (b"junkjunk", b""), (zlib.compress(b""), b"")],
+    ids=["whole", "cut", "not packed", "empty"],
+)
+def test_a_profile_of_a_png_that_is_damaged_is_told_of(packed, kept):
+    file = io.BytesIO()
+    make("RGB").save(file, "PNG")
+    picture = read_picture(with_chunks(file.getvalue(), [(b"iCCP", b"x\0\0" + packed)]))
+    assert picture.metadata.icc_profile == kept
+    assert picture.warnings == (() if kept else ("the ICC profile is damaged and left out",))
 
 
 @pytest.mark.parametrize("header", [12, 40, 64, 108, 124])

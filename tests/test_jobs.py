@@ -217,6 +217,18 @@ def test_links_to_folders_that_are_not_followed_are_told_of(folder, tmp_path, co
     assert told not in run_mdrn(command, ".", *["--dry-run"] * (command == "denoise")).stderr
 
 
+def test_a_link_to_nothing_is_foreseen_to_fail(folder):
+    (folder / "broken.jpg").symlink_to("nowhere")
+    done = run_mdrn("denoise", ".", "-o", "out", "--dry-run")
+    assert done.returncode == 3
+    assert "error: no file or folder broken.jpg" in done.stderr.splitlines()
+    (folder / "out").mkdir()
+    (folder / "out" / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    assert [job.skip for job in plan_jobs([Path()], Naming(output=Path("out"))) if job.source.name == "broken.jpg"] == [
+        f"{Path('out', 'broken.jpg')} exists already"
+    ]
+
+
 def test_in_place_a_file_is_replaced_once_whatever_links_lead_to_it(folder):
     for link, target in (("0.jpg", "a.jpg"), ("z.jpg", "a.jpg"), ("twice.jpg", "0.jpg")):
         (folder / link).symlink_to(target)

@@ -1,5 +1,6 @@
 """Broken, hostile and odd inputs: the right picture or one line that says why not, and nothing else."""
 
+import errno
 import io
 import json
 import os
@@ -363,9 +364,18 @@ def test_a_process_fed_without_end_stops(tiny_weights):
     assert b"not an image" in done.stderr
 
 
-def test_memory_that_is_not_there_is_told_with_its_exit_code(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        OSError(errno.ENOMEM, "Cannot allocate memory"),
+    ],
+)
+def test_memory_that_is_not_there_is_told_with_its_exit_code(tmp_path, monkeypatch, capsys, error):
     def full(_source):
-        raise MemoryError
+        raise error
 
     (tmp_path / "a.png").write_bytes(whole()["rgb.png"][0])
     monkeypatch.setattr(batch, "read_picture", full)

@@ -25,6 +25,7 @@ from mdrn_cli.errors import (
     MdrnError,
     UsageError,
     WeightsError,
+    lacks_memory,
 )
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
@@ -58,6 +59,7 @@ def _run(app: typer.Typer) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(arguments)
+        _refuse_gone_folder()
         if os.name == "nt":
             arguments = with_patterns_expanded(arguments)
         with terminable():
@@ -78,10 +80,10 @@ def _run(app: typer.Typer) -> int:
         return BY_SIGNAL + ended.number
     except BrokenPipeError:
         return 1
-    except MemoryError as error:
-        console.print_error(error, "not enough memory", "use a smaller image or --tile")
-        return DeviceError.exit_code
     except Exception as error:
+        if lacks_memory(error):
+            console.print_error(error, "not enough memory", "use a smaller image or --tile")
+            return DeviceError.exit_code
         if debug:
             raise
         console.print_error(error, f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback")
@@ -127,6 +129,18 @@ def _refuse_empty(arguments: Sequence[str]) -> None:
             continue
         named = name or (f"the argument after {before}" if before[:1] == "-" else "an argument")
         raise UsageError(f"{named} is empty", "an unset variable of the shell?")
+
+
+def _refuse_gone_folder() -> None:
+    """Without a current folder no relative path means anything, and torch's libraries do not load.
+
+    Raises:
+        MdrnError: it has been removed.
+    """
+    try:
+        os.getcwd()  # noqa: PTH109 - as Path.cwd() calls it
+    except FileNotFoundError as error:
+        raise MdrnError("the current folder is gone", "cd to another, then run it again") from error
 
 
 def _usage(error: Exception) -> int:
