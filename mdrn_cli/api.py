@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from numbers import Real
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -19,9 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdrn_cli import noise
+from mdrn_cli.arguments import check_type, in_arguments, none_if_auto, number, numbers, told_in_arguments
 from mdrn_cli.decoding import is_deep, plain_mode
 from mdrn_cli.denoisers import Denoisers
-from mdrn_cli.errors import MdrnError, UsageError
+from mdrn_cli.errors import UsageError
 from mdrn_cli.levels import check_white, parse_sigma
 from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture, picture_of
@@ -30,10 +28,8 @@ from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image, NDArray[Any] | Image.Image)
-_T = TypeVar("_T")
 
 _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
-
 
 Number: TypeAlias = "float | np.floating[Any] | np.integer[Any]"
 
@@ -90,36 +86,36 @@ def denoise(
         DeviceError: no such device, or it is out of memory.
         MdrnError: the network gave values that are not finite. It is the base of the others (`mdrn_cli.errors`).
     """
-    with _told_in_arguments():
+    with told_in_arguments():
         level, factor = parse_sigma(sigma) if isinstance(sigma, str) else (sigma, 1.0)
-    coarse = _none_if_auto("coarse_sigma", coarse_sigma, "numbers")
-    side = _none_if_auto("tile", tile, "a number of pixels")
-    if side is not None and not _number("tile", side).is_integer():
+    coarse = none_if_auto("coarse_sigma", coarse_sigma, "numbers")
+    side = none_if_auto("tile", tile, "a number of pixels")
+    if side is not None and not number("tile", side).is_integer():
         raise UsageError(f"tile must be a whole number of pixels, not {side!r}")
-    _check_type("model", model, str, Path)
-    _check_type("device", device, str)
-    _check_type("ensemble", ensemble, bool, np.bool_)
+    check_type("model", model, str, Path)
+    check_type("device", device, str)
+    check_type("ensemble", ensemble, bool, np.bool_)
     options = DenoiseOptions(
-        sigma=None if level is None else _number("sigma", level),
+        sigma=None if level is None else number("sigma", level),
         model=str(model),
         ensemble=bool(ensemble),
-        strength=_number("strength", strength),
-        white=None if white is None else _number("white", white),
+        strength=number("strength", strength),
+        white=None if white is None else number("white", white),
         tile=None if side is None else int(side),
         device=device,
         precision=precision,
-        coarse=None if coarse is None else _numbers("coarse_sigma", coarse),
+        coarse=None if coarse is None else numbers("coarse_sigma", coarse),
         factor=factor,
     )
     if max_memory is not None:
-        if not _number("max_memory", max_memory) > 0:  # NaN is not, either
+        if not number("max_memory", max_memory) > 0:  # NaN is not, either
             raise UsageError(f"max_memory must be a number of bytes above 0, not {max_memory!r}")
         options = replace(options, memory=int(min(max_memory, sys.maxsize)))
     pixels = _pixels(image)
-    with _told_in_arguments():
+    with told_in_arguments():
         result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
     for text in told:
-        warnings.warn(_of_arguments(text), stacklevel=2)
+        warnings.warn(in_arguments(text), stacklevel=2)
     if not isinstance(image, Image.Image):
         return result
     restored = Image.fromarray(result)
@@ -144,74 +140,14 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
         InputError: its intensities go beyond white, of floats far beyond.
     """
     picture = _picture(_pixels(image))
-    level = None if white is None else _number("white", white)
+    level = None if white is None else number("white", white)
     if level is not None:
         check_white(level)
-    with _told_in_arguments():
+    with told_in_arguments():
         picture = whitened(picture, level)
     for text in picture.warnings:
-        warnings.warn(_of_arguments(text), stacklevel=2)
+        warnings.warn(in_arguments(text), stacklevel=2)
     return noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
-
-
-def _number(name: str, value: object) -> float:
-    """An argument that is to be a number.
-
-    Raises:
-        UsageError: it is none.
-    """
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise UsageError(f"{name} must be a number, not {value!r}")
-    try:
-        return float(value)
-    except OverflowError as error:
-        raise UsageError(f"{name} is too large") from error
-
-
-def _numbers(name: str, value: object) -> tuple[float, ...]:
-    """An argument that is to be a number, or some in a row."""
-    row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
-    return tuple(_number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
-
-
-def _check_type(name: str, value: object, *types: type) -> None:
-    if not isinstance(value, types):
-        # Of numpy and of Python, some are called alike.
-        named = dict.fromkeys(each.__name__.rstrip("_") for each in types)
-        raise UsageError(f"{name} must be {' or '.join(named)}, not {value!r}")
-
-
-def _none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
-    """An argument that may be "auto", as options have it: None then.
-
-    Raises:
-        UsageError: it is another word.
-    """
-    if not isinstance(value, str):
-        return value
-    if value != "auto":
-        raise UsageError(f"{name} must be {wanted} or 'auto', not {value!r}")
-    return None
-
-
-@contextmanager
-def _told_in_arguments() -> Iterator[None]:
-    """Have errors and hints name arguments where the command line has options."""
-    try:
-        yield
-    except MdrnError as error:
-        error.message, error.hint = _of_arguments(error.message), _of_arguments(error.hint)
-        error.args = (error.message,)
-        raise
-
-
-def _of_arguments(text: str) -> str:
-    """Text with options of the command line as arguments."""
-    named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
-    named = re.sub(r"--(device) (\w+)", r"\1='\2'", named)
-    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:

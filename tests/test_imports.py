@@ -21,6 +21,7 @@ LEAVES = {
     "nesting",
     "jpeg",
     "stretch",
+    "arguments",
     "levels",
     "model",
     "losses",

@@ -1,0 +1,80 @@
+"""Arguments of `mdrn_cli.denoise` and its like: their types, and errors in their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from numbers import Real
+from typing import TypeVar
+
+import numpy as np
+
+from mdrn_cli.errors import MdrnError, UsageError
+
+_T = TypeVar("_T")
+
+
+def number(name: str, value: object) -> float:
+    """An argument that is to be a number.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise UsageError(f"{name} must be a number, not {value!r}")
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise UsageError(f"{name} is too large") from error
+
+
+def numbers(name: str, value: object) -> tuple[float, ...]:
+    """An argument that is to be a number, or some in a row."""
+    row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
+    return tuple(number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
+
+
+def check_type(name: str, value: object, *types: type) -> None:
+    """Hold an argument to be of one of some types.
+
+    Raises:
+        UsageError: it is of another.
+    """
+    if not isinstance(value, types):
+        # Of numpy and of Python, some are called alike.
+        named = dict.fromkeys(each.__name__.rstrip("_") for each in types)
+        raise UsageError(f"{name} must be {' or '.join(named)}, not {value!r}")
+
+
+def none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
+    """An argument that may be "auto", as options have it: None then.
+
+    Raises:
+        UsageError: it is another word.
+    """
+    if not isinstance(value, str):
+        return value
+    if value != "auto":
+        raise UsageError(f"{name} must be {wanted} or 'auto', not {value!r}")
+    return None
+
+
+@contextmanager
+def told_in_arguments() -> Iterator[None]:
+    """Have errors and hints name arguments where the command line has options."""
+    try:
+        yield
+    except MdrnError as error:
+        error.message, error.hint = in_arguments(error.message), in_arguments(error.hint)
+        error.args = (error.message,)
+        raise
+
+
+def in_arguments(text: str) -> str:
+    """Text with options of the command line as arguments."""
+    named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
+    named = re.sub(r"--(device) (\w+)", r"\1='\2'", named)
+    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)
