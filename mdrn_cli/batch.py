@@ -18,7 +18,7 @@ from mdrn_cli.files import as_mdrn_error, remove_leftovers, write_atomically
 from mdrn_cli.formats import FORMATS, kind_of
 from mdrn_cli.image import read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
-from mdrn_cli.jobs import Job
+from mdrn_cli.naming import Job
 from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
 from mdrn_cli.passes import has_room
 from mdrn_cli.paths import behind_link, stamp_of

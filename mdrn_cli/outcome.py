@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from mdrn_cli.errors import MdrnError, exit_code_of
-from mdrn_cli.jobs import Job
+from mdrn_cli.naming import Job
 from mdrn_cli.restore import Facts
 
 LOOKAHEAD = 1

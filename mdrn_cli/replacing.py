@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mdrn_cli.errors import InputError, UsageError
-from mdrn_cli.jobs import Job, is_result, kept, refuse_present
+from mdrn_cli.naming import Job, is_result, kept, refuse_present
 from mdrn_cli.outcome import FAILED, SKIPPED, Outcome
 from mdrn_cli.paths import exists, is_link, stamp_of
 from mdrn_cli.picture import Picture

@@ -26,9 +26,10 @@ from mdrn_cli.devices import available_precisions, limit_threads, pick_device, t
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import TerminatedError
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.manifest import FAMILY_BLOCKS
 from mdrn_cli.model import MDRN, MDRNConfig
+from mdrn_cli.naming import Naming
 from mdrn_cli.peers import SIGMA, peers, run_plainly
 from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.runtimes import runtimes

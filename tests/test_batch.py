@@ -30,7 +30,8 @@ from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.errors import DeviceError, InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
+from mdrn_cli.naming import Naming
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 

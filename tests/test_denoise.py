@@ -29,9 +29,10 @@ from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
 from mdrn_cli.image import read_picture, read_uint8
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
+from mdrn_cli.naming import Naming
 from mdrn_cli.noise import Noise, add_noise
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import CONVERTED, TOO_SMALL, DenoiseOptions, Restorer

@@ -25,8 +25,9 @@ from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.files import LEFTOVER_AGE, remove_leftovers, write_atomically
 from mdrn_cli.image import read_picture
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.manifest import parse_record, save_manifest
+from mdrn_cli.naming import Naming
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.restore import DenoiseOptions

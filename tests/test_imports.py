@@ -53,6 +53,8 @@ PARTS = {
     "files",
     "places",
     "jobs",
+    "naming",
+    "collisions",
     "noise",
     "levelfunction",
     "blocks",

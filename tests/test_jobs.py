@@ -9,9 +9,11 @@ import pytest
 from conftest import run_mdrn
 from PIL import Image
 
+from mdrn_cli.collisions import refuse_extra
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
-from mdrn_cli.jobs import Job, Naming, plan_jobs, refuse_extra
+from mdrn_cli.jobs import plan_jobs
+from mdrn_cli.naming import Job, Naming
 from mdrn_cli.places import Places
 from mdrn_cli.replacing import appeared
 

@@ -9,9 +9,10 @@ from PIL import Image
 from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.engine import Engine
-from mdrn_cli.jobs import Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
+from mdrn_cli.naming import Naming
 from mdrn_cli.noise import add_noise
 from mdrn_cli.restore import DenoiseOptions
 from mdrn_cli.weights import BUNDLED

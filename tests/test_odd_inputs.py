@@ -27,8 +27,9 @@ from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.image import read_picture
-from mdrn_cli.jobs import Job, Naming, plan_jobs
+from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.model import MDRNConfig
+from mdrn_cli.naming import Job, Naming
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import DenoiseOptions
 

@@ -31,7 +31,7 @@ from mdrn_cli.cli.outcomes import is_replaceable, warn_of_others
 from mdrn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from mdrn_cli.jobs import Job, Naming
+    from mdrn_cli.naming import Job, Naming
 
 FILES, FORMAT, NOISE, REPORT = "Files", "File format", "Noise", "Reporting"
 
@@ -253,7 +253,7 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
 
 
 def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
-    from mdrn_cli.jobs import Naming
+    from mdrn_cli.naming import Naming
     from mdrn_cli.pipes import path_of
 
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
@@ -266,7 +266,7 @@ def _refuse_extras(
     jobs: Sequence[Job], compare: Path | None, overwrite: bool, report: Path | None, replaces_report: bool
 ) -> None:
     """Tell, before any work, what is wrong with the files that are to be written beside the results."""
-    from mdrn_cli.jobs import refuse_extra
+    from mdrn_cli.collisions import refuse_extra
     from mdrn_cli.places import Places
 
     if compare:

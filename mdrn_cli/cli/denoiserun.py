@@ -15,7 +15,7 @@ from mdrn_cli.interrupts import INTERRUPTIONS
 
 if TYPE_CHECKING:
     from mdrn_cli.encoding import SaveOptions
-    from mdrn_cli.jobs import Job
+    from mdrn_cli.naming import Job
     from mdrn_cli.outcome import Outcome
     from mdrn_cli.picture import Picture
     from mdrn_cli.restore import DenoiseOptions

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mdrn_cli.cli.console import echo, print_error, print_note, print_warning, printable
 
 if TYPE_CHECKING:
-    from mdrn_cli.jobs import Job
     from mdrn_cli.levelfunction import LevelFunction
+    from mdrn_cli.naming import Job
     from mdrn_cli.outcome import Outcome
     from mdrn_cli.passes import Beside, Pass
     from mdrn_cli.restore import Facts
