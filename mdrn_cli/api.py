@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from os import PathLike
@@ -24,6 +25,7 @@ from mdrn_cli.levels import check_white, parse_sigma
 from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.unseen import filled
 from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened
 
@@ -112,7 +114,7 @@ def denoise(
             raise UsageError(f"max_memory must be a number of bytes above 0, not {max_memory!r}")
         options = replace(options, memory=int(min(max_memory, sys.maxsize)))
     pixels = _pixels(image)
-    with told_in_arguments():
+    with _as_the_command():
         result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
     for text in told:
         warnings.warn(in_arguments(text), stacklevel=2)
@@ -139,15 +141,23 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
         UsageError: the image is of another kind, or white makes no sense.
         InputError: its intensities go beyond white, of floats far beyond.
     """
-    picture = _picture(_pixels(image))
+    pixels = _pixels(image)
     level = None if white is None else number("white", white)
     if level is not None:
         check_white(level)
-    with told_in_arguments():
-        picture = whitened(picture, level)
+    with _as_the_command():
+        picture = filled(whitened(_picture(pixels), level))
+        estimate = noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
     for text in picture.warnings:
         warnings.warn(in_arguments(text), stacklevel=2)
-    return noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
+    return estimate
+
+
+@contextmanager
+def _as_the_command() -> Iterator[None]:
+    """What the command does, told in arguments, and as NumPy treats floats by default, whatever the caller has set."""
+    with told_in_arguments(), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
+        yield
 
 
 def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:

@@ -60,9 +60,10 @@ class Checkpoint:
         return written if isinstance(written, dict) else {}
 
     def build(self) -> MDRN:
-        """The network with these weights, on the CPU, in evaluation mode; torch's generator is left as it was."""
-        with torch.random.fork_rng(devices=()):
-            model = MDRN(self.config)
+        """The network with these weights, in float32 on the CPU whatever torch's defaults are, in evaluation
+        mode; torch's generator is left as it was."""
+        with torch.random.fork_rng(devices=()), torch.device("cpu"):
+            model = MDRN(self.config).float()
         model.load_state_dict(self.state)
         return model.eval()
 

@@ -26,7 +26,7 @@ from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
-from mdrn_cli.model import MDRN
+from mdrn_cli.model import MDRN, exactly
 
 # Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
 # size that live at once at most (eight of the fused network, but glibc seldom fits one into the room of another), and
@@ -126,7 +126,8 @@ class Engine:
         )
 
     def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        with torch.inference_mode(), exact_convolutions(self.device):
+        # A caller's autocast would have some layers compute in another type than that of their weights.
+        with torch.inference_mode(), exactly(self.device), exact_convolutions(self.device):
             batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=layout(self.device))
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
             return denoised

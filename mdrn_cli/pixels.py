@@ -68,8 +68,8 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     Args:
         image: (C, H, W), no smaller than a block.
         side: of a block in pixels.
-        seen: (H, W), the pixels that count; None for all. All do where there are fewer than ENOUGH_BLOCKS places for a
-            block among them.
+        seen: (H, W), the pixels that count; None for all. Where there are fewer than ENOUGH_BLOCKS places for a block
+            among them, all do that lie in the smallest rectangle around them that has as many.
 
     Returns:
         (N, C, side, side).
@@ -77,18 +77,31 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     windows = sliding_window_view(image, (side, side), axis=(1, 2))  # (C, h, w, side, side)
     places = None if seen is None else within(seen, side)
     count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
-    if places is not None and count < ENOUGH_BLOCKS:
-        return blocks_of(image, side)
+    if seen is not None and count < ENOUGH_BLOCKS:
+        rows, columns = _around(seen, side - 1 + math.ceil(math.sqrt(ENOUGH_BLOCKS)))
+        return blocks_of(image[:, rows, columns], side)
     step = max(1, round(math.sqrt(count / MOST_BLOCKS)))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
     if places is None:
         return taken.reshape(-1, image.shape[0], side, side)
     met = places[::step, ::step]
     if met.sum() < ENOUGH_BLOCKS:  # a pattern of pixels that the steps fall in with
-        rows, columns = (index[:: step * step] for index in np.nonzero(places))
-        return windows[:, rows, columns].swapaxes(0, 1)
+        down, across = (index[:: step * step] for index in np.nonzero(places))
+        return windows[:, down, across].swapaxes(0, 1)
     blocks: NDArray[Any] = taken[met]
     return blocks
+
+
+def _around(seen: NDArray[np.bool_], least: int) -> tuple[slice, slice]:
+    """Rows and columns of the smallest rectangle around what is seen that has `least` of each, if the image has."""
+    slices = []
+    for axis, length in zip((1, 0), seen.shape, strict=True):
+        there = np.flatnonzero(seen.any(axis=axis))
+        first, stop = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, length)
+        many = max(stop - first, min(least, length))
+        first = min(max(first - (many - (stop - first)) // 2, 0), length - many)
+        slices.append(slice(first, first + many))
+    return slices[0], slices[1]
 
 
 def within(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:

@@ -25,7 +25,7 @@ from mdrn_cli.passes import AtSmallerSizes, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit
 from mdrn_cli.tilewise import OnTile, check_tile
-from mdrn_cli.unseen import with_unseen_filled
+from mdrn_cli.unseen import filled
 from mdrn_cli.white import white_of, whitened
 
 NOISELESS = 0.7
@@ -204,8 +204,7 @@ class Restorer:
         if options.color != "auto" and not late:
             picture = picture.to_color(options.color)
         whole = picture
-        if picture.seen is not None:
-            picture = replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
+        picture = filled(picture)
         channels, sigma, network, small, by_intensity = self._passed(picture, on_tile)
         estimated = options.sigma is None
         if estimated and network and options.factor * sigma > HIGHEST_SIGMA:

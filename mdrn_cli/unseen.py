@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mdrn_cli.picture import Picture
 
 REACH = 64
 """Pixels beyond what is seen that are filled: farther away nothing matters to what is seen."""
 _ROWS = 128
 """Of an image worked on at once."""
 _NOWHERE = np.int32(1 << 29)
+
+
+def filled(picture: Picture) -> Picture:
+    """A picture as its noise is to be looked for and removed: see `with_unseen_filled`."""
+    if picture.seen is None:
+        return picture
+    return replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
 
 
 def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
@@ -23,9 +33,10 @@ def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArr
         seen: (H, W).
 
     Returns:
-        A copy, filled as far as REACH; the rest is as it was.
+        A copy, filled as far as REACH; the rest is 0, for what is there may be of any size in floats.
     """
     filled = channels.copy(order="K")
+    np.copyto(filled, filled.dtype.type(0), where=~seen)
     height = len(seen)
     for top in range(0, height, _ROWS):
         stop = min(top + _ROWS, height)

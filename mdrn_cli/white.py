@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.errors import InputError
@@ -86,5 +87,6 @@ def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
     _, height, width = planes.shape
     rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
     whole = planes[:, : height // rows * rows, : width // columns * columns]
-    means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean(axis=(2, 4))
+    with np.errstate(over="ignore", invalid="ignore"):  # of floats that nobody sees, which stand for no data
+        means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean((2, 4))
     return means

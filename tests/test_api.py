@@ -16,6 +16,7 @@ from conftest import run_mdrn, tiny_checkpoint
 from PIL import Image
 
 import mdrn_cli
+from mdrn_cli import api
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import DeviceError, InputError, UsageError, WeightsError
@@ -361,3 +362,33 @@ def test_threads_may_restore_at_once(noisy, tiny_weights):
     with ThreadPoolExecutor(4) as pool:
         at_once = list(pool.map(lambda part: mdrn_cli.denoise(part, 20, weights), parts))
     assert all(map(np.array_equal, at_once, (mdrn_cli.denoise(part, 20, weights) for part in parts)))
+
+
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_caller_s_autocast_changes_nothing(photo, precision, kind):
+    expected = mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", precision=precision)
+    with torch.autocast("cpu", kind):
+        assert np.array_equal(mdrn_cli.denoise(photo[:64, :64], 25, "mdrn-2b", precision=precision), expected)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_a_network_is_the_same_whatever_torch_s_defaults_are_when_it_is_loaded(photo, tiny_weights, kind):
+    weights = tiny_weights("color")
+    expected = mdrn_cli.denoise(photo[:64, :64], 25, weights)
+    api._kept.cache_clear()
+    torch.set_default_dtype(kind)
+    try:
+        with torch.device("meta"):
+            mdrn_cli.denoise(photo[:64, :64], 25, weights)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.array_equal(mdrn_cli.denoise(photo[:64, :64], 25, weights), expected)
+
+
+def test_errors_of_floats_that_a_caller_asks_for_are_not_those_of_ours(photo):
+    small = photo[:64, :64] / 255 * 1e-42
+    smaller = small.astype(np.float32)
+    with np.errstate(all="raise"):
+        assert mdrn_cli.estimate_sigma(small) == 0
+        mdrn_cli.denoise(smaller)

@@ -1,8 +1,15 @@
 """What lies under full transparency has no part in what is made of a picture."""
 
+import json
+import warnings
+
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+import mdrn_cli
+from mdrn_cli.cli import app
 from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
@@ -35,22 +42,59 @@ def test_the_nearest_of_a_row_and_a_column_counts_and_corners_are_filled_too():
 
 
 @pytest.mark.parametrize("shape", [(2, 500), (500, 2), (500, 300)])
-def test_what_is_far_from_anything_seen_is_left(shape):
+def test_what_is_far_from_anything_seen_is_black(shape):
     rng = np.random.default_rng(0)
     image = rng.random((3, *shape)).astype(np.float32)
     seen = np.zeros(shape, bool)
     seen[: shape[0] // 10 + 1, : shape[1] // 10 + 1] = True
     filled = with_unseen_filled(image, seen)
     rows, columns = (np.flatnonzero(seen.any(axis=axis)).max() + REACH + 1 for axis in (1, 0))
-    assert np.array_equal(filled[:, :, columns:], image[:, :, columns:])
-    assert np.array_equal(filled[:, rows + 128 :], image[:, rows + 128 :])  # rows are worked on that many at once
+    assert not filled[:, :, columns:].any()
+    assert not filled[:, rows + 128 :].any()  # rows are worked on that many at once
     assert np.array_equal(filled[:, seen], image[:, seen])
     assert np.isin(filled[0, :rows, :columns], image[0, seen]).all()
 
 
-def test_nothing_seen_changes_nothing():
+def test_nothing_seen_is_black():
     image = np.random.default_rng(0).random((1, 9, 9)).astype(np.float32)
-    assert np.array_equal(with_unseen_filled(image, np.zeros((9, 9), bool)), image)
+    assert not with_unseen_filled(image, np.zeros((9, 9), bool)).any()
+
+
+@pytest.mark.parametrize("hidden", [-9999.0, 65504.0, 1e10, -3.4e38, 3e38])
+def test_values_of_floats_that_stand_for_no_data_do_nothing_under_an_alpha(photo, hidden):
+    noisy = (photo[:256, :256, 0] / 255 + np.random.default_rng(0).normal(0, 0.08, (256, 256))).astype(np.float32)
+    seen = np.hypot(*(axis - 60 for axis in np.indices((256, 256)))) < 50
+    black, hiding = (np.dstack([np.where(seen, noisy, np.float32(value)), seen]) for value in (0, hidden))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = [mdrn_cli.denoise(image.astype(np.float32), model="mdrn-2b") for image in (black, hiding)]
+    assert np.array_equal(results[0][seen], results[1][seen])
+    assert (results[1][~seen, 0] == np.float32(hidden)).all()
+
+
+@pytest.mark.parametrize("pattern", ["half", "checkerboard", "lines", "strokes", "small"])
+def test_colors_under_transparency_do_not_count_in_the_noise_that_is_found(photo, pattern, tmp_path):
+    rows, columns = np.indices((256, 256))
+    seen = {
+        "half": np.random.default_rng(1).random((256, 256)) < 0.5,
+        "checkerboard": (rows + columns) % 2 == 0,
+        "lines": (rows % 6 > 0) & (columns % 6 > 0),
+        "strokes": (rows + columns) % 240 < 9,
+        "small": (np.abs(rows - 128) < 9) & (np.abs(columns - 128) < 9),
+    }[pattern]
+    clean = photo[:256, :256]
+    noisy = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)), 0, 255)
+    levels = []
+    for hidden in (noisy, np.zeros_like(noisy), np.random.default_rng(2).integers(0, 256, noisy.shape)):
+        image = np.dstack([np.where(seen[:, :, None], noisy, hidden), seen * 255]).astype(np.uint8)
+        _, facts = Restorer(DenoiseOptions(model="mdrn-2b"))(picture_of(image, has_alpha=True))
+        levels += [mdrn_cli.estimate_sigma(image), facts.sigma]
+    Image.fromarray(image).save(tmp_path / "a.png")
+    printed = CliRunner().invoke(app, ["estimate", str(tmp_path / "a.png"), "--json"]).stdout
+    assert json.loads(printed)["sigma"] == round(levels[0], 3)
+    assert len(set(levels)) == 1
+    # Where every second pixel is hidden, each is filled with one beside it, and noise is found as if smeared.
+    assert levels[0] == pytest.approx(SIGMA, rel=0.35 if pattern != "checkerboard" else 0.6)
 
 
 @pytest.mark.parametrize("sigma", [SIGMA, None])
