@@ -30,9 +30,10 @@ def main() -> int:
 
 def _occupy_standard_descriptors() -> None:
     """Have 0, 1 and 2 be of no file of ours, where a shell's `2>&-` has closed one: C libraries write errors there."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
+    with suppress(OSError):  # a sandbox may have no such device
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(descriptor)
 
 
 if __name__ == "__main__":

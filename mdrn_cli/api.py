@@ -25,7 +25,7 @@ from mdrn_cli.levels import check_white, parse_sigma
 from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
-from mdrn_cli.unseen import filled
+from mdrn_cli.unseen import filled_if_needed
 from mdrn_cli.weights import explicit_path
 from mdrn_cli.white import white_of, whitened
 
@@ -146,7 +146,7 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
     if level is not None:
         check_white(level)
     with _as_the_command():
-        picture = filled(whitened(_picture(pixels), level))
+        picture = filled_if_needed(whitened(_picture(pixels), level))
         estimate = noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
     for text in picture.warnings:
         warnings.warn(in_arguments(text), stacklevel=2)

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import getchunks
 
 from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, lacks_memory
-from mdrn_cli.jpeg import LARGEST_TRAILER, put_right
+from mdrn_cli.jpeg import LARGEST_TRAILER, has_restarts, put_right
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.png import Chunk, with_chunks_alone
 
@@ -22,7 +22,7 @@ MOST_PIXELS = 178_956_970
 _GRAY = ("b-w", "grey16")
 _HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
 _NOTHING_FOLLOWS = "extraneous bytes before marker 0xd9"
-"""What libjpeg warns of only when it has decoded all."""
+"""What libjpeg warns of only when it has decoded all, but for what has `jpeg.has_restarts`."""
 _NOT_BUILT_IN = "compression support is not configured"
 
 
@@ -124,7 +124,7 @@ def read_jpeg(source: Path | bytes, name: str) -> tuple[NDArray[np.uint8] | None
         InputError: its data are corrupt or end early.
     """
     pyvips = load_libvips()
-    reason = ""
+    reason, form = "", source
     for form in _forms(source):
         try:
             image = _open(pyvips, form, "warning")
@@ -133,16 +133,15 @@ def read_jpeg(source: Path | bytes, name: str) -> tuple[NDArray[np.uint8] | None
             reason = _reason(error)
         if "orrupt JPEG data" in reason and "extraneous bytes" not in reason:
             raise InputError(f"{name} is damaged ({reason})")
-    return None, _NOTHING_FOLLOWS in reason
+    all_decoded = _NOTHING_FOLLOWS in reason and isinstance(form, bytes) and not has_restarts(form)
+    return None, all_decoded
 
 
 def _forms(source: Path | bytes) -> Iterator[Path | bytes]:
-    """A JPEG as it is, then `put_right` where that is another."""
+    """A JPEG as it is, then `put_right`, unless that is too much to be held in memory."""
     yield source
-    if isinstance(source, bytes) or source.stat().st_size <= LARGEST_TRAILER:  # which is to be held in memory
-        content = source if isinstance(source, bytes) else source.read_bytes()
-        if (others := put_right(content)) != content:
-            yield others
+    if isinstance(source, bytes) or source.stat().st_size <= LARGEST_TRAILER:
+        yield put_right(source if isinstance(source, bytes) else source.read_bytes())
 
 
 def _open(pyvips: Any, source: Path | bytes, fail_on: str) -> Any:

@@ -152,7 +152,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
     if depth != picture.depth:
         told += (f"{picture.bit_depth} bits a channel become {BITS[depth]}",)
         picture = picture.at_full_scale()
-        told += _cut_off(picture.channels) if picture.depth == "float32" else ()
+        told += _cut_off(picture) if picture.depth == "float32" else ()
     for_gray = kind == "WEBP" and metadata.icc_profile != b"" and metadata.profile_color == "gray"
     if for_gray:  # it holds colors alone, whose profile another would have to be
         metadata = replace(metadata, icc_profile=b"")
@@ -182,9 +182,10 @@ def _is_turned(picture: Picture, kind: str, options: SaveOptions) -> bool:
     return options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]
 
 
-def _cut_off(channels: NDArray[np.float32]) -> tuple[str, ...]:
-    """A warning of floats that integers cannot hold, where there are more than restoring leaves so."""
-    share = by_rows(lambda rows: np.abs(rows - 0.5) > 0.5 + _BEYOND, channels).mean()
+def _cut_off(picture: Picture) -> tuple[str, ...]:
+    """A warning of floats that integers cannot hold, where more are seen than restoring leaves so."""
+    beyond = by_rows(lambda rows: np.abs(rows - 0.5) > 0.5 + _BEYOND, picture.channels)
+    share = beyond.mean() if picture.seen is None else beyond[:, picture.seen].mean() if picture.seen.any() else 0
     return (f"{share:.1%} of the values are beyond black or white and are cut off",) if share >= _NOTED else ()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -113,6 +114,8 @@ _NO_ROOM = ("failed to map segment", "annot allocate memory", "can't start new t
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that this machine's memory, or what the process may take of it, is spent."""
+    if isinstance(error, OSError) and error.errno is not None:  # its text may have the name of a file
+        return error.errno == errno.ENOMEM
     says = isinstance(error, (ImportError, OSError, RuntimeError)) and any(text in str(error) for text in _NO_ROOM)
     return isinstance(error, MemoryError) or says
 

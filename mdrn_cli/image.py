@@ -62,7 +62,8 @@ def is_gray(path: Path) -> bool:
 
 
 def read_uint8(path: Path, color: str) -> NDArray[np.uint8]:
-    """An image as benchmarks and training take it: 8 bits, to which more are rounded, without alpha.
+    """An image as benchmarks and training take it: 8 bits, to which more are rounded, without alpha. Of a JPEG of which
+    it cannot be told whether all of it is there, what there is.
 
     Args:
         path: the file.

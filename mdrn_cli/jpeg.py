@@ -16,8 +16,14 @@ _END, _APP0, _APP2, _APP14, _SCAN = 0xD9, 0xE0, 0xE2, 0xEE, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
 """Frames whose scans have all of a block's frequencies."""
 _FRAMES = (*_SEQUENTIAL, 0xC2, 0xCA)
-_YCBCR = b"\x01"
-"""The color transform that libjpeg takes for any but none."""
+_NO_TRANSFORM, _YCBCR = b"\0", b"\x01"
+"""Color transforms: none, and that which libjpeg takes for any other."""
+_ALL_FREQUENCIES = b"\0\x3f\0"
+"""How a scan's segment ends."""
+_SHORTEST = 16
+"""Bytes of the segments of JFIF and Adobe that libjpeg reads."""
+_MOST_SEGMENTS = 100_000
+_RESTARTS = re.compile(rb"\xff\xdd\0\x04(?!\0\0)")
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
@@ -96,33 +102,45 @@ def behind_picture(stream: IO[bytes], further: int = 0) -> tuple[int, int]:
 
 def put_right(content: bytes) -> bytes:
     """A JPEG without what libjpeg warns of and takes as it is meant: bytes between segments, versions of JFIF, color
-    transforms and parameters of a scan that there are not. The pixels are the same."""
-    kept, at = [content[:2]], 2
+    transforms and parameters of a scan that there are not. The pixels are the same. Of one with more segments than any
+    picture has, the content as it is."""
+    kept, at = bytearray(content[:2]), 2
     frame = None
-    while found := _MARKER.search(content, at):
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(content, at)
+        if not found:
+            break
         marker, start = content[found.end() - 1], found.end() - 2
         at = found.end()
         if marker not in _ALONE and marker != _END:
             at += int.from_bytes(content[at : at + 2], "big")
         frame = marker if marker in _FRAMES else frame
-        kept.append(_segment_put_right(content[start:at], marker, frame))
+        kept += _segment_put_right(content[start:at], marker, frame)
         if marker == _END:
-            return b"".join((*kept, content[at:]))
+            break
         if marker == _SCAN:
             start, at = at, (behind.start() if (behind := _MARKER.search(content, at)) else len(content))
-            kept.append(content[start:at])
-    return b"".join((*kept, content[at:]))
+            kept += memoryview(content)[start:at]
+    else:
+        return content
+    kept += memoryview(content)[at:]
+    return bytes(kept)
 
 
 def _segment_put_right(segment: bytes, marker: int, frame: int | None) -> bytes:
-    """See `put_right`; `frame` is the marker of the frame that a scan is of."""
-    if marker == _APP0 and segment[4:9] == b"JFIF\0":
+    """See `put_right`; `frame` is the marker of the frame that a scan is of. What is too short is left."""
+    if marker == _APP0 and segment[4:9] == b"JFIF\0" and len(segment) >= _SHORTEST:
         return segment[:9] + b"\x01" + segment[10:]
-    if marker == _APP14 and segment[4:9] == b"Adobe" and segment[15:16] not in (b"\0", _YCBCR):
-        return segment[:15] + _YCBCR + segment[16:]
-    if marker == _SCAN and frame in _SEQUENTIAL:
-        return segment[:-3] + b"\0\x3f\0"
+    if marker == _APP14 and segment[4:9] == b"Adobe" and len(segment) >= _SHORTEST:
+        return segment[:15] + (_NO_TRANSFORM if segment[15:16] == _NO_TRANSFORM else _YCBCR) + segment[16:]
+    if marker == _SCAN and frame in _SEQUENTIAL and len(segment) > len(_ALL_FREQUENCIES) + 4:
+        return segment[: -len(_ALL_FREQUENCIES)] + _ALL_FREQUENCIES
     return segment
+
+
+def has_restarts(content: bytes) -> bool:
+    """Whether a JPEG has points at which decoders go on behind what is damaged."""
+    return _RESTARTS.search(content) is not None
 
 
 def _next_marker(stream: IO[bytes]) -> int | None:

@@ -152,7 +152,8 @@ class Picture:
 
     def _multiplied(self, factor: float) -> Picture:
         multiply = np.float32(factor)
-        channels = by_rows(lambda rows: from_unit(to_unit(rows) * multiply, str(rows.dtype)), self.channels)
+        with np.errstate(over="ignore"):  # of floats that nobody sees, which stand for no data
+            channels = by_rows(lambda rows: from_unit(to_unit(rows) * multiply, str(rows.dtype)), self.channels)
         if (seen := self.seen) is not None:
             np.copyto(channels, self.channels, where=~seen)
         return replace(self, channels=channels)

@@ -69,7 +69,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
         image: (C, H, W), no smaller than a block.
         side: of a block in pixels.
         seen: (H, W), the pixels that count; None for all. Where there are fewer than ENOUGH_BLOCKS places for a block
-            among them, all do that lie in the smallest rectangle around them that has as many.
+            among them, all do that lie in a rectangle around them with as many places, if the image has them.
 
     Returns:
         (N, C, side, side).
@@ -78,7 +78,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     places = None if seen is None else within(seen, side)
     count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
     if seen is not None and count < ENOUGH_BLOCKS:
-        rows, columns = _around(seen, side - 1 + math.ceil(math.sqrt(ENOUGH_BLOCKS)))
+        rows, columns = _around(seen, side)
         return blocks_of(image[:, rows, columns], side)
     step = max(1, round(math.sqrt(count / MOST_BLOCKS)))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
@@ -92,15 +92,18 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     return blocks
 
 
-def _around(seen: NDArray[np.bool_], least: int) -> tuple[slice, slice]:
-    """Rows and columns of the smallest rectangle around what is seen that has `least` of each, if the image has."""
-    slices = []
-    for axis, length in zip((1, 0), seen.shape, strict=True):
-        there = np.flatnonzero(seen.any(axis=axis))
+def _around(seen: NDArray[np.bool_], side: int) -> tuple[slice, slice]:
+    """Rows and columns of a rectangle around what is seen, with ENOUGH_BLOCKS places for a block if the image has."""
+    slices = [slice(0), slice(0)]
+    places = math.ceil(math.sqrt(ENOUGH_BLOCKS))
+    for axis in np.argsort(seen.shape):  # the longer one makes up for what the other lacks
+        length = seen.shape[axis]
+        there = np.flatnonzero(seen.any(axis=1 - axis))
         first, stop = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, length)
-        many = max(stop - first, min(least, length))
+        many = max(stop - first, min(side - 1 + places, length))
         first = min(max(first - (many - (stop - first)) // 2, 0), length - many)
-        slices.append(slice(first, first + many))
+        slices[axis] = slice(first, first + many)
+        places = math.ceil(ENOUGH_BLOCKS / max(many - side + 1, 1))
     return slices[0], slices[1]
 
 

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.blocks import SIDE
+from mdrn_cli.coarse import SCALES
 from mdrn_cli.picture import Picture
+from mdrn_cli.pixels import ENOUGH_BLOCKS, wholly_seen, within
 
 REACH = 64
 """Pixels beyond what is seen that are filled: farther away nothing matters to what is seen."""
@@ -22,6 +25,17 @@ def filled(picture: Picture) -> Picture:
     if picture.seen is None:
         return picture
     return replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
+
+
+def filled_if_needed(picture: Picture) -> Picture:
+    """The same where noise is only to be looked for, at each size: not where blocks enough are wholly seen, which is
+    where no others count."""
+    seen = picture.seen
+    for _ in range(1 + SCALES):
+        if seen is not None and within(seen, SIDE).sum() < ENOUGH_BLOCKS:
+            return filled(picture)
+        seen = wholly_seen(seen)
+    return picture
 
 
 def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:

@@ -74,11 +74,16 @@ def white_of(picture: Picture) -> float:
 
 
 def _seen_means(picture: Picture) -> NDArray[Any]:
-    """Of blocks of which all can be seen; of all where none is."""
-    means = _block_means(picture.channels)
-    if picture.seen is not None:
-        whole = _block_means(picture.seen[None])[0] == 1
-        means = means[:, whole] if whole.any() else means
+    """Of blocks of which all can be seen; where there are none, of what can be seen of others."""
+    if picture.seen is None:
+        return _block_means(picture.channels)
+    seen = _block_means(picture.seen[None])[0]
+    if (seen == 1).any():
+        return _block_means(picture.channels)[:, seen == 1]
+    if not seen.any():
+        return np.zeros((len(picture.channels), 1), np.float32)
+    means = _block_means(np.where(picture.seen, picture.channels, np.float32(0)))
+    means[:, seen > 0] /= seen[seen > 0]
     return means
 
 

@@ -297,6 +297,9 @@ def test_a_current_folder_that_is_gone_is_told_of(tree):
     script = f"cd gone; rmdir ../gone; {sys.executable} -m mdrn_cli denoise {tree}/a.png -o {tree}/b.png"
     done = subprocess.run(["sh", "-c", script], cwd=tree.parent, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: the current folder is gone")
+    (tree.parent / "gone").mkdir()
+    script = f"cd gone; rmdir ../gone; {sys.executable} -m mdrn_cli --version"
+    subprocess.run(["sh", "-c", script], cwd=tree.parent, capture_output=True, check=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")

@@ -20,7 +20,7 @@ from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_picture, read_uint8
-from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures
+from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures, put_right
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
@@ -454,6 +454,30 @@ def test_a_jpeg_of_which_libvips_cannot_tell_is_warned_of(photo):
         "it cannot be told whether all of the picture is there",
     )
     assert read_picture(content[:-2] + b"\x12\x34\x56\xff\xd9").warnings == ()  # all was decoded before
+    restarts = jpeg_of(photo[:150, :150], restart_marker_rows=1)
+    assert read_picture(restarts).warnings == ()
+    filled = restarts[: len(restarts) // 2] + bytes(len(restarts) // 2) + b"\xff\xd9"
+    assert read_picture(filled).warnings == ("it cannot be told whether all of the picture is there",)
+
+
+def test_a_jpeg_is_put_right_in_little_memory_and_once_is_enough(photo):
+    content = jpeg_of(photo[:150, :150])
+    short = content[:2] + b"\xff\xee\0\x09Adobexy" + b"\xff\xe0\0\x07JFIF\0" + content[20:]
+    assert put_right(short) == short  # segments that are too short for what might be wrong in them
+    many = content[:-2] + b"\xff\x01" * (1 << 20) + content[-2:]
+    tracemalloc.start()
+    try:
+        assert put_right(many) == many  # no picture has so many
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(many)
+    finally:
+        tracemalloc.stop()
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        odd = bytearray(content[:20] + b"stray" + content[20:])
+        for place in rng.integers(2, 700, 4):
+            odd[place] = rng.integers(256)
+        once = put_right(bytes(odd))
+        assert put_right(once) == once
 
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

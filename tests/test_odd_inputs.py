@@ -24,7 +24,7 @@ from mdrn_cli.cli.boundary import run
 from mdrn_cli.content import read_content
 from mdrn_cli.denoisers import Denoiser, Denoisers
 from mdrn_cli.encoding import SaveOptions, encode_picture
-from mdrn_cli.errors import InputError, MdrnError, UsageError
+from mdrn_cli.errors import InputError, MdrnError, UsageError, lacks_memory
 from mdrn_cli.files import write_atomically
 from mdrn_cli.image import read_picture
 from mdrn_cli.jobs import plan_jobs
@@ -383,6 +383,8 @@ def test_memory_that_is_not_there_is_told_with_its_exit_code(tmp_path, monkeypat
     code, _, err = command(monkeypatch, capsys, "denoise", tmp_path / "a.png")
     assert code == 6
     assert "not enough memory for" in err
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "Cannot allocate memory.png")
+    assert not lacks_memory(missing)
     monkeypatch.setattr(image, "read_picture", full)
     assert command(monkeypatch, capsys, "estimate", tmp_path / "a.png")[0] == 6
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")

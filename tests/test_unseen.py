@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import mdrn_cli
 from mdrn_cli.cli import app
+from mdrn_cli.encoding import encode_picture
 from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import as_depth
 from mdrn_cli.restore import NO_NOISE, DenoiseOptions, Restorer
@@ -60,16 +61,28 @@ def test_nothing_seen_is_black():
     assert not with_unseen_filled(image, np.zeros((9, 9), bool)).any()
 
 
+@pytest.mark.parametrize("shape", ["disc", "strokes"])
 @pytest.mark.parametrize("hidden", [-9999.0, 65504.0, 1e10, -3.4e38, 3e38])
-def test_values_of_floats_that_stand_for_no_data_do_nothing_under_an_alpha(photo, hidden):
+def test_values_of_floats_that_stand_for_no_data_do_nothing_under_an_alpha(photo, hidden, shape):
     noisy = (photo[:256, :256, 0] / 255 + np.random.default_rng(0).normal(0, 0.08, (256, 256))).astype(np.float32)
-    seen = np.hypot(*(axis - 60 for axis in np.indices((256, 256)))) < 50
+    rows, columns = np.indices((256, 256))
+    seen = np.hypot(rows - 60, columns - 60) < 50 if shape == "disc" else (rows + columns) % 60 < 7
     black, hiding = (np.dstack([np.where(seen, noisy, np.float32(value)), seen]) for value in (0, hidden))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         results = [mdrn_cli.denoise(image.astype(np.float32), model="mdrn-2b") for image in (black, hiding)]
+        levels = [mdrn_cli.estimate_sigma(image.astype(np.float32), white=0.9) for image in (black, hiding)]
+    assert levels[0] == levels[1] > 10
     assert np.array_equal(results[0][seen], results[1][seen])
     assert (results[1][~seen, 0] == np.float32(hidden)).all()
+    told = [encode_picture(picture_of(image.astype(np.float32), True), "PNG")[1] for image in (black, hiding)]
+    assert told[0] == told[1]
+
+
+def test_of_floats_of_which_nothing_is_seen_nothing_is_told():
+    image = np.full((64, 64, 2), 1e6, np.float32)
+    image[:, :, 1] = 0
+    assert mdrn_cli.estimate_sigma(image) == 0
 
 
 @pytest.mark.parametrize("pattern", ["half", "checkerboard", "lines", "strokes", "small"])

@@ -33,6 +33,7 @@ from mdrn_cli.paths import exists
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
 _OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
+_OF_NO_FOLDER = {"--version", "--help"}
 # Click's UsageError, from wherever this version of typer takes click.
 _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -59,7 +60,8 @@ def _run(app: typer.Typer) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         _refuse_empty(arguments)
-        _refuse_gone_folder()
+        if not _OF_NO_FOLDER.intersection(arguments):
+            _refuse_gone_folder()
         if os.name == "nt":
             arguments = with_patterns_expanded(arguments)
         with terminable():

@@ -46,7 +46,7 @@ def estimate(
     from mdrn_cli.levels import check_white
     from mdrn_cli.noise import find_noise
     from mdrn_cli.pipes import readable
-    from mdrn_cli.unseen import filled
+    from mdrn_cli.unseen import filled_if_needed
     from mdrn_cli.white import white_of, whitened
 
     if white is not None:
@@ -58,7 +58,7 @@ def estimate(
     for file in files:
         try:
             read = read_picture(readable(file))
-            picture = filled(whitened(read, white))
+            picture = filled_if_needed(whitened(read, white))
             brightest = white_of(picture)
             noise = find_noise(picture.channels, picture.seen, white=brightest)
             coarse = _coarse(picture, noise, brightest)
