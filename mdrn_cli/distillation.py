@@ -218,7 +218,8 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
 
 def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: Network) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
-    network gives both its image and its features. The reconstruction loss is told apart.
+    network gives both its image and its features. The reconstruction loss, against the soft target where there is one,
+    is told apart.
 
     Args:
         sigma: noise level of the student, 0-255 scale.
@@ -235,9 +236,10 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
             theirs = noise if distillation.shared_noise else draw_noise(clean)
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
-            wanted = teacher(noisy)[1]
+            restored, wanted = teacher(noisy)
+            target = torch.lerp(clean, restored.to(clean.dtype), distillation.soft_target)
         weight = distillation.weight + (distillation.final_weight - distillation.weight) * done
-        reconstruction = reconstruction_loss(denoised, clean, kind)
+        reconstruction = reconstruction_loss(denoised, target, kind)
         return Terms(reconstruction + weight * distillation_loss(features, wanted), reconstruction)
 
     return step_loss

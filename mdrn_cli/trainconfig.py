@@ -82,6 +82,9 @@ class Distillation:
         weight: of the distillation loss, at the start of the run.
         final_weight: the same at its end; the weight goes from one to the other in a straight line.
         shared_noise: HMDS only: the teacher sees the student's noise scaled down, not noise of its own.
+        soft_target: share of the teacher's image in what the student's is held against; 0 for the clean patch alone, as
+            in the paper. It is near the mean of all clean patches that the noisy one may be of, so that gradients of
+            few patches are less noisy.
 
     Raises:
         UsageError: a value is of the wrong type or makes no sense.
@@ -93,13 +96,18 @@ class Distillation:
     weight: float = 0.1
     final_weight: float = 0.0
     shared_noise: bool = True
+    soft_target: float = 0.0
 
     def __post_init__(self) -> None:
         _check(self, _DISTILLATION_RULES)
         check_sigma(self.teacher_sigma, HIGHEST_TRAINED)
 
 
-_DISTILLATION_RULES = {"mode": _one_of(MODES), "weight": _NOT_NEGATIVE, "final_weight": _NOT_NEGATIVE}
+_DISTILLATION_RULES = {
+    "mode": _one_of(MODES),
+    **dict.fromkeys(("weight", "final_weight"), _NOT_NEGATIVE),
+    "soft_target": (lambda value: 0 <= value <= 1, "from 0 to 1, a share"),
+}
 _RULES = {
     **dict.fromkeys(("iterations", "time_budget", "batch_size", "patch_size", "max_skipped"), _POSITIVE),
     **dict.fromkeys(("learning_rate", "muon_learning_rate"), _POSITIVE),

@@ -82,6 +82,17 @@ def test_the_weight_goes_from_start_to_end_in_a_straight_line(done, weight):
     assert loss.item() == pytest.approx((reconstruction + weight * distilled).item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_the_image_of_the_teacher_has_a_share_in_the_target(share):
+    student, teacher = tiny_checkpoint(seed=1).build(), tiny_checkpoint(seed=2).build()
+    clean, noise = torch.rand(2, 1, 16, 16), torch.randn(2, 1, 16, 16)
+    step = distilled_loss(50.0, "rmse", Distillation("hads", "", 50.0, soft_target=share), teacher.forward_features)
+    _, told = step(student.forward_features, clean, lambda _: noise, 0.0)
+    ours, theirs = (network(clean + noise * 50 / 255) for network in (student, teacher))
+    target = (1 - share) * clean + share * theirs
+    assert told.item() == pytest.approx(reconstruction_loss(ours, target, "rmse").item(), rel=1e-4)
+
+
 def test_one_forward_pass_each_and_the_teacher_is_frozen():
     teacher = frozen(tiny_checkpoint(seed=2).build().train(), CPU)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}

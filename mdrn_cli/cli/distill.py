@@ -57,6 +57,10 @@ def distill(
     shared_noise: Annotated[
         bool, flag(help="hmds: the teacher sees the student's noise scaled down, or noise of its own.")
     ] = True,
+    soft_target: Annotated[
+        float,
+        typer.Option(metavar="0..1", help="Share of the teacher's image in what the student's is held against."),
+    ] = 0.0,
     blocks: Annotated[
         int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")
     ] = None,
