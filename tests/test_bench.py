@@ -22,6 +22,7 @@ from mdrn_cli import datasets
 from mdrn_cli.bench import PUBLIC_PIXELS, ImageRow, Result, measure, reference_of, tile_by_memory
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.cli import app
+from mdrn_cli.cli.benchresults import show
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
@@ -208,16 +209,31 @@ def test_a_network_is_held_against_the_papers_of_its_size(public, tiny_weights, 
         assert float(row[f"ours - {reference}"]) == pytest.approx(float(row["PSNR"]) - gap, abs=0.011)
 
 
-def test_each_noise_level_is_held_against_a_reference_of_its_own(public):
-    """At 15 the best of two blocks is distilled, at 50 there is none such."""
+def test_the_best_of_two_blocks_is_distilled_and_held_against_that(public):
     arguments = ["Set12", "--data", public, "--sigma", 15, "--sigma", 50, "--model", "mdrn-2b"]
-    first, second = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
-    names = ["ours - MDRN (2B) + HADS", "ours - MDRN (2B)"]
+    rows = list(csv.DictReader(io.StringIO(bench(*arguments, "--csv"))))
+    name = "ours - MDRN (2B) + HADS"
+    assert [key for key in rows[0] if key.startswith("ours")] == [name]
+    for row, published in zip(rows, (32.96, 27.43), strict=True):
+        assert float(row[name]) == pytest.approx(float(row["PSNR"]) - published, abs=0.011)
+
+
+def test_each_noise_level_is_held_against_a_reference_of_its_own(capsys):
+    """At one the best may be distilled, at another none such there."""
+    image = ImageRow("a.png", 27.0, 0.9, 20.0, 25.0, 0.0, 1.0, 0.1)
+    published = {"MDRN (2B) + HADS": 32.96, "MDRN (2B)": 27.35}
+    names = [f"ours - {reference}" for reference in published]
+    results = [
+        Result("Set12", "gray", level, "any", False, (image,), published, reference=reference)
+        for level, reference in zip((15.0, 50.0), published, strict=True)
+    ]
+    show(results, as_json=False, as_csv=True, as_markdown=False)
+    first, second = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert [name for name in first if name.startswith("ours")] == names
     gaps = [[row[name] for name in names] for row in (first, second)]
     assert (gaps[0][1], gaps[1][0]) == ("", "")
-    assert float(gaps[0][0]) == pytest.approx(float(first["PSNR"]) - 32.96, abs=0.011)
-    assert float(gaps[1][1]) == pytest.approx(float(second["PSNR"]) - 27.35, abs=0.011)
+    assert float(gaps[0][0]) == pytest.approx(27.0 - 32.96, abs=0.011)
+    assert float(gaps[1][1]) == pytest.approx(27.0 - 27.35, abs=0.011)
 
 
 def test_a_distilled_network_that_has_no_record_is_known_by_its_run(public, tmp_path):
