@@ -118,13 +118,7 @@ def denoise(
         result, told = _restored(pixels, Restorer(options, _denoisers(options.model, device, precision)))
     for text in told:
         warnings.warn(in_arguments(text), stacklevel=2)
-    if not isinstance(image, Image.Image):
-        return result
-    restored = Image.fromarray(result)
-    # A transparent color is alpha now, where there is such a mode.
-    same = restored.mode == image.mode
-    restored.info = {key: value for key, value in image.info.items() if same or key != "transparency"}
-    return restored
+    return _image_of(result, image) if isinstance(image, Image.Image) else result
 
 
 def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = None) -> float:
@@ -191,6 +185,15 @@ def _restored(data: NDArray[Any], restore: Restorer) -> tuple[NDArray[Any], tupl
     result = data.copy()  # which has the alpha
     result.reshape(*data.shape[:2], -1)[:, :, : channels.shape[2]] = channels
     return result, picture.warnings
+
+
+def _image_of(pixels: NDArray[Any], given: Image.Image) -> Image.Image:
+    """Pixels as an image, with what the one that was given carries."""
+    image = Image.fromarray(pixels)
+    # A transparent color is alpha now, where there is such a mode.
+    same = image.mode == given.mode
+    image.info = {key: value for key, value in given.info.items() if same or key != "transparency"}
+    return image
 
 
 def _picture(data: NDArray[Any]) -> Picture:

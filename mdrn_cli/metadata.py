@@ -140,7 +140,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
     found = getattr(file, "applist", ())
     profile = info.get("icc_profile") or b""
     # A PNG whose profile cannot be inflated has None, of one that is cut off Pillow has what there is.
-    is_cut = file.format == "PNG" and ("icc_profile" in info) and int.from_bytes(profile[:4], "big") > len(profile)
+    is_cut = file.format == "PNG" and int.from_bytes(profile[:4], "big") > len(profile)
     is_lost = "icc_profile" in info or any(content.startswith(_PROFILE_START) for _, content in found)
     if is_cut or (is_lost and not profile):
         profile = b""

@@ -49,8 +49,8 @@ def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArr
     Returns:
         A copy, filled as far as REACH; the rest is 0, for what is there may be of any size in floats.
     """
-    filled = channels.copy(order="K")
-    np.copyto(filled, filled.dtype.type(0), where=~seen)
+    result = channels.copy(order="K")
+    np.copyto(result, result.dtype.type(0), where=~seen)
     height = len(seen)
     for top in range(0, height, _ROWS):
         stop = min(top + _ROWS, height)
@@ -62,8 +62,8 @@ def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArr
         part, known = _continued(channels[:, near, columns], seen[near, columns])
         if not known.all():
             part, _ = _continued(part, known)  # what has nothing seen in its row or column is beside what is filled now
-        filled[:, top:stop, columns] = part[:, top - near.start : stop - near.start]
-    return filled
+        result[:, top:stop, columns] = part[:, top - near.start : stop - near.start]
+    return result
 
 
 def _continued(rows: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
