@@ -57,8 +57,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/pip
 	$(PIP_INSTALL) -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/pip
-	$(PIP_INSTALL) -c constraints.txt -e '.[test]'
+# The versions of the lock for pip to keep to, so that what is tested is what is audited. Without hashes, which a build of
+# torch for the CPU alone would not have.
+$(VENV)/locked.txt: requirements-dev.txt | $(BIN)/pip
+	sed -n '/^[^ ]/s/ *\\$$//p' $< > $@
+
+$(VENV)/.installed-test: pyproject.toml $(VENV)/locked.txt | $(BIN)/pip
+	$(PIP_INSTALL) -c $(VENV)/locked.txt -e '.[test]'
 	touch $(VENV)/.installed $@
 
 clean:

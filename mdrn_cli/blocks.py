@@ -187,7 +187,5 @@ def stored_network(file: str, name: str, channels: int) -> dict[str, NDArray[np.
     prefix = f"{'gray' if channels == 1 else 'color'}_{name}_"
     with np.load(_REFERENCE / file, allow_pickle=False) as stored:
         return {
-            name.removeprefix(prefix): stored[name].astype(np.float32)
-            for name in stored.files
-            if name.startswith(prefix)
+            key.removeprefix(prefix): stored[key].astype(np.float32) for key in stored.files if key.startswith(prefix)
         }

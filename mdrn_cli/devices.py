@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError, told_by
+from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError, lacks_memory, told_by
 from mdrn_cli.hardware import check_precision, cores, half_of_memory, threads_asked_for
 from mdrn_cli.nesting import Nested
 
@@ -58,7 +58,7 @@ def fault_of(device: torch.device) -> str:
         image, kernel = (torch.ones(1, 1, side, side, dtype=torch.float32, device=device) for side in (8, 3))
         F.conv2d(image, kernel).cpu()
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
-        if out_of_memory(error):
+        if lacks_memory(error):
             raise OutOfMemoryError(f"{device} is out of memory", "free some there, or use --device cpu") from error
         return told_by(error)
     _computing.add(device)
@@ -72,7 +72,7 @@ _computing: set[torch.device] = set()
 def is_fault(error: Exception) -> bool:
     """Whether an error is that of a GPU which from then on computes nothing in this process, as after one of memory it
     does."""
-    if out_of_memory(error):
+    if lacks_memory(error):
         return False
     accelerator = getattr(torch, "AcceleratorError", ())  # not before torch 2.8
     told = ("CUDA error", "CUDA driver error", "Triton Error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
@@ -209,14 +209,6 @@ def available_precisions(device: torch.device) -> tuple[str, ...]:
     return ("float32", "bfloat16") if native_bfloat16(device) else ("float32",)
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether an error is that of memory running out, on whatever device."""
-    # On the CPU torch raises a bare RuntimeError from its allocator (with other words on Windows), on CUDA others from
-    # the driver and its libraries, on MPS one that tells of no memory.
-    told = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size")
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or any(text in str(error) for text in told)
-
-
 @contextmanager
 def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
     """Whatever runs out of memory within is told as an OutOfMemoryError of this message and hint, and a GPU that fails
@@ -224,7 +216,7 @@ def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if out_of_memory(error):
+        if lacks_memory(error):
             raise OutOfMemoryError(message, hint) from error
         if is_fault(error):
             raise failure(error) from error

@@ -18,11 +18,10 @@ from mdrn_cli.devices import (
     is_fault,
     layout,
     limit_threads,
-    out_of_memory,
     pick_device,
     telling_out_of_memory,
 )
-from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError
+from mdrn_cli.errors import DeviceError, DeviceWarning, OutOfMemoryError, lacks_memory
 from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
@@ -114,7 +113,7 @@ class Engine:
         except (RuntimeError, MemoryError) as error:
             if is_fault(error):
                 raise failure(error) from error
-            if not out_of_memory(error):
+            if not lacks_memory(error):
                 raise
             # Leaving this block drops the traceback, and with it the tensors of the failed attempt.
         else:
@@ -165,7 +164,7 @@ def computes_right(model: MDRN, twin: MDRN) -> bool:
         try:
             theirs = model(picture.to(device, memory_format=layout(device))).cpu()
         except RuntimeError as error:
-            if out_of_memory(error):
+            if lacks_memory(error):
                 raise
             return False
         return bool((theirs - twin(picture)).abs().max() < MOST_APART)

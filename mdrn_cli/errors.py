@@ -108,19 +108,28 @@ class OutOfMemoryError(DeviceError):
     """The device ran out of memory (exit code 6)."""
 
 
-_NO_ROOM = ("failed to map segment", "annot allocate memory", "can't start new thread")
-"""What loading a library, or starting a thread, says where there is no memory or address space for it."""
+_NO_ROOM = (
+    # Loading a library, or starting a thread, where there is no memory or address space for it.
+    *("failed to map segment", "annot allocate memory", "can't start new thread"),
+    # Torch: of its allocator on the CPU (with other words on Windows), of CUDA, its driver and libraries, and of MPS,
+    # which tells of no memory.
+    *("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size"),
+)
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that this machine's memory, or what the process may take of it, is spent."""
+    """Whether an error says that memory, this machine's or a GPU's, or what the process may take of it, is spent."""
     if isinstance(error, OSError) and error.errno is not None:  # its text may have the name of a file
         return error.errno == errno.ENOMEM
     says = isinstance(error, (ImportError, OSError, RuntimeError)) and any(text in str(error) for text in _NO_ROOM)
     return isinstance(error, MemoryError) or says
 
 
-class DeviceWarning(UserWarning):
+class MdrnWarning(UserWarning):
+    """What this package itself warns of; the command tells it in one line."""
+
+
+class DeviceWarning(MdrnWarning):
     """A device does not do what is usual, and something slower takes its place."""
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.utils._triton import has_triton
 
 from mdrn_cli.cache import KERNELS, library_folder
-from mdrn_cli.devices import out_of_memory
-from mdrn_cli.errors import DeviceWarning, told_by
+from mdrn_cli.errors import DeviceWarning, lacks_memory, told_by
 from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, MDRNConfig, restored_and_fused
 
 WIDTHS = (32, 64, 128)
@@ -76,7 +75,7 @@ def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: 
             ours.sum().backward()
         apart = float((ours.detach().float() - expected).norm() / expected.norm())
     except Exception as error:
-        if out_of_memory(error):
+        if lacks_memory(error):
             raise
         return told_by(error)
     if not apart < MOST_APART:

@@ -302,7 +302,9 @@ def _open_map(path: Path, color: str) -> PhotoFolder | None:
         unreadable = [(Path(file), reason) for file, reason in about["unreadable"]]
         if path.stat().st_size != math.prod(shape):
             return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # there is no index, or it is damaged
+        # Copy on write: torch wants arrays it could write to, and nothing writes.
+        pixels = np.memmap(path, np.uint8, "c", shape=shape)
+    # There is no index, or it is damaged; or another process is removing both.
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    # Copy on write: torch wants arrays it could write to, and nothing writes.
-    return PhotoFolder(np.memmap(path, np.uint8, "c", shape=shape), shapes, files, unreadable, path)
+    return PhotoFolder(pixels, shapes, files, unreadable, path)

@@ -6,13 +6,15 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mdrn_cli.cache import FONTS, library_folder
+from mdrn_cli.errors import MdrnWarning, told_by
 from mdrn_cli.files import write_atomically
 from mdrn_cli.runfolder import CURVES_FILE, EVENTS_FOLDER, METRICS_FILE
 
@@ -82,8 +84,9 @@ class RunLog:
         self._metrics = MetricsFile(folder / METRICS_FILE, tuple(_COLUMNS), resumed_at)
         self._events: Any = None
         self._drawn = False
+        self._complete = True  # as far as plots go
         _keep_fonts_in_cache()  # TensorBoard, too, may bring matplotlib
-        with suppress(Exception):  # see `_draw`
+        with self._plotting():
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(folder / EVENTS_FOLDER), purge_step=resumed_at + 1 if resumed_at else None)
@@ -94,8 +97,8 @@ class RunLog:
         row = {column: "" if value is None else format(value, _COLUMNS[column]) for column, value in values.items()}
         self._metrics.append(row)
         self._drawn = False
-        if self._events:
-            for column, tag in _EVENT_TAGS.items():
+        with self._plotting():
+            for column, tag in _EVENT_TAGS.items() if self._events else ():
                 if row[column]:
                     self._events.add_scalar(tag, float(row[column]), progress.iteration)
         if progress.psnr is not None:
@@ -104,17 +107,30 @@ class RunLog:
     def close(self) -> None:
         """Write what is held back."""
         self._draw()
-        if self._events:
-            self._events.close()
+        with self._plotting():
+            if self._events:
+                self._events.close()
 
     def _draw(self) -> None:
         if self._drawn:
             return
         self._drawn = True
-        # Where they are not installed, installed badly (protobuf), or matplotlib has nowhere to write to, a run goes on
-        # without plots: hours of training are worth more.
-        with suppress(Exception):
+        with self._plotting():
             draw_curves(self.folder / METRICS_FILE, self.folder / CURVES_FILE)
+
+    @contextmanager
+    def _plotting(self) -> Iterator[None]:
+        """Where the libraries are installed badly (protobuf), matplotlib has nowhere to write to, or plots fail
+        otherwise, the run goes on without, and says so once: hours of training are worth more. Where they are not
+        installed, in silence."""
+        try:
+            yield
+        except ImportError:
+            pass
+        except Exception as error:
+            if self._complete:
+                warnings.warn(f"plots of this run are not complete: {told_by(error)}", MdrnWarning, stacklevel=3)
+            self._complete = False
 
 
 def draw_curves(metrics: Path, output: Path) -> None:

@@ -95,7 +95,7 @@ def _processor() -> str:
     return names[0].split(":")[1].strip() if names else platform.processor()
 
 
-def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: int = 3) -> Iterator[Speed]:
+def measure_speed(size: int, megapixels: float, device: str = "auto") -> Iterator[Speed]:
     """Measure every engine, every runtime and peer that is installed, and a file from reading to writing.
 
     What is asked for is checked before the first case.
@@ -104,7 +104,6 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         size: side of the tile in pixels, a multiple of 8.
         megapixels: size of the JPEG file; 0 leaves it out.
         device: see Engine.
-        repeats: calls after the first, of which the fastest counts.
 
     Yields:
         A case when it is done.
@@ -120,11 +119,11 @@ def measure_speed(size: int, megapixels: float, device: str = "auto", repeats: i
         raise UsageError(f"megapixels must be 0 or from {SMALLEST_FILE} to {LARGEST_FILE}, not {megapixels:g}")
     for family, blocks in FAMILY_BLOCKS.items():
         for engine in (PLAIN, *available_precisions(pick_device(device))):
-            yield _alone(_network_case, family, blocks, engine, size, device, repeats)
+            yield _alone(_network_case, family, blocks, engine, size, device)
         for name in runtimes() if pick_device(device).type == "cpu" else ():
-            yield _alone(_runtime_case, family, blocks, name, size, repeats)
+            yield _alone(_runtime_case, family, blocks, name, size)
     for name in peers():
-        yield _alone(_peer_case, name, size, device, repeats)
+        yield _alone(_peer_case, name, size, device)
     yield _alone(_start_case, device)
     if megapixels:
         yield from _alone(_file_case, megapixels, device)
@@ -177,7 +176,7 @@ def _label(case: Callable[..., object], arguments: tuple[Any, ...]) -> str:
     return f"measuring {what} {' '.join(map(str, arguments))}".strip()
 
 
-def _network_case(family: str, blocks: int, engine: str, size: int, device: str, repeats: int) -> Speed:
+def _network_case(family: str, blocks: int, engine: str, size: int, device: str) -> Speed:
     checkpoint = untrained(blocks)
     function: Callable[[Pixels], Pixels]
     if engine == PLAIN:
@@ -186,11 +185,11 @@ def _network_case(family: str, blocks: int, engine: str, size: int, device: str,
         function = partial(run_plainly, checkpoint.build().to(place), device=str(place))
     else:
         function = Engine(checkpoint, device, engine)
-    return _timed("network", family, engine, function, size, size, repeats)
+    return _timed("network", family, engine, function, size, size)
 
 
-def _runtime_case(family: str, blocks: int, name: str, size: int, repeats: int) -> Speed:
-    return _timed("runtime", family, name, runtimes()[name](untrained(blocks)), size, size, repeats)
+def _runtime_case(family: str, blocks: int, name: str, size: int) -> Speed:
+    return _timed("runtime", family, name, runtimes()[name](untrained(blocks)), size, size)
 
 
 def untrained(blocks: int) -> Checkpoint:
@@ -199,14 +198,15 @@ def untrained(blocks: int) -> Checkpoint:
     return Checkpoint(config, SIGMA, MDRN(config).state_dict())
 
 
-def _peer_case(name: str, size: int, device: str, repeats: int) -> Speed:
+def _peer_case(name: str, size: int, device: str) -> Speed:
     limit_threads()
-    return _timed("peer", name, "as published", peers(str(pick_device(device)))[name](), size, size, repeats)
+    return _timed("peer", name, "as published", peers(str(pick_device(device)))[name](), size, size)
 
 
 def _timed(
-    what: str, name: str, engine: str, function: Callable[[Pixels], Pixels], height: int, width: int, repeats: int
+    what: str, name: str, engine: str, function: Callable[[Pixels], Pixels], height: int, width: int, repeats: int = 3
 ) -> Speed:
+    """A function's first call and the fastest of `repeats` more."""
     image = np.random.default_rng(0).random((3, height, width), np.float32)
     times = []
     for _ in range(1 + repeats):

@@ -46,7 +46,6 @@ def denoise_pixels(
     function: Function,
     tile: int = 0,
     ensemble: bool = False,
-    on_tile: OnTile | None = None,
 ) -> NDArray[np.float32]:
     """Denoise an array.
 
@@ -55,7 +54,6 @@ def denoise_pixels(
         function: an Engine, or any callable on (C, h, w).
         tile: side of a tile, 0 for the whole image at once; halved where the device runs out of memory.
         ensemble: average over eight orientations of each tile.
-        on_tile: called with (tiles done, tiles in all).
 
     Returns:
         float32 (C, H, W), not clipped.
@@ -66,8 +64,8 @@ def denoise_pixels(
     """
     result = np.empty_like(noisy)
     _, height, width = noisy.shape
-    how = tile, OVERLAP, ensemble, on_tile
-    for place, band in denoised_bands(partial(part_of, noisy), height, width, function, *how):
+    bands = denoised_bands(partial(part_of, noisy), height, width, function, tile, OVERLAP, ensemble, on_tile=None)
+    for place, band in bands:
         result[place] = band
     return result
 

@@ -162,13 +162,12 @@ def _files_in(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def import_files(source: Path, records: Sequence[Record], cache: Cache | None = None) -> list[Record]:
+def import_files(source: Path, records: Sequence[Record]) -> list[Record]:
     """Take checkpoints brought by hand into the cache; a file is recognised by its content, not its name.
 
     Args:
         source: a file, or a folder searched at any depth, whatever files in it are called.
         records: what may be imported.
-        cache: where to keep them.
 
     Returns:
         The records found.
@@ -177,7 +176,7 @@ def import_files(source: Path, records: Sequence[Record], cache: Cache | None = 
         UsageError: the source does not exist, or a file is no known checkpoint and not called as safetensors are.
         WeightsError: nothing in it is a known checkpoint.
     """
-    cache = cache or Cache()
+    cache = Cache()
     if not exists(source):
         raise UsageError(f"no file or folder {source}")
     files = [source] if is_file(source) else _files_in(source)

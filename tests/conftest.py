@@ -1,3 +1,4 @@
+import importlib
 import io
 import os
 import signal
@@ -5,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 # Small networks on two cores: more threads would only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -29,7 +31,8 @@ from mdrn_cli.paths import sha256_of
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+PROJECT = Path(__file__).parents[1]
+SHARED = PROJECT.parent / "shared" / "data"
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -177,6 +180,13 @@ def _unprivileged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
         yield
     finally:
         os.seteuid(0)
+
+
+def tool_module(name: str, folder: str = "tools") -> ModuleType:
+    """What is run by hand, and lies beside the package, as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(PROJECT / folder)
+        return importlib.import_module(name)
 
 
 def set_of(folder: Path, name: str, color: str = "gray") -> BenchmarkSet:

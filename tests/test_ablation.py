@@ -1,27 +1,20 @@
 """tools/ablation.py: pairs of runs that differ in the teacher alone, and a document of what was measured."""
 
-import importlib.util
 import json
 import shutil
 import statistics
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from conftest import tiny_config, tool_module
 
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.trainconfig import Distillation
 
-TOOL = Path(__file__).parents[1] / "tools" / "ablation.py"
-
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("ablation", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tool_module("ablation")
 
 
 def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path, tiny_weights, monkeypatch):
@@ -44,6 +37,13 @@ def test_pairs_are_run_once_measured_and_written_up(tool, photo_folder, tmp_path
     monkeypatch.setattr(tool, "train", counting)
     ablate(2)
     assert trained == [(1, False), (1, True)], "what is finished is not run again"
+    stored = document.with_suffix(".json").read_text()
+    document.with_suffix(".json").write_text(stored.replace(',\n    "soft_target": 0.0', ""))
+    assert "soft_target" in stored
+    assert "soft_target" not in document.with_suffix(".json").read_text()
+    ablate(2)
+    assert len(trained) == 2, "nor is what was finished before there were soft targets"
+    document.with_suffix(".json").write_text(stored)
     runs = json.loads(document.with_suffix(".json").read_text())["runs"]
     assert [(run["seed"], run["distillation"] is not None) for run in runs] == [
         (0, False),

@@ -1,10 +1,8 @@
 """Noise that is alike in all channels of a color photograph is known, and a network for gray removes it."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
+from conftest import tool_module
 from PIL import Image
 from test_coarse import channels_of, with_grain
 
@@ -92,9 +90,8 @@ def test_of_what_is_too_small_it_is_not_told(noisy):
     assert np.isfinite(alike_features(channels_of(noisy[:SMALLEST, :SMALLEST]))).all()
 
 
-def test_it_is_learned_from_crops_of_every_kind(tmp_path, photo, monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    tool = importlib.import_module("train_alike")
+def test_it_is_learned_from_crops_of_every_kind(tmp_path, photo):
+    tool = tool_module("train_alike")
     Image.fromarray(photo[:160, :160]).save(tmp_path / "photo.png")
     rows = [row for seed in range(4) for row in tool.rows(tmp_path / "photo.png", (0, seed))]
     assert {kind: target for _, target, kind in rows} == {

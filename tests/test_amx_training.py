@@ -1,20 +1,16 @@
 """tools/amx_training.py: its kernels compute what torch does, where there is a processor and a compiler for them."""
 
-import importlib.util
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import tiny_config, tool_module
 
 from mdrn_cli.model import MDRN, MSAG, MDRNConfig
 from mdrn_cli.training import run_train
 
-spec = importlib.util.spec_from_file_location("amx_training", Path(__file__).parents[1] / "tools" / "amx_training.py")
-amx = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(amx)
+amx = tool_module("amx_training")
 
 
 def needs_amx(test):

@@ -1,14 +1,11 @@
 """tools/audit.py: what pip-audit reports, judged."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from conftest import tool_module
 
-spec = importlib.util.spec_from_file_location("audit", Path(__file__).parents[1] / "tools" / "audit.py")
-audit = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(audit)
+audit = tool_module("audit")
 
 GOOD = {"name": "good", "version": "1.0", "vulns": []}
 BAD = {"name": "bad", "version": "2.0", "vulns": [{"id": "PYSEC-2026-1"}]}

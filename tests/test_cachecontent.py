@@ -151,6 +151,8 @@ def test_what_another_process_is_making_stays(full):
     with FileLock(photographs.lock):
         done = mdrn("clear", "--all")
         assert "1 left" in done.stderr
+        photographs.path.with_suffix(".json").unlink()
+        assert "1 left, which other processes are making: not finished\n" in mdrn("clear", "--all").stderr
     assert counts(full) == {"photographs": 1}
 
 

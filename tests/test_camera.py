@@ -1,13 +1,12 @@
 """Networks for noise as files have it: which pictures they restore."""
 
-import importlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import record_json, through_jpeg
+from conftest import record_json, through_jpeg, tool_module
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.denoisers import Denoisers
@@ -135,9 +134,8 @@ def test_a_family_without_such_networks_does_what_it_can(photo):
 
 
 @pytest.mark.parametrize("family", ["mdrn", "mdrn-2b"])
-def test_the_bundled_one_leaves_less_of_a_cameras_noise_than_one_for_white_noise_alone(photo, monkeypatch, family):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    camera = importlib.import_module("sensor").Camera(True, 0.7, (2.0, 1.0, 1.6), 0.1, 0.0)
+def test_the_bundled_one_leaves_less_of_a_cameras_noise_than_one_for_white_noise_alone(photo, family):
+    camera = tool_module("sensor").Camera(True, 0.7, (2.0, 1.0, 1.6), 0.1, 0.0)
     scene, noise = camera.picture(photo[:192, :192].astype(np.float32), 12.0, np.random.default_rng(0))
     clean, stored = (np.clip(np.rint(pixels), 0, 255).astype(np.uint8) for pixels in (scene, scene + noise))
     reached = {}

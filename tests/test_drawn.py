@@ -1,11 +1,10 @@
 """What is drawn has no noise, however it is stored, and is left as it is; noise in it is found nevertheless."""
 
-import importlib
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tool_module
 from PIL import Image, ImageDraw
 
 from mdrn_cli import estimate_sigma
@@ -125,9 +124,7 @@ def test_photographs_with_noise_are_not_taken_for_drawn(photo, gray_photo, kind,
 
 @pytest.fixture(scope="module")
 def tools():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
-        return importlib.import_module("graphics"), importlib.import_module("train_drawn")
+    return tool_module("graphics"), tool_module("train_drawn")
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -1,20 +1,17 @@
 """tools/train_noise_estimator.py: that what estimates noise levels learns."""
 
-import importlib
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import tool_module
 
 from mdrn_cli.blocks import answer, looked_at, noise_features
 
 
 @pytest.fixture(scope="module")
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
-        return importlib.import_module("train_noise_estimator")
+    return tool_module("train_noise_estimator")
 
 
 def test_networks_are_stored_where_the_errors_printed_are_theirs(tool, tmp_path, monkeypatch, capsys):

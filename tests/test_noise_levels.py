@@ -1,10 +1,9 @@
 """tools/noise_levels.py and crop_tables.py: the page docs/noise-levels.md, section by section."""
 
-import importlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import tool_module
 from PIL import Image
 
 from mdrn_cli.datasets import Dataset
@@ -14,9 +13,8 @@ CROP_SECTIONS = ("jpeg", "stored", "clipped", "dark", "uneven", "sensor", "grain
 
 
 @pytest.fixture
-def tools(monkeypatch):
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "tools")
-    return SimpleNamespace(**{name: importlib.import_module(name) for name in ("noise_levels", "crop_tables")})
+def tools():
+    return SimpleNamespace(**{name: tool_module(name) for name in ("noise_levels", "crop_tables")})
 
 
 class Plain:

@@ -1,11 +1,9 @@
 """tools/noisy_crops.py: noise as files have it, which the estimator and networks for such noise learn from."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import skimage.data
+from conftest import tool_module
 from PIL import Image
 
 from mdrn_cli.image import read_uint8
@@ -14,9 +12,7 @@ from mdrn_cli.noise import estimate_sigma
 
 @pytest.fixture(scope="module")
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
-        return importlib.import_module("noisy_crops")
+    return tool_module("noisy_crops")
 
 
 def shape_of(file, _seed):

@@ -101,6 +101,20 @@ def test_a_map_whose_index_is_damaged_is_made_anew(photo_folder, left):
     assert again.files == first.files
 
 
+def test_a_map_that_another_process_removes_is_made_anew(photo_folder, monkeypatch):
+    first = read_photographs(photo_folder, "gray", 0)
+    before, inner = first.pixels.copy(), np.memmap
+
+    def removed_first(path, *arguments, **options):
+        monkeypatch.setattr(np, "memmap", inner)
+        path.unlink()
+        return inner(path, *arguments, **options)
+
+    monkeypatch.setattr(np, "memmap", removed_first)
+    assert np.array_equal(read_photographs(photo_folder, "gray", 0).pixels, before)
+    assert np.memmap is inner
+
+
 def test_a_folder_without_photographs_is_an_error(tmp_path):
     with pytest.raises(InputError, match="no readable image"):
         read_photographs(tmp_path, "gray")

@@ -19,7 +19,7 @@ from mdrn_cli.cache import Cache, Item, cache_root, library_folder
 from mdrn_cli.checkpoint import load_checkpoint, save_checkpoint
 from mdrn_cli.cli.boundary import with_patterns_expanded
 from mdrn_cli.devices import free_memory
-from mdrn_cli.errors import FetchError, MdrnError, UsageError
+from mdrn_cli.errors import FetchError, MdrnError, MdrnWarning, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.formats import find_images
 from mdrn_cli.hardware import half_of_memory
@@ -285,7 +285,26 @@ def test_a_run_goes_on_where_its_plots_cannot_be_made(tmp_path, photo_folder, mo
 
     monkeypatch.setattr("mdrn_cli.runlog.draw_curves", fail)
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", fail)
-    run_train(tiny_config(photo_folder, iterations=1), tmp_path / "run", False, lambda _progress: None)
+    with pytest.warns(MdrnWarning) as told:
+        run_train(tiny_config(photo_folder, iterations=1), tmp_path / "run", False, lambda _progress: None)
+    assert [str(each.message) for each in told] == [f"plots of this run are not complete: {error}"]
+    assert (tmp_path / "run" / "last.safetensors").is_file()
+
+
+def test_a_run_goes_on_where_what_plots_fails_midway(tmp_path, photo_folder, monkeypatch):
+    class Full:
+        def __init__(self, *_arguments, **_options):
+            pass
+
+        def add_scalar(self, *_arguments):
+            raise OSError("No space left on device")
+
+        close = add_scalar
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Full)
+    with pytest.warns(MdrnWarning, match="No space left") as told:
+        run_train(tiny_config(photo_folder, iterations=2), tmp_path / "run", False, lambda _progress: None)
+    assert len(told) == 1
     assert (tmp_path / "run" / "last.safetensors").is_file()
 
 

@@ -1,6 +1,5 @@
 """`mdrn bench --speed`: what is measured, and how it is said."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -11,7 +10,7 @@ from pathlib import Path
 import commands
 import numpy as np
 import pytest
-from conftest import run_mdrn
+from conftest import run_mdrn, tool_module
 from typer.testing import CliRunner
 
 from mdrn_cli import speed
@@ -164,10 +163,7 @@ def test_reduced_precision_was_measured_for_every_bundled_checkpoint_and_costs_n
 
 
 def test_the_page_is_what_the_benchmark_makes_of_the_figures(monkeypatch, tmp_path):
-    path = Path(__file__).parent.parent / "benchmarks" / "speed.py"
-    spec = importlib.util.spec_from_file_location("speed_benchmark", path)
-    benchmark = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(benchmark)
+    benchmark = tool_module("speed", "benchmarks")
     written = benchmark.PAGE.read_text(encoding="utf-8")
     monkeypatch.setattr(benchmark, "PAGE", tmp_path / "speed.md")
     monkeypatch.setattr("sys.argv", ["speed.py", "page"])

@@ -1,11 +1,9 @@
 """tools/train_camera.py: what the network for noise as files have it learns from, and that a run ends in one."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from conftest import tool_module
 from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
@@ -20,9 +18,7 @@ from mdrn_cli.weights import BUNDLED
 
 @pytest.fixture(scope="module")
 def tool():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(Path(__file__).parents[1] / "tools")
-        return importlib.import_module("train_camera")
+    return tool_module("train_camera")
 
 
 def pair(tool, sigma=15.0, moved=0):

@@ -1,19 +1,16 @@
 """tools/train_plan.py: runs one after another, each from another."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import tool_module
 
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
 
-spec = importlib.util.spec_from_file_location("train_plan", Path(__file__).parents[1] / "tools" / "train_plan.py")
-train_plan = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train_plan)
+train_plan = tool_module("train_plan")
 
 PLAN = """
 [all]

@@ -8,8 +8,9 @@ For each seed there is a plain run and a distilled one, from the same initial we
 for the same number of iterations; what is measured is the averaged weights at the end. (Under --no-shared-noise the
 teacher's noise comes from the same random stream, and the patches differ.) Figures go into docs/distillation.json, run
 by run, and the document is written from that file alone. A run that is in it is not run again, unless another set is to
-be measured and its folder is gone; one that was interrupted is gone on with, and a plain run serves every distilled one
-of the same settings. What it is validated on, and in which precision, is not among these: keep to one.
+be measured and its folder is gone, or it is of those that do not tell the content of the files they began with; one
+that was interrupted is gone on with, and a plain run serves every distilled one of the same settings. What it is
+validated on, and in which precision, is not among these: keep to one.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def ablate(
     about: dict[str, Any] = {"schema": SCHEMA, "runs": []}
     if results.is_file():
         about = json.loads(results.read_text())
+        for run in filter(lambda run: run["distillation"], about["runs"]):  # of before there were such targets
+            run["distillation"].setdefault("soft_target", 0.0)
     for seed in range(seeds):
         for arm in (replace(config, distillation=None, seed=seed), replace(config, seed=seed)):
             identity = describe(arm)
@@ -136,12 +139,13 @@ def section(run: dict[str, Any], both: Sequence[tuple[dict[str, Any], dict[str, 
     columns = [name for name in run["psnr"] if all(name in r["psnr"] for pair in both for r in pair)]
     begun = f", from `{settings['init']}`" if "init" in settings else ""
     own = "" if teacher["mode"] == "hads" or teacher["shared_noise"] else ", noise of its own"
+    soft = f", soft target {teacher['soft_target']:g}" if teacher.get("soft_target") else ""
     lines = [
         f"## {teacher['mode'].upper()}: {settings['color']} {settings['sigma']:g}, B = {settings['blocks']}",
         "",
         f"Teacher `{teacher['teacher']}` at sigma {teacher['teacher_sigma']:g}{own}; weight {teacher['weight']:g} to "
-        f"{teacher['final_weight']:g}. {settings['iterations']} iterations of {settings['batch_size']} patches of "
-        f"{settings['patch_size']}x{settings['patch_size']}, {settings['optimizer']}, {settings['loss']}{begun}; "
+        f"{teacher['final_weight']:g}{soft}. {settings['iterations']} iterations of {settings['batch_size']} patches "
+        f"of {settings['patch_size']}x{settings['patch_size']}, {settings['optimizer']}, {settings['loss']}{begun}; "
         f"seeds {', '.join(str(plain['seed']) for plain, _ in both)}.",
         "",
         f"| student | {' | '.join(columns)} |",
@@ -249,6 +253,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--init", help="checkpoint that the students begin from, a file")
     parser.add_argument("--weight", type=float, default=Distillation.weight)
     parser.add_argument("--final-weight", type=float, default=Distillation.final_weight)
+    parser.add_argument("--soft-target", type=float, default=Distillation.soft_target)
     parser.add_argument("--shared-noise", action=argparse.BooleanOptionalAction, default=True)
     for name in ("data", "val"):
         parser.add_argument(f"--{name}", required=True, help="folder of photographs")
@@ -296,7 +301,9 @@ def main(given: Sequence[str] | None = None) -> None:
         device=a.device,
         precision=a.precision,
         validate_every=a.validate_every,
-        distillation=Distillation(a.mode, str(teacher), teacher_sigma, a.weight, a.final_weight, a.shared_noise),
+        distillation=Distillation(
+            a.mode, str(teacher), teacher_sigma, a.weight, a.final_weight, a.shared_noise, a.soft_target
+        ),
     )
     ablate(config, a.seeds, a.runs, a.set or ("Set12", "BSD68"), a.sets, a.document)
 

@@ -20,9 +20,9 @@ from mdrn_cli.errors import (
     BY_SIGNAL,
     INTERRUPTED,
     DeviceError,
-    DeviceWarning,
     InputError,
     MdrnError,
+    MdrnWarning,
     UsageError,
     WeightsError,
     lacks_memory,
@@ -99,7 +99,7 @@ def _showing_ours(others: Callable[..., None]) -> Callable[..., None]:
     """What shows warnings: our own as a line, others as they were."""
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, DeviceWarning):
+        if issubclass(category, MdrnWarning):
             console.print_warning(str(message))
         else:
             others(message, category, *where)

@@ -42,7 +42,7 @@ def list_(as_json: Json = False) -> None:
         of_kind = [kept for kept in found if kept.kind == kind]
         echo(f"{kind}: {len(of_kind)}, {format_bytes(sum(kept.bytes for kept in of_kind))}")
         for kept in of_kind if kind == "photographs" else ():
-            echo(f"    {printable(kept.name) or 'not finished'}: {format_bytes(kept.bytes)}")
+            echo(f"    {_told(kept)}: {format_bytes(kept.bytes)}")
 
 
 @app.command()
@@ -78,7 +78,7 @@ def clear(
         except MdrnError as error:
             problems.append(error)
     if in_use:
-        print_warning(f"{len(in_use)} left, which other processes are making: {', '.join(k.name for k in in_use)}")
+        print_warning(f"{len(in_use)} left, which other processes are making: {', '.join(map(_told, in_use))}")
     freed = sum(kept.bytes for kept in removed)
     if as_json:
         about = {"schema": SCHEMA, "folder": str(cache.root), "dry_run": dry_run, "bytes": freed}
@@ -89,6 +89,10 @@ def clear(
     else:
         print_note(f"{format_bytes(freed)} freed in {cache.root}")
     raise_all(problems)
+
+
+def _told(kept: Kept) -> str:
+    return printable(kept.name) or "not finished"
 
 
 def _to_json(kept: Kept) -> dict[str, object]:
