@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from mdrn_cli import bmp
-from mdrn_cli.content import name_of, open_source
+from mdrn_cli.content import kind_of_file, name_of, open_source
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.jpeg import listed_pictures
 from mdrn_cli.nesting import Nested
 from mdrn_cli.png import LARGEST_TEXT
 
@@ -60,6 +59,8 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
     except (MdrnError, MemoryError):
         raise
     except UnidentifiedImageError as error:
+        if kind := kind_of_file(source):
+            raise InputError(f"{path} is damaged, or of a kind of {kind} that is not handled") from error
         raise InputError(f"{path} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large: {error}") from error
@@ -67,11 +68,11 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
         raise InputError(f"{path} is damaged or cannot be read ({error})") from error
 
 
-def checked(file: Image.Image, name: str) -> tuple[str, ...]:
-    """Refuse what is not handled; returns what is worth a warning."""
+def checked(file: Image.Image, name: str, further: int = 0) -> tuple[str, ...]:
+    """Refuse what is not handled; returns what is worth a warning, as that a JPEG has further pictures, so many."""
     # Not what Pillow says of a JPEG, which has one for it if it is of those with a map of highlights ("Ultra HDR").
     is_jpeg = file.format in JPEG
-    frames = len(listed_pictures(getattr(file, "applist", ()))) if is_jpeg else getattr(file, "n_frames", 1)
+    frames = 1 + further if is_jpeg else getattr(file, "n_frames", 1)
     if frames > 1 and not is_jpeg:
         raise InputError(f"{name} has {frames} frames; only single images are handled")
     if plain_mode(file) is None and not is_deep(file):

@@ -15,6 +15,7 @@ from mdrn_cli.deep import encode_deep_png
 from mdrn_cli.errors import UsageError
 from mdrn_cli.exif import carried_exif, is_adobe_rgb
 from mdrn_cli.formats import FORMATS, HANDLED, not_handled
+from mdrn_cli.icc import profile_for
 from mdrn_cli.metadata import Metadata, save_arguments
 from mdrn_cli.picture import Picture, parse_color
 from mdrn_cli.pixels import BITS, as_depth, by_rows
@@ -154,8 +155,8 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         picture = picture.at_full_scale()
         told += _cut_off(picture) if picture.depth == "float32" else ()
     for_gray = kind == "WEBP" and metadata.icc_profile != b"" and metadata.profile_color == "gray"
-    if for_gray:  # it holds colors alone, whose profile another would have to be
-        metadata = replace(metadata, icc_profile=b"")
+    if for_gray:  # it holds colors alone, whose profile is another
+        metadata = replace(metadata, icc_profile=profile_for(metadata.icc_profile, "color"))
     data = _planes(picture, depth)
     if kind == "TIFF":
         content, lost = encode_tiff(data, metadata)
@@ -165,7 +166,7 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
         content, lost = _encode_plain(data, metadata, kind, options.quality)
     if kind == "JPEG":
         content += metadata.trailer
-    lost += ["ICC profile for gray"] if for_gray else []
+    lost += ["ICC profile for gray"] if for_gray and not metadata.icc_profile else []
     lost += [*_lost_trailer(metadata, kind), *_lost_colors(metadata, kind)]
     told += _told_of_colors(picture, metadata, kind)
     dropped = tuple(f"the input's {name} is not kept" for name in metadata.dropped)

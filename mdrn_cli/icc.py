@@ -9,6 +9,8 @@ _HEADER, _ENTRY = 128, 12
 _RGB, _GRAY, _XYZ = b"RGB ", b"GRAY", b"XYZ "
 _CURVES = (b"rTRC", b"gTRC", b"bTRC")
 _GRAY_CURVE = b"kTRC"
+_TABLES = tuple(f"{kind}{intent}".encode() for kind in ("A2B", "D2B") for intent in range(4))
+"""Those of a profile that has them count before its curves."""
 _KEPT = (b"desc", b"cprt", b"wtpt", b"chad")
 _SRGB_PRIMARIES = {
     b"rXYZ": (0x6FA2, 0x38F5, 0x0390),
@@ -20,13 +22,13 @@ _PRIMARIES = tuple(_SRGB_PRIMARIES)
 _PRIMARY_TOLERANCE, _XYZ_LENGTH = 330, 20
 _SRGB_MIDDLE, _MIDDLE_TOLERANCE = 0.214, 0.012
 """A gamma of 2.2, as screens have it, is within that."""
-_MEANING = (b"wtpt", *_PRIMARIES, *_CURVES, _GRAY_CURVE)
+_MEANING = (b"wtpt", *_PRIMARIES, *_CURVES, _GRAY_CURVE, *_TABLES)
 _MOST_TAGS, _LARGEST_TAG = 100, 1 << 20
 
 
 def profile_for(profile: bytes, color: str) -> bytes:
     """The profile with the same curve of intensities for pictures of the other color mode; empty where the profile is
-    none of one curve for all channels, as of a printer.
+    none of one curve for all channels, as of a printer, or has tables that tell otherwise.
 
     Args:
         profile: of a picture in color, or in gray.
@@ -35,7 +37,8 @@ def profile_for(profile: bytes, color: str) -> bytes:
     wanted, curve = (_GRAY, _CURVES) if color == "gray" else (_RGB, (_GRAY_CURVE,))
     tags = _tags(profile)
     curves = {tags.get(name, b"") for name in curve}
-    if profile[20:24] != _XYZ or len(curves) != 1 or not all(curves) or b"wtpt" not in tags:
+    is_of_curve = len(curves) == 1 and all(curves) and not tags.keys() & set(_TABLES)
+    if profile[20:24] != _XYZ or not is_of_curve or b"wtpt" not in tags:
         return b""
     kept = {name: tags[name] for name in _KEPT if name in tags}
     made = dict.fromkeys((_GRAY_CURVE,) if color == "gray" else _CURVES, *curves)
@@ -55,8 +58,8 @@ def colors_told(profile: bytes) -> tuple[object, ...]:
 
 
 def _is_srgb(tags: dict[bytes, bytes]) -> bool:
-    """Whether primaries and the middle of the curves are about those of sRGB."""
-    near = all(
+    """Whether primaries and the middle of the curves are about those of sRGB, and nothing else counts."""
+    near = not tags.keys() & set(_TABLES) and all(
         len(tags.get(name, b"")) == _XYZ_LENGTH
         and all(
             abs(one - other) <= _PRIMARY_TOLERANCE

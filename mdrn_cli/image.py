@@ -20,7 +20,7 @@ from mdrn_cli.content import kind_of_file, name_of, open_source, refuse_other_fo
 from mdrn_cli.decoding import JPEG, array_of, checked, is_deep, opened, plain_mode
 from mdrn_cli.deep import read_deep, read_jpeg
 from mdrn_cli.errors import InputError
-from mdrn_cli.jpeg import LARGEST_TRAILER, behind_picture, listed_pictures
+from mdrn_cli.jpeg import LARGEST_TRAILER, Behind, behind_picture, listed_pictures
 from mdrn_cli.metadata import Metadata, read_metadata
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.pixels import as_depth
@@ -109,7 +109,8 @@ def read_picture(source: Path | bytes) -> Picture:
 
 def _read_other(source: Path | bytes) -> Picture:
     with opened(source) as file:
-        warnings = checked(file, name_of(source))
+        behind = _behind_jpeg(file, source)
+        warnings = checked(file, name_of(source), len(behind.further) if behind else 0)
         data: NDArray[Any] | None = None
         has_alpha = False
         if is_deep(file):
@@ -135,9 +136,8 @@ def _read_other(source: Path | bytes) -> Picture:
                 metadata = replace(metadata, dropped=tuple(f"chunk {kind}" for kind in webp.read_unknown(stream)))
             elif file.format == "BMP":
                 metadata = replace(metadata, icc_profile=bmp.read_profile(stream))
-            elif file.format in JPEG:
-                # Further images are left out; they would not be found any more.
-                metadata = _with_trailer(replace(metadata, left_behind=_left_behind(file)), stream, file)
+            elif behind:
+                metadata = _with_trailer(metadata, stream, behind)
         return picture_of(data, has_alpha, metadata, warnings + damages)
 
 
@@ -146,22 +146,21 @@ def _read_whole_jpeg(file: Image.Image, source: Path | bytes) -> tuple[NDArray[n
     return read_jpeg(source, name_of(source)) if file.format in JPEG else (None, True)
 
 
-def _with_trailer(metadata: Metadata, stream: IO[bytes], file: Image.Image) -> Metadata:
-    """With what a JPEG has behind its picture, which is left behind where it is too large to be held in memory."""
-    start, size = behind_picture(stream, _end_of_further(file))
-    if size > LARGEST_TRAILER:
-        told = f"{size} bytes behind the picture"
+def _behind_jpeg(file: Image.Image, source: Path | bytes) -> Behind | None:
+    """See `behind_picture`; None of other formats."""
+    if file.format not in JPEG:
+        return None
+    with open_source(source) as stream:
+        return behind_picture(stream, listed_pictures(getattr(file, "applist", ())))
+
+
+def _with_trailer(metadata: Metadata, stream: IO[bytes], behind: Behind) -> Metadata:
+    """With what a JPEG has behind its picture, which is left behind where it is too large to be held in memory, as
+    further pictures are, which would not be found any more; smaller versions of it, as cameras add, are no loss."""
+    if not all(one.is_preview for one in behind.further):
+        metadata = replace(metadata, left_behind=("further images, such as a map of depth or highlights",))
+    if behind.size > LARGEST_TRAILER:
+        told = f"{behind.size} bytes behind the picture"
         return replace(metadata, left_behind=(*metadata.left_behind, told), dropped=(*metadata.dropped, told))
-    stream.seek(start)
-    return replace(metadata, trailer=stream.read(size))
-
-
-def _left_behind(file: Image.Image) -> tuple[str, ...]:
-    """As `Metadata` has it, of a JPEG; smaller versions of the picture, as cameras add, are no loss."""
-    further = listed_pictures(getattr(file, "applist", ()))[1:]
-    return () if all(one.is_preview for one in further) else ("further images, such as a map of depth or highlights",)
-
-
-def _end_of_further(file: Image.Image) -> int:
-    """Where the last of a JPEG's further images ends, in bytes from where its list of them (MPF) begins; 0 without."""
-    return max((one.start + one.size for one in listed_pictures(getattr(file, "applist", ())) if one.start), default=0)
+    stream.seek(behind.start)
+    return replace(metadata, trailer=stream.read(behind.size))

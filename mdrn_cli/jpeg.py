@@ -24,6 +24,7 @@ _SHORTEST = 16
 """Bytes of the segments of JFIF and Adobe that libjpeg reads."""
 _MOST_SEGMENTS = 100_000
 _RESTARTS = re.compile(rb"\xff\xdd\0\x04(?!\0\0)")
+_START = b"\xff\xd8"
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
@@ -44,6 +45,19 @@ class Listed(NamedTuple):
     size: int
     start: int
     is_preview: bool
+
+
+class Behind(NamedTuple):
+    """What a JPEG file has behind its picture.
+
+    Attributes:
+        further: pictures that it lists, of which each is there.
+        start, size: where the rest begins, such as a motion photo's film, and how many bytes it has.
+    """
+
+    further: tuple[Listed, ...]
+    start: int
+    size: int
 
 
 def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[Listed]:
@@ -72,32 +86,55 @@ def listed_pictures(segments: Iterable[tuple[str, bytes]]) -> list[Listed]:
     return [Listed(size, start, attribute & _KIND in _PREVIEWS) for attribute, size, start in parts]
 
 
-def behind_picture(stream: IO[bytes], further: int = 0) -> tuple[int, int]:
-    """What a JPEG file has behind its picture: a motion photo's film, a second picture. Nothing is decoded.
+def behind_picture(stream: IO[bytes], listed: Iterable[Listed] = ()) -> Behind:
+    """What a JPEG file has behind its picture. Nothing is decoded.
 
     Args:
         stream: the file.
-        further: where further pictures end that the file lists, and which do not count, in bytes from where its list
-            begins; 0 without.
+        listed: the pictures that the file lists. Programs that change a file may leave a list that is not true any
+            more; one that is not where the list says does not count, nor do bytes behind its end.
 
     Returns:
-        Where it begins and how many bytes it has; 0 where there are a few only, or nothing but padding (zeros or
-        ones), or no end. Of more than `LARGEST_TRAILER` it is not seen whether that is padding.
+        The rest has 0 bytes where there are a few only, or nothing but padding (zeros or ones), or no end. Of more than
+        `LARGEST_TRAILER` it is not seen whether that is padding.
     """
     stream.seek(0)
-    listed = 0
+    end, list_at = _end_of_picture(stream)
+    whole = stream.seek(0, os.SEEK_END)
+    if end is None:
+        return Behind((), whole, 0)
+    ends = {one: _end_of_listed(stream, list_at + one.start, one.size, end, whole) for one in listed if list_at}
+    further = tuple(one for one, found in ends.items() if found)
+    end = max(end, *ends.values(), 0)
+    left = whole - end
+    stream.seek(end)
+    nothing = left <= _PADDING or (left <= LARGEST_TRAILER and _is_padding(stream))
+    return Behind(further, end, 0 if nothing else left)
+
+
+def _end_of_picture(stream: IO[bytes]) -> tuple[int | None, int]:
+    """Where a picture ends at whose beginning a stream is, None without an end; and where its list of pictures begins,
+    0 without."""
+    list_at = 0
     while (marker := _next_marker(stream)) not in (_END, None):
         if marker not in _ALONE:
             length = int.from_bytes(stream.read(2), "big")
             start = stream.tell()
             if marker == _APP2 and stream.read(len(_LIST)) == _LIST:
-                listed = stream.tell()
+                list_at = stream.tell()
             stream.seek(start + max(length - 2, 0))
-    end = max(stream.tell(), listed + further if listed else 0)
-    left = stream.seek(0, os.SEEK_END) - end
-    stream.seek(end)
-    nothing = not marker or left <= _PADDING or (left <= LARGEST_TRAILER and _is_padding(stream))
-    return end, 0 if nothing else left
+    return stream.tell() if marker else None, list_at
+
+
+def _end_of_listed(stream: IO[bytes], start: int, size: int, least: int, whole: int) -> int:
+    """Where a further picture ends, 0 where there is none: it begins behind `least` as any does, and ends within the
+    file, by its own marker or else by the list."""
+    stream.seek(start)
+    if start < least or stream.read(2) != _START:
+        return 0
+    found, _ = _end_of_picture(stream)
+    end = min(found or whole + 1, start + size)
+    return end if end <= whole else 0
 
 
 def put_right(content: bytes) -> bytes:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import codecs
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -21,8 +20,11 @@ from mdrn_cli.exif import (
     is_readable,
     prefixed,
 )
-from mdrn_cli.png import LARGEST_TEXT
-from mdrn_cli.tiff import CENTIMETRE, INCH, NO_UNIT, RESOLUTION
+from mdrn_cli.png import LARGEST_TEXT, LONGEST_KEYWORD, XMP_KEYWORD
+from mdrn_cli.tiff import CENTIMETRE, INCH, NO_UNIT, RESOLUTION, RESOLUTION_UNIT
+
+Resolution: TypeAlias = "tuple[tuple[float, float] | None, tuple[float, float, int] | None]"
+"""`Metadata.dpi` and `Metadata.tiff_resolution`, of which there is one at most."""
 
 PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
@@ -42,15 +44,16 @@ _ABOUT_CODING = b"Ducky"
 """The quality at which Photoshop has written a JPEG, in APP12."""
 _SEGMENT_NAMES = {"APP1": "extended XMP", "APP12": "segment APP12", "APP13": "IPTC"}
 """Of what another format than JPEG loses; comments are told of already."""
-_PNG_XMP, _EXIF_TEXT = "XML:com.adobe.xmp", "Raw profile type exif"
-_LONGEST_KEY = 79
-"""Characters of the key of a text in PNG."""
+_PNG_XMP, _EXIF_TEXT = XMP_KEYWORD.decode(), "Raw profile type exif"
 _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | dict.fromkeys(
     (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"
 )
 """Of XMP that is not in UTF-8, by how it starts; the longer marks first, of which one begins with a shorter."""
 _LARGEST_PROFILE = {"PNG": LARGEST_TEXT, "JPEG": 255 * 65_519}
 """Bytes: what is taken from a PNG, and what the segments of a JPEG can hold."""
+_LARGEST_RESOLUTION = 1 << 31
+_JFIF_UNITS = (1, 2)
+"""Of a resolution: an inch, a centimetre; 0 is for the shape of pixels alone."""
 _HIGHEST_DPI = 65_535
 """The most that JPEG can hold; beyond it is no resolution that a picture has."""
 
@@ -134,7 +137,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         warnings.append("pixels that are not square are not kept as such")
     elsewhere = (_PNG_XMP, _EXIF_TEXT) if exif else (_PNG_XMP,)
     text = [(key, value) for key, value in texts.items() if key not in elsewhere]
-    kept = tuple((key, value) for key, value in text if 1 <= len(key) <= _LONGEST_KEY)
+    kept = tuple((key, value) for key, value in text if 1 <= len(key) <= LONGEST_KEYWORD)
     if len(kept) < len(text):
         warnings.append("text under a key that PNG does not allow is left out")
     found = getattr(file, "applist", ())
@@ -146,15 +149,17 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
         profile = b""
         warnings.append("the ICC profile is damaged and left out")
     comments, segments, dropped = _segments(found)
+    dpi, alone = _resolution(file, exif)
     metadata = Metadata(
         icc_profile=profile,
         exif=exif,
         xmp=_bytes(info.get("xmp") or info.get(_PNG_XMP) or b""),
-        dpi=None if _is_invented(file, exif) else dpi_of(info.get("dpi") or (), 2),
+        dpi=dpi,
         text=kept,
         comment=comments[-1] if comments else b"",
         segments=(*segments, *(("COM", comment) for comment in comments[:-1])),  # written before it by Pillow
         dropped=dropped,
+        tiff_resolution=alone,
     )
     return metadata, tuple(warnings)
 
@@ -175,10 +180,13 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
     return comments, kept, tuple(dropped)
 
 
-def _is_invented(file: Image.Image, exif: bytes) -> bool:
-    """Whether the resolution is what Pillow says of a JPEG that has EXIF, but no resolution."""
-    told = file.info.get("jfif_unit") in (1, 2) or RESOLUTION[0] in exif_directory(exif)
-    return file.format in ("JPEG", "MPO") and file.info.get("dpi") == (72, 72) and not told
+def _resolution(file: Image.Image, exif: bytes) -> Resolution:
+    """Of a JPEG that of EXIF, where there is no other: Pillow takes that across for both, and tells of one where there
+    is none."""
+    if file.format not in ("JPEG", "MPO") or file.info.get("jfif_unit") in _JFIF_UNITS:
+        return resolution_of(file.info.get("dpi") or (), INCH)[0], None
+    directory = exif_directory(exif)
+    return resolution_of(tuple(map(directory.get, RESOLUTION)), directory.get(RESOLUTION_UNIT, INCH))
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:
@@ -187,14 +195,21 @@ def _aspect(info: Mapping[Any, Any]) -> float:
     return across / down if across and down else 1.0
 
 
-def dpi_of(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float] | None:
-    """As `Metadata` has it, of a resolution across and down in whatever form, and its unit as TIFF has them."""
+def resolution_of(resolution: tuple[Any, ...], unit: Any) -> Resolution:
+    """As `Metadata` has it, one for any format or one for TIFF alone, of a resolution across and down in whatever form,
+    and its unit as TIFF has them; neither of what says nothing, 1 of no unit, too."""
     try:
-        across, down = (float(value) * (2.54 if unit == CENTIMETRE else 1) for value in resolution)
+        across, down = map(float, resolution)
     except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    fits = all(math.isfinite(value) and 0 < value <= _HIGHEST_DPI for value in (across, down))
-    return (across, down) if unit in (INCH, CENTIMETRE) and fits else None
+        return None, None
+    if unit in (INCH, CENTIMETRE):
+        per_inch = 2.54 if unit == CENTIMETRE else 1
+        dpi = across * per_inch, down * per_inch
+        if all(0 < value <= _HIGHEST_DPI for value in dpi):
+            return dpi, None
+    says = unit in (NO_UNIT, INCH, CENTIMETRE) and (across, down, unit) != (1, 1, NO_UNIT)
+    fits = all(0 < value < _LARGEST_RESOLUTION for value in (across, down))
+    return None, (across, down, unit) if says and fits else None
 
 
 def _bytes(value: Any) -> bytes:
@@ -231,7 +246,7 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         keep["dpi"] = (0, 0)  # Pillow would tell of one
     elif metadata.dpi and RESOLUTION[0] not in exif_directory(exif):
         lost.append("resolution")
-    if metadata.tiff_resolution:
+    if metadata.tiff_resolution and RESOLUTION[0] not in exif_directory(exif):
         across, down, unit = metadata.tiff_resolution
         lost.append("shape of pixels, which are not square," if unit == NO_UNIT and across != down else "resolution")
     if kind == "PNG":

@@ -13,8 +13,8 @@ Chunk = tuple[bytes, bytes]
 _LENGTHS = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}
 """Bytes of what says how colors are meant, beside the ICC profile."""
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
-_XMP_KEYWORD = b"XML:com.adobe.xmp"
-_LONGEST_KEYWORD = 79
+XMP_KEYWORD = b"XML:com.adobe.xmp"
+LONGEST_KEYWORD = 79
 LARGEST_TEXT = 1 << 26
 """Bytes; Pillow takes no more, of all texts together."""
 _KEPT = frozenset((b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"iCCP", b"pHYs", b"eXIf", *_LENGTHS, *_TEXTS))
@@ -25,6 +25,8 @@ _PIXELS_AT = 33
 """Bytes of the signature and the header, behind which these chunks are to lie."""
 _SRGB_CICP = b"\x01\x0d\x00\x01"
 """Primaries of BT.709, the curve of sRGB, RGB, full range."""
+_NO_INTENT = b"\x04"
+"""Below it are the intents for which colors may be rendered."""
 _SRGB_GAMMA, _GAMMA_TOLERANCE = 45_455, 0.05
 _SRGB_CHROMATICITIES = (31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000)
 _CHROMATICITY_TOLERANCE = 1_000
@@ -53,7 +55,7 @@ def read_repeated_texts(stream: IO[bytes]) -> tuple[Chunk, ...]:
         if kind in _TEXTS and length <= LARGEST_TEXT:
             content = stream.read(length)
             keyword, separator, _ = content.partition(b"\0")
-            if separator and 1 <= len(keyword) <= _LONGEST_KEYWORD and keyword != _XMP_KEYWORD:
+            if separator and 1 <= len(keyword) <= LONGEST_KEYWORD and keyword != XMP_KEYWORD:
                 found.append((keyword, (kind, content)))
     last = {keyword: number for number, (keyword, _) in enumerate(found)}
     return tuple(chunk for number, (keyword, chunk) in enumerate(found) if number != last[keyword])
@@ -113,7 +115,7 @@ def unlike_srgb(chunks: Iterable[Chunk], has_profile: bool) -> list[str]:
     found = dict(chunks)
     if b"cICP" in found:
         return [] if found[b"cICP"] == _SRGB_CICP else ["cICP"]
-    if has_profile or b"sRGB" in found:
+    if has_profile or found.get(b"sRGB", _NO_INTENT) < _NO_INTENT:
         return []
     changing = {"gAMA": _is_gamma_unlike(found.get(b"gAMA")), "cHRM": _are_primaries_unlike(found.get(b"cHRM"))}
     return [name for name, unlike in changing.items() if unlike]

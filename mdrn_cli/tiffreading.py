@@ -15,17 +15,15 @@ from mdrn_cli.decoding import ONE_BIT, array_of, checked, opened
 from mdrn_cli.deep import CompressionError, read_deep
 from mdrn_cli.errors import InputError
 from mdrn_cli.exif import IPTC, PHOTOSHOP, TRANSFER_FUNCTION, exif_written, is_writable, tag_values
-from mdrn_cli.metadata import Metadata, dpi_of
+from mdrn_cli.metadata import Metadata, resolution_of
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.tiff import (
     APART,
     BITS,
     BLACK_IS_ZERO,
-    CENTIMETRE,
     EXTRA_SAMPLES,
     ICC,
     INCH,
-    NO_UNIT,
     ORIENTATION,
     PALETTE,
     PHOTOMETRIC,
@@ -43,7 +41,6 @@ from mdrn_cli.tiff import (
 )
 
 _OF_BYTES = (XMP, ICC, IPTC, PHOTOSHOP)
-_LARGEST_RESOLUTION = 1 << 31
 _LAYERS = 37724
 _LEFT_OUT = {_LAYERS: "Photoshop document, with its layers,", 52545: "C2PA"}
 """What would still be of the picture as it was."""
@@ -134,13 +131,13 @@ def _read_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
     for tag in damaged:
         del values[tag]
     resolution, unit = tuple(map(directory.get, RESOLUTION)), directory.get(RESOLUTION_UNIT, INCH)
-    dpi = dpi_of(resolution, unit)
+    dpi, alone = resolution_of(resolution, unit)
     metadata = Metadata(
         icc_profile=_raw(entries, ICC),
         exif=exif_written(values, directory.endian) if values else b"",
         xmp=_raw(entries, XMP),
         dpi=dpi,
-        tiff_resolution=None if dpi else _tiff_resolution(resolution, unit),
+        tiff_resolution=alone,
         extra_is_alpha=directory.get(EXTRA_SAMPLES) != UNSPECIFIED,
         dropped=(
             *(name for tag, name in _LEFT_OUT.items() if tag in directory),
@@ -149,17 +146,6 @@ def _read_metadata(stream: IO[bytes]) -> tuple[Metadata, int | None]:
         left_behind=("a Photoshop document, with its layers",) if _LAYERS in directory else (),
     )
     return metadata, directory.get(PHOTOMETRIC)
-
-
-def _tiff_resolution(resolution: tuple[Any, ...], unit: Any) -> tuple[float, float, int] | None:
-    """As `Metadata` has it; None of what says nothing, 1 of no unit, too."""
-    try:
-        across, down = map(float, resolution)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    says = unit in (NO_UNIT, INCH, CENTIMETRE) and (across, down, unit) != (1, 1, NO_UNIT)
-    fits = all(0 < value < _LARGEST_RESOLUTION for value in (across, down))
-    return (across, down, unit) if says and fits else None
 
 
 def _raw(entries: ImageFileDirectory_v2, tag: int) -> bytes:

@@ -246,5 +246,6 @@ def test_profiles_are_compared_by_what_they_mean():
     assert alike(Metadata(linear), Metadata(later))
     assert alike(Metadata(linear, color_chunks=((b"cICP", b"\x01\x0d\x00\x01"),)), none), "which comes first"
     assert not alike(Metadata(b"no profile"), none)
+    assert not alike(Metadata(PROFILE.replace(b"cprt", b"A2B0", 1)), none), "tables count before curves"
     gray = picture_of(pixels[:, :, :1], False, Metadata(profile_for(PROFILE, "gray")))
     assert are_colors_alike(gray, picture_of(pixels, False, none))

@@ -207,7 +207,7 @@ def test_one_set_that_cannot_be_had_keeps_no_other(monkeypatch):
     done = CliRunner().invoke(app, ["data", "fetch", "set12", "Urban100", "BSD68", "SET12", "Kodak24"])
     assert isinstance(done.exception, FetchError)
     assert done.exception.message == "cannot fetch Urban100"
-    assert "2 in the cache, 2 failed, the rest is on disk" in done.output
+    assert "2 in the cache, 2 failed, 0 on disk elsewhere" in done.output
     assert "error: cannot fetch BSD68" in done.output
     assert brought == ["Set12", "Kodak24"]
 

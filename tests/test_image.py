@@ -234,6 +234,32 @@ def test_smaller_versions_of_a_picture_are_no_loss(tmp_path):
     assert read_picture(preview).warnings == ("only the first of 2 images in the file is kept",)
 
 
+def test_a_list_of_further_images_that_is_not_true_costs_nothing(tmp_path):
+    """As programs leave it that change a file without a look at it."""
+    make("RGB").save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[make("RGB").rotate(90)])
+    content = (tmp_path / "a.jpg").read_bytes()
+    with Image.open(io.BytesIO(content)) as file:
+        _, further = listed_pictures(file.applist)
+    entry = struct.pack("<LLL", 0, further.size, further.start)
+    begins = content.index(b"MPF\0") + 4 + further.start
+    assert content[begins : begins + 2] == b"\xff\xd8"
+    for size in (further.size + 200, 1 << 30):  # which reach into what lies behind, and beyond it
+        picture = read_picture(content.replace(entry, struct.pack("<LLL", 0, size, further.start)) + FILM)
+        assert (picture.metadata.trailer, picture.warnings) == (
+            FILM,
+            ("only the first of 2 images in the file is kept",),
+        )
+    for left in (b"", FILM):
+        picture = read_picture(content[:begins] + left)
+        assert (picture.metadata.trailer, picture.metadata.left_behind, picture.warnings) == (left, (), ())
+    cut = content[:-20]
+    assert read_picture(cut).metadata.left_behind == (), "what is not whole is kept as it is"
+    assert read_picture(cut).metadata.trailer == cut[begins:]
+    unmarked = content[:-2] + b"\0\0" + FILM  # without an end of its own that of the list counts
+    picture = read_picture(unmarked)
+    assert (picture.metadata.trailer, len(picture.metadata.left_behind)) == (FILM, 1)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "BMP"])
 def test_an_alpha_that_hides_nothing_is_no_transparency(kind):
     for depth, largest in (("uint8", 255), ("uint16", 65535), ("float32", 1)):

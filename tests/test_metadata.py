@@ -276,12 +276,44 @@ def test_a_resolution_that_nobody_has_told_is_none(tmp_path):
     assert read_picture(tmp_path / "a.jpg").metadata.dpi == (72, 72)
 
 
+@pytest.mark.parametrize(
+    ("unit", "expected"), [(2, (200, 100, 2)), (None, (200, 100, 2)), (3, (508, 254, 2)), (1, (200, 100, 1))]
+)
+def test_a_resolution_that_exif_alone_tells_is_taken_as_it_tells_it(tmp_path, unit, expected):
+    """Pillow takes that across for both, and any unit for inches."""
+    block = exif(6)
+    block[282], block[283] = 200.0, 100.0
+    if unit:
+        block[296] = unit
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
+    picture = read_picture(tmp_path / "a.jpg")
+    assert written(picture, tmp_path / "b.tif") == ()
+    with Image.open(tmp_path / "b.tif") as file:
+        assert tuple(round(file.tag_v2[tag]) for tag in (282, 283, 296)) == expected
+    assert written(picture, tmp_path / "c.jpg") == ()
+    again = exif_of(tmp_path / "c.jpg")
+    assert (again[282], again[283], again.get(296)) == (200, 100, unit)
+    _, told = encode_picture(picture, "BMP")
+    assert ("BMP cannot hold the input's shape of pixels, which are not square," in told) == (unit == 1)
+
+
 def test_a_profile_for_gray_is_not_given_to_webp_which_has_colors_alone(tmp_path):
     Image.fromarray(GRADIENT[:, :, 0]).save(tmp_path / "a.png", icc_profile=PROFILE[:16] + b"GRAY" + PROFILE[20:])
     assert read_picture(tmp_path / "a.png").to_color("color").metadata.icc_profile == b""
     content, warnings = encode_picture(read_picture(tmp_path / "a.png"), "WEBP")
     assert "icc_profile" not in Image.open(io.BytesIO(content)).info
     assert warnings == ("WEBP cannot hold the input's ICC profile for gray",)
+
+
+def test_webp_which_has_colors_alone_gets_the_profile_for_them_with_the_curve_of_one_for_gray():
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 16, 16)
+    profile = with_curve(PROFILE, 1.8)
+    gray = Picture(np.concatenate([ramp] * 3), metadata=Metadata(profile)).to_color("gray")
+    content, warnings = encode_picture(gray, "WEBP")
+    assert warnings == ()
+    written_as = Image.open(io.BytesIO(content))
+    expected = through(Image.fromarray(np.stack([ramp[0]] * 3, axis=2)), profile)
+    assert np.abs(through(written_as, written_as.info["icc_profile"]) - expected).max() <= 1
 
 
 def test_a_profile_for_colors_in_a_gray_picture_goes_where_colors_are(tmp_path):
@@ -580,6 +612,7 @@ SRGB_PRIMARIES = struct.pack(">8I", 31270, 32900, 64000, 33000, 30000, 60000, 15
         ({b"gAMA": COLORS[b"gAMA"], b"cHRM": COLORS[b"cHRM"]}, ["gAMA", "cHRM"]),
         ({b"gAMA": struct.pack(">I", 45_455), b"cHRM": SRGB_PRIMARIES}, []),
         ({b"gAMA": COLORS[b"gAMA"], b"sRGB": b"\0"}, []),
+        ({b"gAMA": COLORS[b"gAMA"], b"sRGB": b"\x09"}, ["gAMA"]),  # no intent there is
         ({b"cICP": COLORS[b"cICP"]}, ["cICP"]),
         ({b"cICP": bytes((1, 13, 0, 1)), b"gAMA": COLORS[b"gAMA"]}, []),
         ({b"gAMA": COLORS[b"gAMA"], b"iCCP": b"p\0\0" + zlib.compress(PROFILE)}, []),
@@ -675,6 +708,13 @@ def test_a_profile_of_the_other_kind_that_has_no_one_curve_is_dropped_with_a_war
     gray = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(profile)).to_color("gray")
     assert gray.metadata.icc_profile == b""
     assert "ICC profile" in gray.warnings[0]
+
+
+@pytest.mark.parametrize("table", [b"A2B0", b"A2B1", b"D2B3"])
+def test_tables_of_a_profile_count_before_its_curves(table):
+    profile = PROFILE.replace(b"cprt", table, 1)
+    gray = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(profile)).to_color("gray")
+    assert (gray.metadata.icc_profile, len(gray.warnings)) == (b"", 1)
 
 
 def test_a_profile_as_large_as_those_of_printers_stays_in_a_png(tmp_path):

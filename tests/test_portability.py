@@ -54,7 +54,11 @@ def test_results_are_worth_more_than_what_is_told_of_them(tmp_path, photo, tiny_
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([sys.executable, "-m", "mdrn_cli", *map(str, how)], stderr=full, check=False)
         wrong = subprocess.run([sys.executable, "-m", "mdrn_cli", "denoise", "none"], stderr=full, check=False)
+        command = [sys.executable, "-m", "mdrn_cli", "denoise", "--help"]
+        helped = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, wrong.returncode) == (0, 4)
+    assert helped.returncode == 1
+    assert helped.stderr.startswith("error: cannot write stdout (No space left on device)\n")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png", "2.png"]
 
 

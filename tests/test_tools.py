@@ -204,6 +204,13 @@ def test_doctor_tells_all_else_where_a_variable_makes_no_sense(name, value):
     assert (about["cache"] is None) == (name == "MDRN_HOME")
 
 
+def test_doctor_finds_a_file_where_the_cache_is_to_be(tmp_path):
+    (tmp_path / "home").write_bytes(b"")
+    done = run_mdrn("doctor", env={"MDRN_HOME": str(tmp_path / "home")})
+    assert done.returncode == 2
+    assert f"the cache folder {tmp_path / 'home'} is a file" in done.stderr
+
+
 def test_doctor_tells_no_password():
     done = run_mdrn("doctor", "--json", env={"MDRN_WEIGHTS_URL": "https://me:secret@host/mdrn"})
     assert json.loads(done.stdout)["mirror"] == "https://host/mdrn"

@@ -27,13 +27,15 @@ from mdrn_cli.errors import (
     WeightsError,
     lacks_memory,
 )
+from mdrn_cli.files import write_error
 from mdrn_cli.interrupts import TerminatedError, terminable
 from mdrn_cli.parallel import launched
 from mdrn_cli.paths import exists
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
 _OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
-_OF_NO_FOLDER = {"--version", "--help"}
+_HELP = "--help"
+_OF_NO_FOLDER = {"--version", _HELP}
 # Click's UsageError, from wherever this version of typer takes click.
 _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -66,33 +68,44 @@ def _run(app: typer.Typer) -> int:
             arguments = with_patterns_expanded(arguments)
         with terminable():
             code = app(arguments, standalone_mode=False)
-    except MdrnError as error:
-        if launched().first or isinstance(error, _OF_ONE_PROCESS):
-            console.print_error(error)
-        return error.exit_code
-    except _ClickUsageError as error:
-        return _usage(error) if launched().first else 2
-    except (KeyboardInterrupt, typer.Abort):
-        if launched().first:
-            stderr.print("interrupted")
-        return INTERRUPTED
-    except TerminatedError as ended:
-        if launched().first:
-            stderr.print(str(ended))
-        return BY_SIGNAL + ended.number
-    except BrokenPipeError:
-        return 1
-    except Exception as error:
-        if lacks_memory(error):
-            console.print_error(error, "not enough memory", "use a smaller image or --tile")
-            return DeviceError.exit_code
-        if debug:
-            raise
-        console.print_error(error, f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback")
-        return 1
+    except (Exception, KeyboardInterrupt, TerminatedError) as error:
+        return _told(_of_help(error) if _HELP in arguments else error, debug)
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
+
+
+def _told(error: BaseException, debug: bool) -> int:
+    """Tell of what has ended a command; returns the exit code. Raises it where it is not known and `debug` is asked
+    for."""
+    first = launched().first
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, MdrnError):
+        if first or isinstance(error, _OF_ONE_PROCESS):
+            console.print_error(error)
+        return error.exit_code
+    if isinstance(error, _ClickUsageError):
+        return _usage(error) if first else 2
+    if isinstance(error, (KeyboardInterrupt, typer.Abort, TerminatedError)):
+        ended = error if isinstance(error, TerminatedError) else None
+        if first:
+            stderr.print(str(ended) if ended else "interrupted")
+        return BY_SIGNAL + ended.number if ended else INTERRUPTED
+    if lacks_memory(error):
+        console.print_error(error, "not enough memory", "use a smaller image or --tile")
+        return DeviceError.exit_code
+    if debug:
+        raise error
+    console.print_error(error, f"unexpected {type(error).__name__}: {error}", "run with --debug for the traceback")
+    return 1
+
+
+def _of_help(error: BaseException) -> BaseException:
+    """An error of printing help, which typer does by itself."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return write_error(Path("stdout"), error)
+    return error
 
 
 def _showing_ours(others: Callable[..., None]) -> Callable[..., None]:

@@ -46,7 +46,8 @@ def fetch(names: Names = None, dry_run: DryRun = False, data: Data = None, _offl
     """Bring sets into the cache, unless they are under --data or MDRN_DATA."""
     from mdrn_cli.datasets import fetch_set
 
-    wanted = [(known, found) for known, found in _found(names, data) if found.state != "on disk"]
+    rows = _found(names, data)
+    wanted = [(known, found) for known, found in rows if found.state != "on disk"]
     if dry_run:
         for item in (item for _, found in wanted for item in found.missing):
             echo(f"{item.name}\t{item.bytes}\t{item.sources[0]}")
@@ -59,7 +60,8 @@ def fetch(names: Names = None, dry_run: DryRun = False, data: Data = None, _offl
                 fetch_set(known, found.missing, lambda count, task=task: bar.advance(task, count))  # type: ignore[misc]
             except FetchError as error:
                 failed.append(error)
-    print_note(f"{len(wanted) - len(failed)} in the cache{not_had(failed)}, the rest is on disk")
+    on_disk = len(rows) - len(wanted)
+    print_note(f"{len(wanted) - len(failed)} in the cache{not_had(failed)}, {on_disk} on disk elsewhere")
     raise_all(failed)
 
 
@@ -88,7 +90,7 @@ def _sets(names: list[str] | None) -> list[BenchmarkSet]:
     from mdrn_cli.datasets import benchmark_sets, named_set
 
     found = []
-    for name in dict.fromkeys(name.lower() for name in names or benchmark_sets()):
+    for name in {name.lower(): name for name in names or benchmark_sets()}.values():
         known = named_set(name)
         if known is None:
             raise UsageError(f"no benchmark set {name!r}", hint_of(name, benchmark_sets(), "sets are"))

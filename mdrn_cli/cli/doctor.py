@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mdrn_cli import __version__
 from mdrn_cli.cli.console import echo, printable, raise_all
 from mdrn_cli.cli.options import Json, Offline
-from mdrn_cli.errors import MdrnError, WeightsError
+from mdrn_cli.errors import MdrnError, UsageError, WeightsError
+from mdrn_cli.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from mdrn_cli.cache import Cache
@@ -61,6 +62,8 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     except MdrnError as error:
         cache = Cache(NOWHERE)
         problems.append(error)
+    if exists(cache.root) and not is_folder(cache.root):
+        problems.append(UsageError(f"the cache folder {cache.root} is a file", "give a folder by MDRN_HOME"))
     device = torch.device("cpu")
     for name in dict.fromkeys((os.environ.get("MDRN_DEVICE") or "auto", "auto")):
         try:
