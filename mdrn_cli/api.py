@@ -16,18 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdrn_cli import noise
 from mdrn_cli.arguments import check_type, in_arguments, none_if_auto, number, numbers, told_in_arguments
 from mdrn_cli.decoding import is_deep, plain_mode
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
-from mdrn_cli.levels import check_white, parse_sigma
+from mdrn_cli.estimation import estimate_noise
+from mdrn_cli.levels import parse_sigma
 from mdrn_cli.paths import is_file, stamp_of
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
-from mdrn_cli.unseen import filled_if_needed
 from mdrn_cli.weights import explicit_path
-from mdrn_cli.white import white_of, whitened
 
 ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image, NDArray[Any] | Image.Image)
 
@@ -137,14 +135,12 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
     """
     pixels = _pixels(image)
     level = None if white is None else number("white", white)
-    if level is not None:
-        check_white(level)
     with _as_the_command():
-        picture = filled_if_needed(whitened(_picture(pixels), level))
-        estimate = noise.estimate_sigma(picture.channels, picture.seen, white_of(picture))
-    for text in picture.warnings:
+        picture = _picture(pixels)
+        estimate = estimate_noise(picture, level)
+    for text in picture.warnings + estimate.warnings:
         warnings.warn(in_arguments(text), stacklevel=2)
-    return estimate
+    return estimate.noise.sigma
 
 
 @contextmanager

@@ -38,6 +38,7 @@ _T = TypeVar("_T")
 def run_jobs(
     jobs: Sequence[Job],
     options: DenoiseOptions,
+    *,
     on_start: Callable[[Job], None] | None = None,
     on_tile: OnTile | None = None,
     fail_fast: bool = False,

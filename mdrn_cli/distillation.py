@@ -17,8 +17,8 @@ from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose
 from mdrn_cli.model import MDRN
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.photographs import PhotoFolder, Reading
-from mdrn_cli.runfolder import TEACHER, Counters, saved_sources
 from mdrn_cli.runlog import Report
+from mdrn_cli.runstate import TEACHER, Counters, saved_sources
 from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with

@@ -17,19 +17,9 @@ from mdrn_cli.interrupts import interruption, stop_requests
 from mdrn_cli.model import MDRN
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
-from mdrn_cli.runfolder import (
-    VALIDATED_ON,
-    Counters,
-    best_psnr,
-    is_alone,
-    load_state,
-    save_sample,
-    save_state,
-    saved_config,
-    saved_sources,
-    without_links,
-)
+from mdrn_cli.runfolder import VALIDATED_ON, best_psnr, save_sample, without_links
 from mdrn_cli.runlog import Progress, Report, RunLog
+from mdrn_cli.runstate import Counters, is_alone, load_state, save_state, saved_config, saved_sources
 from mdrn_cli.steps import StepLoss, Stepper
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator

@@ -132,9 +132,6 @@ class Passes:
         ensemble: average over eight orientations.
         on_tile: told of the tiles of all passes together.
         factor: times the levels which were found that are to be removed.
-
-    Attributes:
-        last: what the last pass did, None before the first.
     """
 
     def __init__(
@@ -154,7 +151,6 @@ class Passes:
         self.noise, self.factor = noise, factor
         self.tile, self.memory, self.ensemble, self.on_tile = tile, memory, ensemble, on_tile
         self.tiles = 0
-        self.last: Pass | None = None
 
     def __call__(
         self,
@@ -164,8 +160,9 @@ class Passes:
         beside: int = 0,
         kind: str = WHITE,
         by_intensity: LevelFunction | None = None,
-    ) -> NDArray[Any]:
-        """Channels restored, (C, H, W) of a data type; only a row of tiles, or a column, is held as floats.
+    ) -> tuple[NDArray[Any], Pass]:
+        """Channels restored, (C, H, W) of a data type, and what was done; only a row of tiles, or a column, is held as
+        floats.
 
         Args:
             noisy: of any data type.
@@ -210,8 +207,7 @@ class Passes:
         engine = denoiser.engine
         about = denoiser.name, denoiser.sha256, denoiser.trained, str(engine.device), engine.precision
         second = next((Beside(other.name, other.sha256, other.trained) for other in others), None)
-        self.last = Pass(sigma, *about, tile, overlap, total, second)
-        return result
+        return result, Pass(sigma, *about, tile, overlap, total, second)
 
     def _window(self, noisy: NDArray[Any], ends: tuple[float, float]) -> Window:
         """What gives parts of channels as floats in which noise, of levels in black and white, has the mean 0
@@ -269,7 +265,7 @@ class Passes:
     ) -> AtSmallerSizes:
         """What `remove` does, given what denoises an image made smaller, of levels that may be given, with so many
         bytes beside the pictures."""
-        done: list[tuple[int, Pass | None]] = []
+        done: list[tuple[int, Pass]] = []
         left: list[str] = []
         given = bool(levels) and None not in levels
 
@@ -279,13 +275,13 @@ class Passes:
             sigma = sigma if given else self.factor * sigma
             served = min(sigma, HIGHEST_SIGMA)
             try:
-                restored = self(smaller, str(smaller.dtype), served, beside)
+                restored, how = self(smaller, str(smaller.dtype), served, beside)
             except OutOfMemoryError as error:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
                 return smaller
             if sigma > served:
                 left.append(f"noise of {sigma:.3g} in the picture made smaller is restored as of {served}")
-            done.append((smaller.size, self.last))
+            done.append((smaller.size, how))
             return restored
 
         channels, found = remove(denoise)

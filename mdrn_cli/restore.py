@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,19 +47,19 @@ class DenoiseOptions:
 
     Args:
         sigma: noise level of the input, 0-255 scale; None estimates that of each picture.
-        coarse: noise levels at half the size and at a quarter, 0-255 scale, 0 for none; None estimates them, too, where
-            sigma is estimated, in gray of smeared noise alone. They are removed before full size where noise is smeared
-            and sigma is estimated, else after.
         model: "auto", a family, the name of a checkpoint, or a path to one or to a run folder.
         color: "auto" (as the file), "gray" or "color".
         ensemble: average over eight orientations (MDRN+), eight times the work.
         strength: 1 gives the denoised picture, 0 the input, between them a blend.
-        white: what is white, in the values of the file, as 4095 where 12 bits are used of 16; None for the largest
-            value of its data type, of floats 1.
         tile: largest side of a tile in pixels, a multiple of 8; 0 takes the image whole; None chooses by memory.
         memory: bytes that the process may use, for choosing the tile.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
+        coarse: noise levels at half the size and at a quarter, 0-255 scale, 0 for none; None estimates them, too, where
+            sigma is estimated, in gray of smeared noise alone. They are removed before full size where noise is smeared
+            and sigma is estimated, else after.
+        white: what is white, in the values of the file, as 4095 where 12 bits are used of 16; None for the largest
+            value of its data type, of floats 1.
         factor: levels that are found, at any size, are removed as so many times what they are.
 
     Raises:
@@ -68,6 +68,7 @@ class DenoiseOptions:
 
     sigma: float | None = None
     model: str = "auto"
+    _: KW_ONLY
     color: str = "auto"
     ensemble: bool = False
     strength: float = 1.0
@@ -266,8 +267,8 @@ class Restorer:
             by_intensity = found.by_intensity if found and white == 1 else None
             if by_intensity and options.factor * max(told, by_intensity.stabilized_sigma) > HIGHEST_SIGMA:
                 by_intensity = None
-            channels = run(channels, picture.depth, sigma, beside, self._kind(picture, found, tone), by_intensity)
-            network = run.last
+            kind = self._kind(picture, found, tone)
+            channels, network = run(channels, picture.depth, sigma, beside, kind, by_intensity)
         if not any(small.passes):
             later = run.without_coarse_noise(channels, self._coarse_levels(picture, found, tone))
             channels = later.channels

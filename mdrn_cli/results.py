@@ -57,7 +57,7 @@ def _table(key: str, table: dict[str, Any], records: Sequence[Record]) -> str:
             if any(cell != "-" for cell in cells):
                 label = family if distilled is None else f"{family} {distilled}"
                 rows.append([f"**{label}**", *(f"**{cell}**" if cell != "-" else cell for cell in cells)])
-    return _markdown(["method", *(f"{dataset} {sigma}" for dataset, sigma in columns)], rows)
+    return markdown_table(["method", *(f"{dataset} {sigma}" for dataset, sigma in columns)], rows)
 
 
 def _checkpoints(records: Sequence[Record]) -> str:
@@ -69,10 +69,11 @@ def _checkpoints(records: Sequence[Record]) -> str:
             measured += " (white noise, which it is not for)"
         length = f"{training.get('steps', '-')} steps, {float(training.get('elapsed') or 0) / 60:.0f} min"
         rows.append([record.name, f"{record.parameters:,}", measured, length, str(training.get("hardware", "-"))])
-    return _markdown(["checkpoint", "parameters", "measured", "last training run", "hardware"], rows)
+    return markdown_table(["checkpoint", "parameters", "measured", "last training run", "hardware"], rows)
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

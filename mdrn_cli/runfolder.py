@@ -1,20 +1,14 @@
-"""The folder of a training run: resumable state, checkpoints, metrics and sample pictures.
-
-State is a safetensors file (no pickle), replaced atomically, so a run killed at any moment goes on from its
-last save.
-"""
+"""The folder of a training run: what is put into it, and who may remove that. `runstate` has how a run goes on."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import platform
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from mdrn_cli import __version__
 from mdrn_cli.checkpoint import load_checkpoint
@@ -32,19 +23,17 @@ from mdrn_cli.errors import MdrnError, UsageError, WeightsError
 from mdrn_cli.files import remove_leftovers, write_atomically
 from mdrn_cli.hardware import system_name
 from mdrn_cli.locks import locked
-from mdrn_cli.paths import exists, is_file, is_folder, is_link
+from mdrn_cli.paths import exists, is_folder, is_link
 from mdrn_cli.places import Places
+from mdrn_cli.runstate import STATE_FILE, saved_config
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
-STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.csv"
 SAMPLES_FOLDER = "samples"
 CONFIG_FILE = "config.toml"
 ENVIRONMENT_FILE = "environment.json"
 CURVES_FILE = "curves.png"
 EVENTS_FOLDER = "events"
-PHOTOGRAPHS, TEACHER = "photographs", "teacher"
-"""What a run learns from; see `RunState`."""
 VALIDATED_ON = "validated_on"
 """In the records of checkpoints: digest of the photographs that the run was validated on."""
 LOCK_FILE = ".lock"
@@ -52,50 +41,6 @@ LOCK_FILE = ".lock"
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
 _IN_FOLDERS = {SAMPLES_FOLDER: re.compile(r"[0-9]{8,}\.png"), EVENTS_FOLDER: re.compile(r"events\.out\.tfevents\..+")}
 """What runs put into folders of theirs: names there."""
-_BEGIN = "start one without --resume"
-
-
-@dataclass
-class Counters:
-    """Where a run stands.
-
-    Attributes:
-        iteration: optimizer steps tried so far.
-        elapsed: seconds of training so far, over all resumes, validation and saving included.
-        skipped: steps skipped because loss or gradient was not finite.
-        consecutive_skipped: of these, the ones since the last good step.
-        best_psnr: highest validation PSNR so far in dB, None before the first.
-        validated: `elapsed` when it was measured last.
-        loss_sum, loss_steps: sum and count of losses since the last report.
-        reconstruction_sum: of these losses the part that is reconstruction.
-    """
-
-    iteration: int = 0
-    elapsed: float = 0.0
-    skipped: int = 0
-    consecutive_skipped: int = 0
-    best_psnr: float | None = None
-    validated: float = 0.0
-    loss_sum: float = 0.0
-    loss_steps: int = 0
-    reconstruction_sum: float = 0.0
-
-
-@dataclass
-class RunState:
-    """All that decides how a run goes on; tensors are live, not copies.
-
-    Attributes:
-        sources: what tells, wherever they lie, the PHOTOGRAPHS and the weights of the TEACHER that the run
-            learns from.
-    """
-
-    model: nn.Module
-    ema: dict[str, Tensor]
-    optimizers: Sequence[torch.optim.Optimizer]
-    generator: torch.Generator
-    counters: Counters
-    sources: Mapping[str, str] = field(default_factory=dict)
 
 
 def clear(folder: Path, but: Collection[str] = ()) -> None:
@@ -180,61 +125,6 @@ def load_environment(folder: Path) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def save_state(folder: Path, state: RunState, config: Mapping[str, Any], alone: bool = True) -> None:
-    """Write the run's full state; `config` is stored to be compared on resume, and so is whether the run is `alone` in
-    the folder, or something of one that it replaces may be left."""
-    tensors: dict[str, Tensor] = {"rng": state.generator.get_state()}
-    tensors |= {f"model.{name}": tensor for name, tensor in state.model.state_dict().items()}
-    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.items()}
-    for k, optimizer in enumerate(state.optimizers):
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{k}.{index}.{key}": value for key, value in values.items()}
-    about = {
-        "counters": json.dumps(asdict(state.counters)),
-        "config": json.dumps(dict(config)),
-        "sources": json.dumps(dict(state.sources)),
-        "alone": json.dumps(alone),
-    }
-    cpu = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    write_atomically(folder / STATE_FILE, save(cpu, about))
-
-
-def load_state(folder: Path, state: RunState) -> None:
-    """Bring `state` to what was saved.
-
-    Raises:
-        MdrnError: there is no state, or it is not one of this network and these optimizers.
-    """
-    path = folder / STATE_FILE
-    if not is_file(path):
-        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
-    try:
-        with safe_open(path, framework="pt") as file:
-            counters = json.loads(file.metadata()["counters"])
-            # Not in the states of earlier versions; nobody knows it then until the next report.
-            counters.setdefault("reconstruction_sum", math.nan if counters["loss_steps"] else 0.0)
-            counters.setdefault("validated", counters["elapsed"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        state.model.load_state_dict(_under("model.", tensors))
-        for name, tensor in _under("ema.", tensors).items():
-            state.ema[name].copy_(tensor)
-        for k, optimizer in enumerate(state.optimizers):
-            _load_optimizer(optimizer, _under(f"optimizer.{k}.", tensors))
-        _load_generator(state.generator, tensors["rng"], counters["iteration"])
-        state.counters = Counters(**{f.name: counters[f.name] for f in fields(Counters)})
-    except (SafetensorError, LookupError, TypeError, RuntimeError, ValueError, OSError) as error:
-        raise MdrnError(f"{path} does not fit this run ({error})", "resume with the options it began with") from error
-
-
-def _load_generator(generator: torch.Generator, saved: Tensor, iteration: int) -> None:
-    """Go on with the random numbers of the save. On a device of another kind, whose generators are others, the run goes
-    on with new ones: not with those it began with once more."""
-    if saved.numel() == generator.get_state().numel():
-        generator.set_state(saved)
-    else:
-        generator.manual_seed(generator.initial_seed() + iteration)
-
-
 def best_psnr(folder: Path, validated_on: str) -> float | None:
     """Validation PSNR in dB that the best weights are kept for; None where there are none, or these were chosen by
     other photographs than those of a digest."""
@@ -256,45 +146,12 @@ def _best_record(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def saved_config(folder: Path) -> dict[str, Any]:
-    """The configuration stored with a run's state.
-
-    Raises:
-        MdrnError: there is no readable state.
-    """
-    path = folder / STATE_FILE
-    if not is_file(path):
-        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
-    try:
-        with safe_open(path, framework="pt") as file:
-            return dict(json.loads(file.metadata()["config"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
-        reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
-        raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
-
-
-def is_alone(folder: Path) -> bool:
-    """Whether nothing is left in a folder of a run that the one in it has replaced: it was not killed just then."""
-    with suppress(SafetensorError, OSError), safe_open(folder / STATE_FILE, framework="pt") as file:
-        return (file.metadata() or {}).get("alone") != "false"
-    return True
-
-
 def without_links(folder: Path) -> None:
     """Remove links that lie in the place of state and weights, which are to be written there, not to where they
     lead."""
     for name in (STATE_FILE, LAST_FILE):
         if is_link(folder / name):
             (folder / name).unlink()
-
-
-def saved_sources(folder: Path) -> dict[str, str]:
-    """The `RunState.sources` that a run began with; empty where an earlier version began it, or nothing is readable."""
-    try:
-        with safe_open(folder / STATE_FILE, framework="pt") as file:
-            return {str(name): str(value) for name, value in json.loads(file.metadata()["sources"]).items()}
-    except (SafetensorError, LookupError, TypeError, AttributeError, ValueError, RecursionError, OSError):
-        return {}
 
 
 @contextmanager
@@ -318,31 +175,6 @@ def alone_in(folder: Path) -> Iterator[None]:
                 with suppress(OSError):
                     (folder / LOCK_FILE).unlink(missing_ok=True)
                     folder.rmdir()
-
-
-def _begin_from(folder: Path) -> str:
-    """What can be done without a state."""
-    for path in (folder / LAST_FILE, folder / BEST_FILE):
-        if path.is_file():
-            return f"begin another run, in another folder, from the weights of this one: --init {path}"
-    return f"{_BEGIN}, with --overwrite"
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        index, key = name.split(".", 1)
-        param = params[int(index)]
-        # Fused kernels walk a parameter and its state side by side in memory: both need the same strides. A copy in
-        # any case: what is read is mapped from the file, which Windows does not replace while it is.
-        aligned = torch.empty_like(param).copy_(tensor) if tensor.shape == param.shape else tensor.clone()
-        state.setdefault(int(index), {})[key] = aligned.detach()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def save_sample(folder: Path, iteration: int, pictures: Sequence[NDArray[np.uint8]]) -> None:

@@ -18,7 +18,7 @@ from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.recording import Recording
-from mdrn_cli.runfolder import Counters, RunState
+from mdrn_cli.runstate import Counters, RunState
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import autocast
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -31,20 +31,16 @@ from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_pho
 from mdrn_cli.places import Places
 from mdrn_cli.runfolder import (
     CONFIG_FILE,
-    PHOTOGRAPHS,
-    STATE_FILE,
-    Counters,
     alone_in,
     chosen_by,
     clear,
     holds,
-    is_alone,
     is_of_the_run,
     refuse_to_clear_what_is_no_run,
     save_environment,
-    saved_sources,
 )
 from mdrn_cli.runlog import Report
+from mdrn_cli.runstate import PHOTOGRAPHS, STATE_FILE, Counters, is_alone, saved_sources
 from mdrn_cli.steps import DrawNoise, Network, StepLoss
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
@@ -116,14 +112,9 @@ def run_with(
     if not resume:
         refuse_to_replace_its_source(config, output)
     group, reading = launched(), reading or Reading()
-    limit_threads(group.local_size)
-    keep_freed_memory()
     group.share(config.batch_size)
-    device = pick_device(group.device(config.device))
-    torch.backends.cudnn.benchmark = True  # on CUDA: patches are all of one shape
-    torch.backends.cudnn.allow_tf32 = False  # there it would round intensities, which the head sees, to 10 bits
-    exhausted = f"{device} ran out of memory in training", "lower --batch-size, --patch-size or --cache-memory"
-    with group.connected(str(device)), telling_out_of_memory(*exhausted):
+    device = ready_device(config, group)
+    with group.connected(str(device)), telling_run_errors(device):
         start = initial_model(replace(config, init=None) if resume else config)
         validator = open_validation(config, output, resume, reading) if group.first else None
         with ExitStack() as held:
@@ -135,17 +126,49 @@ def run_with(
             sources = {**(sources or {}), PHOTOGRAPHS: photos.digest(Path(config.data))}
             if resume and saved_sources(output).get(PHOTOGRAPHS, sources[PHOTOGRAPHS]) != sources[PHOTOGRAPHS]:
                 reading.changed()
-            twin = None if device.type in TRUSTED else deepcopy(start)
-            model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
-            if twin and not computes_right(model, twin):
-                raise wrong_device(device)
-            step_loss = make_loss(device)
-            with telling_write_errors(output):
-                prepare = partial(prepare_folder, config, output, resume, device, group.size)
-                counters = fit(
-                    config, model, step_loss, sampler, validator, output, resume, report, group, sources, prepare
-                )
+            counters = fit_from(
+                start, make_loss, config, sampler, validator, output, resume, report, group=group, sources=sources
+            )
     return counters, photos
+
+
+def ready_device(config: TrainConfig, group: Group) -> torch.device:
+    """The device of this process of a run, with threads, memory and kernels set for training."""
+    limit_threads(group.local_size)
+    keep_freed_memory()
+    torch.backends.cudnn.benchmark = True  # on CUDA: patches are all of one shape
+    torch.backends.cudnn.allow_tf32 = False  # there it would round intensities, which the head sees, to 10 bits
+    return pick_device(group.device(config.device))
+
+
+def telling_run_errors(device: torch.device) -> AbstractContextManager[None]:
+    """Tell of memory that is spent what can be done about it."""
+    hint = "lower --batch-size, --patch-size or --cache-memory"
+    return telling_out_of_memory(f"{device} ran out of memory in training", hint)
+
+
+def fit_from(
+    start: MDRN,
+    make_loss: Callable[[torch.device], StepLoss],
+    config: TrainConfig,
+    sampler: PatchSampler,
+    validator: Validator | None,
+    output: Path,
+    resume: bool,
+    report: Report,
+    group: Group | None = None,
+    sources: Mapping[str, str] | None = None,
+) -> Counters:
+    """`fit` a network on the CPU to what `sampler` gives, on its device; see `run_with` for the arguments."""
+    device, group = sampler.device, group or Group()
+    twin = None if device.type in TRUSTED else deepcopy(start)
+    model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
+    if twin and not computes_right(model, twin):
+        raise wrong_device(device)
+    step_loss = make_loss(device)
+    with telling_write_errors(output):
+        prepare = partial(prepare_folder, config, output, resume, device, group.size)
+        return fit(config, model, step_loss, sampler, validator, output, resume, report, group, sources, prepare)
 
 
 def refuse_among_photographs(config: TrainConfig, output: Path) -> None:

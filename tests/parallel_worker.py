@@ -21,7 +21,7 @@ from mdrn_cli.fit import fit
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import read_photographs
-from mdrn_cli.runfolder import STATE_FILE, saved_config
+from mdrn_cli.runstate import STATE_FILE, saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import initial_model, plain_loss
 

@@ -153,9 +153,9 @@ def test_the_mean_is_taken_of_it_and_a_network_for_white_noise(manifest):
     noisy = np.random.default_rng(0).random((3, 32, 32), np.float32)
     picture = Picture(noisy, depth="float32")
     passes = Passes(denoisers, picture, None, 1.0, None, tile=0, memory=2**31, ensemble=False, on_tile=None)
-    both = passes(noisy, "float32", 15.0, kind="camera")
-    assert (passes.last.model, passes.last.beside.model) == ("lab-color", "mdrn-2b-color-15")
+    both, done = passes(noisy, "float32", 15.0, kind="camera")
+    assert (done.model, done.beside.model) == ("lab-color", "mdrn-2b-color-15")
     alone = [denoisers.find("color", 15.0, kind)(noisy) for kind in ("camera", "white")]
     np.testing.assert_allclose(both, np.mean(alone, axis=0), atol=2e-2)
-    passes(noisy, "float32", 15.0)
-    assert passes.last.beside is None
+    _, done = passes(noisy, "float32", 15.0)
+    assert done.beside is None

@@ -16,7 +16,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import check_teacher, distilled_loss, find_teacher, frozen, run_distill
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
-from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
 

@@ -31,8 +31,8 @@ from mdrn_cli.naming import Naming
 from mdrn_cli.outcome import DONE, FAILED, SKIPPED
 from mdrn_cli.paths import sha256_of
 from mdrn_cli.restore import DenoiseOptions
-from mdrn_cli.runfolder import saved_config
 from mdrn_cli.runlog import MetricsFile
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import item_of
 

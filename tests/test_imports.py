@@ -88,6 +88,7 @@ PARTS = {
     "onnxexport",
     "runtimes",
     "runfolder",
+    "runstate",
     "trainconfig",
     "runlog",
     "validation",
@@ -95,6 +96,7 @@ PARTS = {
 }
 PIPELINES = {
     "restore",
+    "estimation",
     "api",
     "outcome",
     "replacing",

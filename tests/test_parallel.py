@@ -18,7 +18,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.distillation import run_distill
 from mdrn_cli.errors import DeviceError, UsageError
 from mdrn_cli.parallel import Group, launched
-from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import initial_model, run_train
 

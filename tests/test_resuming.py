@@ -16,7 +16,8 @@ from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.model import MDRN
 from mdrn_cli.photographs import Reading, read_photographs
-from mdrn_cli.runfolder import LOCK_FILE, alone_in, is_empty, saved_config, saved_sources
+from mdrn_cli.runfolder import LOCK_FILE, alone_in, is_empty
+from mdrn_cli.runstate import saved_config, saved_sources
 from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
 from mdrn_cli.validation import Validator

@@ -18,8 +18,8 @@ from mdrn_cli.cli.distill import distill
 from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
 from mdrn_cli.interrupts import TERMINATIONS, TerminatedError, leave_closed_terminal, stop_requests, terminable
-from mdrn_cli.runfolder import saved_config
 from mdrn_cli.runlog import Progress as Moment
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.validation import Validator

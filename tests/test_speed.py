@@ -138,7 +138,7 @@ def test_a_case_fails_as_what_it_failed_with():
 
 
 def test_a_case_runs_in_a_process_of_its_own():
-    measured = speed._alone(speed._peer_case, "FFDNet", 16, "cpu", 1)
+    measured = speed._alone(speed._peer_case, "FFDNet", 16, "cpu")
     assert (measured.name, measured.width) == ("FFDNet", 16)
 
 

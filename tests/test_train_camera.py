@@ -10,7 +10,7 @@ from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.errors import UsageError
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.release import checkpoint_name
-from mdrn_cli.runfolder import saved_config
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import BUNDLED

@@ -31,7 +31,7 @@ from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.optim import FUSED_ON
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, read_photographs
-from mdrn_cli.runfolder import saved_config, saved_sources
+from mdrn_cli.runstate import saved_config, saved_sources
 from mdrn_cli.trainconfig import PRESETS, TrainConfig
 from mdrn_cli.training import initial_model, plain_loss, run_train, run_with
 
@@ -690,7 +690,7 @@ def test_a_run_that_cannot_save_costs_nothing_of_the_one_it_was_to_replace(photo
         write_atomically(path, content)
 
     before = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
-    monkeypatch.setattr("mdrn_cli.runfolder.write_atomically", full)
+    monkeypatch.setattr("mdrn_cli.runstate.write_atomically", full)
     monkeypatch.setattr("mdrn_cli.checkpoint.write_atomically", full)
     with pytest.raises(MdrnError, match="No space"):
         run_train(tiny_config(photo_folder, iterations=3), finished, False, silent)

@@ -34,7 +34,8 @@ from mdrn_cli.distillation import find_teacher, run_distill
 from mdrn_cli.engine import Engine
 from mdrn_cli.files import write_atomically
 from mdrn_cli.paths import sha256_of
-from mdrn_cli.runfolder import METRICS_FILE, STATE_FILE
+from mdrn_cli.runfolder import METRICS_FILE
+from mdrn_cli.runstate import STATE_FILE
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import BEST_FILE, LAST_FILE

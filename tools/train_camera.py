@@ -17,31 +17,31 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from noisy_crops import LEAST_COMMON, Edit, as_stored, jpeg_round_trip, of_each, smeared
+from noisy_crops import LEAST_COMMON, Edit, as_stored, drawn_level, jpeg_round_trip, of_each, smeared
 from numpy.typing import NDArray
 from PIL import Image
 from sensor import Camera
 from torch import Tensor
 
 from mdrn_cli.clipping import unclipped
-from mdrn_cli.devices import layout, limit_threads
+from mdrn_cli.devices import layout
 from mdrn_cli.errors import InputError, MdrnError
-from mdrn_cli.fit import fit
-from mdrn_cli.freedmemory import keep_freed_memory
+from mdrn_cli.files import telling_write_errors
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import LOWEST_SIGMA
 from mdrn_cli.manifest import CAMERA
-from mdrn_cli.model import MDRN
 from mdrn_cli.noise import find_noise
+from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder
 from mdrn_cli.pixels import to_unit
 from mdrn_cli.restore import NOISELESS
-from mdrn_cli.runfolder import alone_in, is_empty, saved_config
+from mdrn_cli.runfolder import alone_in, is_empty
 from mdrn_cli.runlog import Progress
+from mdrn_cli.runstate import saved_config
 from mdrn_cli.steps import DrawNoise, Network
 from mdrn_cli.trainconfig import TrainConfig
-from mdrn_cli.training import initial_model, prepare_folder
+from mdrn_cli.training import fit_from, initial_model, ready_device, telling_run_errors
 
 SIDE = 208
 DRAWN = ((7, (2.0, 45.0)), (3, (0.1, 2.0)))
@@ -81,7 +81,7 @@ def draw(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """A noisy part of a photograph and the same without noise, uint8 (h, w, 3) or gray (h, w, 1), of sides of at most
     SIDE."""
-    level = float(np.exp(rng.uniform(*np.log(levels))))
+    level = drawn_level(rng, *levels)
     edit = Edit.draw(rng)
     if edit.scale * min(photo.shape[:2]) < 1.02 * SIDE:
         edit = Edit()
@@ -159,17 +159,13 @@ def say(progress: Progress) -> None:
 
 def train(config: TrainConfig, pairs: PhotoFolder, output: Path, resume: bool) -> None:
     """The run, which leaves `last.safetensors` in its folder."""
-    limit_threads()
-    keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # see run_with of training.py
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    start = initial_model(replace(config, init=None) if resume else config)
-    model: MDRN = start.to(device, memory_format=layout(device))  # type: ignore[call-overload]
-    sampler = PatchSampler(pairs, config.patch_size, device)
-    prepare = partial(prepare_folder, config, output, resume, device, 1)
-    loss = partial(step_loss, sigma=config.sigma)
-    with alone_in(output):
-        fit(config, model, loss, sampler, None, output, resume, say, prepare=prepare)
+    device = ready_device(config, Group())
+    with telling_run_errors(device):
+        start = initial_model(replace(config, init=None) if resume else config)
+        sampler = PatchSampler(pairs, config.patch_size, device)
+        loss = partial(step_loss, sigma=config.sigma)
+        with telling_write_errors(output), alone_in(output):
+            fit_from(start, lambda _device: loss, config, sampler, None, output, resume, say)
 
 
 BEGINNING = {"seconds": 3600.0, "blocks": 2, "sigma": 15.0, "batch_size": 8, "patch_size": 64, "learning_rate": 1e-3}

@@ -14,8 +14,9 @@ from typing import Any
 from mdrn_cli.distillation import run_distill
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.release import checkpoint_of
-from mdrn_cli.runfolder import STATE_FILE, is_empty, saved_config
+from mdrn_cli.runfolder import is_empty
 from mdrn_cli.runlog import Progress
+from mdrn_cli.runstate import STATE_FILE, saved_config
 from mdrn_cli.trainconfig import DISTILLATION_KEYS, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.weights import BUNDLED

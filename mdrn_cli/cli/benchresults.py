@@ -35,8 +35,10 @@ def show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bo
         )
         echo(text.getvalue(), newline=False)
     elif as_markdown:
+        from mdrn_cli.results import markdown_table
+
         header, *rows = _cells(results)
-        echo("\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)))
+        echo(markdown_table(header, rows))
     else:
         for shown in _that_fit(results):
             print_table(_table(shown))

@@ -212,17 +212,17 @@ def denoise(
     options = DenoiseOptions(
         level,
         model,
-        color,
-        ensemble,
-        strength,
-        parse_tile(tile),
-        memory_to_use() if max_memory is None else max_memory,
-        device,
-        precision,
-        tuple(manifest or ()),
-        _coarse(coarse_sigma),
-        white,
-        factor,
+        color=color,
+        ensemble=ensemble,
+        strength=strength,
+        tile=parse_tile(tile),
+        memory=memory_to_use() if max_memory is None else max_memory,
+        device=device,
+        precision=precision,
+        manifests=tuple(manifest or ()),
+        coarse=_coarse(coarse_sigma),
+        white=white,
+        factor=factor,
     )
     save = SaveOptions(quality, flatten, strip_metadata)
     naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)

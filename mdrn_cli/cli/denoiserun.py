@@ -109,9 +109,16 @@ class Run:
                 bar.advance(files)
                 show(outcome, self.as_json, alone=len(jobs) == 1, quiet=self.quiet)
 
-            keep = on_restored if self.compare else None
-            how = jobs, self.options, on_start, on_tile, self.fail_fast, self.save, keep
-            for _ in run_jobs(*how, on_outcome):
+            for _ in run_jobs(
+                jobs,
+                self.options,
+                on_start=on_start,
+                on_tile=on_tile,
+                fail_fast=self.fail_fast,
+                save=self.save,
+                on_restored=on_restored if self.compare else None,
+                on_outcome=on_outcome,
+            ):
                 pass
 
 

@@ -17,7 +17,6 @@ from mdrn_cli.errors import MdrnError, exit_code_of
 
 if TYPE_CHECKING:
     from mdrn_cli.noise import Noise
-    from mdrn_cli.picture import Picture
 
 SCHEMA = "mdrn.estimate/1"
 
@@ -41,13 +40,11 @@ def estimate(
 
       cat photo.jpg | mdrn estimate -
     """
+    from mdrn_cli.estimation import estimate_noise
     from mdrn_cli.files import as_mdrn_error
     from mdrn_cli.image import read_picture
     from mdrn_cli.levels import check_white
-    from mdrn_cli.noise import find_noise
     from mdrn_cli.pipes import readable
-    from mdrn_cli.unseen import filled_if_needed
-    from mdrn_cli.white import white_of, whitened
 
     if white is not None:
         check_white(white)
@@ -57,38 +54,24 @@ def estimate(
         _show_failure(source, error, as_json, count)
     for file in files:
         try:
-            read = read_picture(readable(file))
-            picture = filled_if_needed(whitened(read, white))
-            brightest = white_of(picture)
-            noise = find_noise(picture.channels, picture.seen, white=brightest)
-            coarse = _coarse(picture, noise, brightest)
+            found = estimate_noise(read_picture(readable(file)), white)
+            coarse = found.at_smaller_sizes()
         except Exception as raised:
             error = as_mdrn_error(raised, file, "read")
             failures.append((file, error))
             _show_failure(file, error, as_json, count)
             continue
-        warnings = picture.warnings[len(read.warnings) :]
         if as_json:
-            echo(json.dumps(_to_json(file, None, noise, coarse, warnings)))
+            echo(json.dumps(_to_json(file, None, found.noise, coarse, found.warnings)))
             continue
-        told = "too small to tell" if math.isnan(noise.sigma) else format(noise.sigma, ".2f")
+        told = "too small to tell" if math.isnan(found.noise.sigma) else format(found.noise.sigma, ".2f")
         grain = f"\t{at_smaller_sizes(coarse)}" if coarse else ""
         echo(f"{printable(str(file))}\t{told}{grain}")
-        for warning in warnings:
+        for warning in found.warnings:
             print_warning(f"{printable(str(file))}: {warning}")
     if count == 1 and failures:
         raise failures[0][1]
     return exit_code_of([error for _, error in failures], count)
-
-
-def _coarse(picture: Picture, noise: Noise, white: float) -> tuple[float, ...]:
-    """Levels at smaller sizes of noise that `mdrn denoise` would begin with there."""
-    from mdrn_cli.coarse import smeared_levels
-    from mdrn_cli.restore import may_be_smeared
-
-    if not may_be_smeared(picture, noise, noise.tone):
-        return ()
-    return smeared_levels(picture.channels, picture.seen, noise.tone, noise.sigma, white)
 
 
 def _show_failure(source: Path, error: MdrnError, as_json: bool, count: int) -> None:

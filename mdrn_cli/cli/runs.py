@@ -198,7 +198,8 @@ def resumed_config(ctx: typer.Context) -> TrainConfig:
         UsageError: an option is given that a run cannot change any more.
         MdrnError: there is no run to resume.
     """
-    from mdrn_cli.runfolder import CONFIG_FILE, saved_config
+    from mdrn_cli.runfolder import CONFIG_FILE
+    from mdrn_cli.runstate import saved_config
     from mdrn_cli.trainconfig import TrainConfig
 
     given = options_given(ctx)

@@ -14,9 +14,9 @@ from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
     from mdrn_cli.photographs import PhotoFolder, Reading
-    from mdrn_cli.runfolder import Counters
     from mdrn_cli.runlog import Progress as TrainProgress
     from mdrn_cli.runlog import Report
+    from mdrn_cli.runstate import Counters
     from mdrn_cli.trainconfig import TrainConfig
 
 Runner = Callable[["TrainConfig", Path, bool, "Report", "Reading | None"], "tuple[Counters, PhotoFolder]"]

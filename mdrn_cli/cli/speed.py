@@ -103,9 +103,10 @@ CASES = {
 
 def to_markdown(about: dict[str, Any], speeds: Sequence[Speed]) -> str:
     """What was measured on one machine, in Markdown: the machine, the table and what is compared in words."""
+    from mdrn_cli.results import markdown_table
+
     machine = "\n".join(f"- {key}: {value}" for key, value in about.items())
-    lines = [f"| {' | '.join(row)} |" for row in (HEADER, ["---"] * len(HEADER), *cells(speeds))]
-    return "\n".join([machine, "", *lines, "", *_ratios(speeds)])
+    return "\n".join([machine, "", markdown_table(HEADER, cells(speeds)), "", *_ratios(speeds)])
 
 
 def _ratios(speeds: Sequence[Speed]) -> list[str]:
