@@ -33,7 +33,7 @@ ALIKE, MOST_LOST = 1.4, 1.7
 level over what is seen of it."""
 
 
-def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], white: bool) -> NDArray[np.float32]:
+def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], is_white: bool) -> NDArray[np.float32]:
     """An image whose noise has the mean 0 at black and white, too.
 
     How many pixels around lie at an end tells how far the true intensity is from it, for noise is Gaussian; that, and
@@ -43,7 +43,7 @@ def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], wh
     Args:
         image: (C, h, w), clipped to [0, 1].
         sigma: noise level, 0-255 scale, or those in black and in white.
-        white: whether noise is, so that a network expects all of it: then the pixels at the end are moved beyond.
+        is_white: whether noise is, so that a network expects all of it: then the pixels at the end are moved beyond.
             Of other noise it would leave the more, so all pixels near the end are moved by their mean.
 
     Returns:
@@ -59,7 +59,7 @@ def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], wh
                 result = image.copy() if result is image else result
                 place = _about(at_end)
                 inside = np.abs(channel[place] - np.float32(end))
-                result[plane][place] += np.float32(outwards) * _beyond(inside, at_end[place], level, white)
+                result[plane][place] += np.float32(outwards) * _beyond(inside, at_end[place], level, is_white)
     return result
 
 
@@ -71,7 +71,7 @@ def _about(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 
 def _beyond(
-    inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, white: bool
+    inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, is_white: bool
 ) -> NDArray[np.float32]:
     """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
     solid, farness = _solid(at_end), np.minimum(inside, FARTHEST * level)
@@ -86,7 +86,7 @@ def _beyond(
     excess = np.zeros_like(inside)
     shares, beyond, within_end = _parts()
     excess[at_end] = np.minimum(depth * np.interp(share, shares, beyond / within_end), most) * np.minimum(1, 2 * others)
-    if white:
+    if is_white:
         return excess
     near = (inside < NEAR * level) & ~solid
     moved: NDArray[Any] = near * _mean(excess) / np.maximum(_mean(near), np.float32(1e-3))

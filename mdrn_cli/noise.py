@@ -79,13 +79,13 @@ class Noise(NamedTuple):
 
     Attributes:
         sigma: its level as `estimate_sigma` tells it.
-        white: whether it is: independent from pixel to pixel.
+        is_white: whether it is independent from pixel to pixel.
         tone: of which it is: that of a photograph of one tone, or what all channels share; None where each has its own.
         by_intensity: its level at each intensity, where that clearly depends on it.
     """
 
     sigma: float
-    white: bool
+    is_white: bool
     tone: Tone | None = None
     by_intensity: LevelFunction | None = None
 
@@ -133,12 +133,12 @@ def find_noise(
     """`estimate_sigma`, and of what kind the noise is. Where `shared` is not set, noise that is alike in all channels
     of a color photograph is told as a network for color restores it best."""
     if min(image.shape[1:]) < SMALLEST:
-        return Noise(math.nan, white=False)
+        return Noise(math.nan, is_white=False)
     if seen is not None and not seen.any():
-        return Noise(0.0, white=False)
+        return Noise(0.0, is_white=False)
     blocks = looked_at(image, seen, white=white)
     if is_drawn(blocks):
-        return Noise(0.0, white=False)
+        return Noise(0.0, is_white=False)
     if len(image) == 3 and (tone := find_tone(image, seen)):
         noise = find_noise_of_tone(image, seen, tone, white)
         if tone.explains(noise.sigma):
@@ -166,7 +166,7 @@ def _find_in_quarters(
     no more than is told of the whole. Where white is not 1, no level at each intensity is told."""
     noise = _find_at_each_brightness(blocks or looked_at(image, seen, intensities, white))
     height, width = (length // 2 for length in image.shape[1:])
-    if not noise.white and min(height, width) >= SMALLEST_QUARTER:
+    if not noise.is_white and min(height, width) >= SMALLEST_QUARTER:
         levels = []
         for place in itertools.product(*((slice(side), slice(side, None)) for side in (height, width))):
             part = None if seen is None else seen[place]
@@ -175,8 +175,8 @@ def _find_in_quarters(
                 levels.append(_find_at_each_brightness(quarter).sigma)
         level = float(np.median([noise.sigma, *filter(None, levels)]))
         noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
-    if not noise.white and noise.sigma > STRONGEST:
-        return Noise(0.0, white=False)
+    if not noise.is_white and noise.sigma > STRONGEST:
+        return Noise(0.0, is_white=False)
     return noise if white == 1 else noise._replace(sigma=noise.sigma * white, by_intensity=None)
 
 
@@ -244,11 +244,11 @@ def _find_at_each_brightness(blocks: Blocks) -> Noise:
     levels = [part.sigma for part in parts]
     level = max(noise.sigma, _root_mean_square(levels))
     spread = max(levels) / max(min(levels), LEAST_AMPLITUDE)
-    white = all(part.white for part in parts)
-    texture = noise.white or noise.sigma < LEAST_SURE or spread > MOST_UNEVEN or level > MOST_MORE * noise.sigma
-    if spread >= UNEVEN and (white or not texture):
-        noise = Noise(level, white)
-    return _at_each_intensity(blocks, noise) if noise.white else noise
+    all_white = all(part.is_white for part in parts)
+    texture = noise.is_white or noise.sigma < LEAST_SURE or spread > MOST_UNEVEN or level > MOST_MORE * noise.sigma
+    if spread >= UNEVEN and (all_white or not texture):
+        noise = Noise(level, all_white)
+    return _at_each_intensity(blocks, noise) if noise.is_white else noise
 
 
 def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
@@ -261,7 +261,7 @@ def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
     parts = [blocks[part] for part in np.array_split(_dark_to_light(blocks), INTENSITIES)]
     found = [_find(part) for part in parts]
     levels = [part.sigma for part in found]
-    if sum(part.white for part in found) < LEAST_WHITE or _root_mean_square(levels) > MOST_ABOVE * noise.sigma:
+    if sum(part.is_white for part in found) < LEAST_WHITE or _root_mean_square(levels) > MOST_ABOVE * noise.sigma:
         return noise
     intensities = np.array([part.pixels.mean() / 255 for part in parts], np.float64)
     function = LevelFunction.of(intensities, levels)
@@ -285,15 +285,15 @@ def _find(blocks: Blocks) -> Noise:
     features, log_reference = noise_features(blocks)
     even = log_reference + features[:-3].max() < math.log(2 * LEAST_AMPLITUDE)
     if even or _few_intensities(blocks.pixels):
-        return Noise(0.0, white=False)
-    white = log_reference + answer(features, stored_network(_NETWORKS, "white", channels))
+        return Noise(0.0, is_white=False)
+    as_white = log_reference + answer(features, stored_network(_NETWORKS, "white", channels))
     clipped = float(features[-2])
     features, log_reference = camera_features(blocks)
     camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
     # Where they agree, noise is white, which the first knows more closely.
-    if abs(white - camera) < AGREEMENT * (1 + clipped):
-        return Noise(whole_level(blocks.pixels, math.exp(white)), white=True)
-    return Noise(math.exp(camera), white=False)
+    if abs(as_white - camera) < AGREEMENT * (1 + clipped):
+        return Noise(whole_level(blocks.pixels, math.exp(as_white)), is_white=True)
+    return Noise(math.exp(camera), is_white=False)
 
 
 def camera_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:

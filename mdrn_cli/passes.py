@@ -217,14 +217,14 @@ class Passes:
         if noisy.shape != picture.shape or not self.picture.may_be_cut_off:
             return partial(part_of, noisy)
         if noisy is picture:
-            white = self.noise is None or self.noise.white
-            return lambda rows, columns: unclipped(part_of(picture, rows, columns), ends, white)
+            is_white = self.noise is None or self.noise.is_white
+            return lambda rows, columns: unclipped(part_of(picture, rows, columns), ends, is_white)
         assert self.noise
         first = self.noise.sigma
 
         def moved(rows: slice, columns: slice) -> NDArray[np.float32]:
             before = part_of(picture, rows, columns)
-            return part_of(noisy, rows, columns) + (unclipped(before, first, white=False) - before)
+            return part_of(noisy, rows, columns) + (unclipped(before, first, is_white=False) - before)
 
         return moved
 

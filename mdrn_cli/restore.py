@@ -299,7 +299,7 @@ class Restorer:
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
         """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
-        if found is None or found.white or not self._denoisers.are_for(CAMERA, "gray" if tone else picture.color):
+        if found is None or found.is_white or not self._denoisers.are_for(CAMERA, "gray" if tone else picture.color):
             return WHITE
         strong = found.sigma >= LEAST_CAMERA
         return CAMERA if strong or is_through_jpeg(picture.channels, picture.seen) else WHITE
@@ -310,7 +310,7 @@ class Restorer:
         if self.options.coarse is not None:
             return self.options.coarse
         sought = found is not None and found.sigma > 0 and picture.color == "color" and not tone
-        if found and found.white and self.options.factor < 1:  # what is left of it on purpose is no grain
+        if found and found.is_white and self.options.factor < 1:  # what is left of it on purpose is no grain
             return ()
         return (None,) * SCALES if sought else ()
 
@@ -332,7 +332,7 @@ def may_be_smeared(picture: Picture, noise: Noise, tone: Tone | None) -> bool:
     first: of smeared noise in gray next to none may be told, or that it is white."""
     if tone or picture.color == "gray":
         return noise.sigma > 0
-    return not noise.white and noise.sigma >= NOISELESS
+    return not noise.is_white and noise.sigma >= NOISELESS
 
 
 def _why_left(sigma: float, converted: bool) -> str:

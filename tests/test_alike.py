@@ -35,7 +35,7 @@ def quality(picture, clean):
 def test_its_level_is_that_of_what_channels_share(noisy, dtype):
     found = find_noise(from_unit(to_unit(channels_of(noisy)), dtype))
     assert found.tone is SHARED
-    assert found.white
+    assert found.is_white
     assert found.sigma == pytest.approx(15, rel=0.05)
 
 

@@ -31,18 +31,18 @@ def page():
     return np.asarray(paper)
 
 
-@pytest.mark.parametrize("white", [True, False])
+@pytest.mark.parametrize("is_white", [True, False])
 @pytest.mark.parametrize("intensity", [0, 4, 12, 100, 243, 251, 255])
-def test_the_mean_of_noise_is_restored(intensity, white):
+def test_the_mean_of_noise_is_restored(intensity, is_white):
     image = planes(stored(np.full((96, 128, 1), float(intensity))))
     lost = 255 * abs(image.mean() - intensity / 255)
     assert (lost > 3) == (intensity != 100)
-    assert unclipped(image, SIGMA, white).mean() * 255 == pytest.approx(intensity, abs=1)
+    assert unclipped(image, SIGMA, is_white).mean() * 255 == pytest.approx(intensity, abs=1)
 
 
 def test_noise_of_either_kind_keeps_its_strength():
     image = planes(stored(np.full((96, 128, 1), 255.0)))
-    independent, other = (unclipped(image, SIGMA, white).std() * 255 for white in (True, False))
+    independent, other = (unclipped(image, SIGMA, is_white).std() * 255 for is_white in (True, False))
     assert independent == pytest.approx(0.9 * SIGMA, rel=0.05)
     assert other == pytest.approx(image.std() * 255, rel=0.1)
 
@@ -61,25 +61,25 @@ def test_what_is_at_no_end_or_all_of_it_is_left(photo):
     assert np.array_equal(result[:, outside], burnt[:, outside])
 
 
-@pytest.mark.parametrize("white", [True, False])
-def test_margins_and_bars_are_no_noise(white):
+@pytest.mark.parametrize("is_white", [True, False])
+def test_margins_and_bars_are_no_noise(is_white):
     """Nor do they count for the picture beside them."""
     inner = stored(np.full((60, 60, 1), 240.0), 20)
     framed = np.pad(inner, ((9, 9), (20, 0), (0, 0)), constant_values=255)
-    result, alone = (unclipped(planes(pixels), 20, white) for pixels in (framed, inner))
+    result, alone = (unclipped(planes(pixels), 20, is_white) for pixels in (framed, inner))
     assert (result[:, :9] == 1).all()
     assert (result[:, :, :20] == 1).all()
     rim = result[:, 9:15, 20:].mean() - planes(framed)[:, 9:15, 20:].mean()
     assert rim == pytest.approx(alone[:, :6].mean() - planes(inner)[:, :6].mean(), abs=0.4 / 255)
 
 
-@pytest.mark.parametrize("white", [True, False])
-def test_parts_of_an_image_are_treated_as_in_the_whole(white):
+@pytest.mark.parametrize("is_white", [True, False])
+def test_parts_of_an_image_are_treated_as_in_the_whole(is_white):
     image = planes(stored(page()))
-    whole = unclipped(image, 24.7, white)
-    part = unclipped(np.ascontiguousarray(image[:, 30:150, 50:]), 24.7, white)
+    whole = unclipped(image, 24.7, is_white)
+    part = unclipped(np.ascontiguousarray(image[:, 30:150, 50:]), 24.7, is_white)
     np.testing.assert_allclose(part[:, 20:-20, 20:], whole[:, 50:130, 70:], atol=1e-5)
-    turned = unclipped(np.ascontiguousarray(1 - image[:, ::-1].transpose(0, 2, 1)), 24.7, white)
+    turned = unclipped(np.ascontiguousarray(1 - image[:, ::-1].transpose(0, 2, 1)), 24.7, is_white)
     np.testing.assert_allclose(1 - turned.transpose(0, 2, 1)[:, ::-1], whole, atol=1e-5)
 
 
@@ -122,8 +122,8 @@ def test_what_becomes_gray_is_mended_too():
 def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, monkeypatch):
     told = []
 
-    def record(image, sigma, white):
-        told.append((sigma, white))
+    def record(image, sigma, is_white):
+        told.append((sigma, is_white))
         return image
 
     monkeypatch.setattr("mdrn_cli.passes.unclipped", record)
@@ -134,7 +134,7 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     for pixels in (stored(clean), smeared):
         _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(pixels, has_alpha=False))
         coarse.append(facts.coarse_sigmas)
-    assert [white for _, white in told] == [True, False], "once a picture: at half the size nothing is clipped"
+    assert [is_white for _, is_white in told] == [True, False], "once a picture: at half the size nothing is clipped"
     assert any(coarse[1])
     Restorer(DenoiseOptions(12.0, ensemble=True, model=LIGHT))(picture_of(smeared, has_alpha=False))
     assert len(told) == 3, "once for all eight orientations"

@@ -370,7 +370,7 @@ def test_a_picture_without_noise_is_left_as_it_is(tmp_path, tiny_weights):
 @pytest.mark.parametrize(("estimate", "served"), [(0.6, None), (0.8, 0.8), (3.0, 3.0), (150.0, 100.0)])
 def test_little_noise_is_removed_as_little_or_left(photo, monkeypatch, estimate, served):
     """Restored as of 1, noise of 0.6 would lose more than it is; many photographs without noise are estimated so."""
-    monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_: Noise(estimate, white=True))
+    monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_: Noise(estimate, is_white=True))
     restored, facts = Restorer(DenoiseOptions())(picture_of(photo[:64, :64], has_alpha=False))
     assert facts.sigma == estimate
     assert (facts.network.sigma if facts.network else None) == served

@@ -88,7 +88,7 @@ def test_what_a_network_gives_that_is_not_finite_is_not_hidden(wrong):
 def test_it_is_found_in_a_photograph(photo, gray_photo, color):
     clean = (gray_photo if color == "gray" else photo)[:256, :256]
     found = find_noise(planes(noisy_version(clean, rising)), shared=False)
-    assert found.white
+    assert found.is_white
     assert found.by_intensity
     seen = np.quantile(clean / 255, (0.1, 0.9))
     np.testing.assert_allclose(found.by_intensity(seen), rising(seen), rtol=0.2)

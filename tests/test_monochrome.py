@@ -140,7 +140,9 @@ def test_the_tone_is_that_which_the_noise_was_found_to_be_of(monkeypatch):
     tone = Tone(np.ones(3, np.float32), np.full(3, 1 / 3, np.float32), 0.0, 5.0)
     monkeypatch.setattr("mdrn_cli.restore.find_tone", lambda *_: tone)
     for found in (None, tone):
-        monkeypatch.setattr("mdrn_cli.restore.find_noise", lambda *_, found=found: Noise(24.0, white=True, tone=found))
+        monkeypatch.setattr(
+            "mdrn_cli.restore.find_noise", lambda *_, found=found: Noise(24.0, is_white=True, tone=found)
+        )
         restored = Restorer(DenoiseOptions(model="mdrn-2b"))(picture)[1]
         assert restored.network is not None
         assert ("gray" in restored.network.model) == (found is not None)

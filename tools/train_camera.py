@@ -115,9 +115,9 @@ def pairs_of(file: Path, seed: tuple[int, int]) -> list[Pair]:
     for noisy, clean in (draw(photo, levels, rng) for count, levels in DRAWN for _ in range(count)):
         channels = np.ascontiguousarray(noisy.transpose(2, 0, 1))
         found = find_noise(channels)
-        if found.sigma >= NOISELESS and not found.white and not found.tone:
+        if found.sigma >= NOISELESS and not found.is_white and not found.tone:
             before = to_unit(channels)
-            moved = (unclipped(before, found.sigma, white=False) - before).transpose(1, 2, 0) * 255
+            moved = (unclipped(before, found.sigma, is_white=False) - before).transpose(1, 2, 0) * 255
             steps = np.clip(np.rint(moved / MOVED_STEP) + MIDDLE, 0, 255).astype(np.uint8)
             noisy, steps, clean = (np.broadcast_to(image, (*image.shape[:2], 3)) for image in (noisy, steps, clean))
             pairs.append(Pair(noisy, steps, clean, max(found.sigma, LOWEST_SIGMA)))
