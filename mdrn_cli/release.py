@@ -14,17 +14,13 @@ import torch
 
 from mdrn_cli.bench import Result, measure, measure_image, tile_by_memory
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from mdrn_cli.checkpointname import distillation_of, family_of, name_for
 from mdrn_cli.datasets import Dataset, named_set, open_dataset
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import UsageError
 from mdrn_cli.files import telling_write_errors, write_together
 from mdrn_cli.locks import folder_locked
 from mdrn_cli.manifest import (
-    CAMERA,
-    DISTILLATIONS,
-    FAMILY_BLOCKS,
-    NAME_PATTERN,
-    RESERVED,
     WHITE,
     Record,
     load_manifest,
@@ -40,7 +36,6 @@ from mdrn_cli.runfolder import load_environment
 from mdrn_cli.weights import BEST_FILE, BUNDLED, LAST_FILE
 
 LICENCE = "MIT"
-FAMILY_FEATURES = 64
 HALF_TOLERANCE_DB = 0.002
 
 
@@ -56,68 +51,6 @@ def checkpoint_of(source: Path) -> Path:
         if is_file(source / name):
             return source / name
     raise UsageError(f"no {LAST_FILE} or {BEST_FILE} in {source}", "give a run folder, or a checkpoint")
-
-
-def distillation_of(checkpoint: Checkpoint, asked: str | None) -> str | None:
-    """How the network was distilled: as its run has written down, as it is said to be where that tells nothing.
-
-    Raises:
-        UsageError: there is no such distillation, or the run's is another.
-    """
-    if asked not in DISTILLATIONS:
-        raise UsageError(f"distilled must be one of {', '.join(filter(None, DISTILLATIONS))}, not {asked!r}")
-    if "distillation" not in checkpoint.record:
-        return asked
-    mode = checkpoint.distillation.get("mode")
-    if asked not in (None, mode):
-        raise UsageError(f"the run was {'distilled by ' + str(mode) if mode else 'not distilled'}, not by {asked}")
-    return mode
-
-
-def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
-    """What it is called: family, kind of noise, distillation, color mode, level, such as "mdrn-2b-hads-gray-15".
-
-    Raises:
-        UsageError: the network is of no family, or nothing is called by such a noise level.
-    """
-    camera = CAMERA if checkpoint.noise == CAMERA else None
-    parts = [_family(checkpoint), camera, distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
-    name = "-".join(part for part in parts if part)
-    if not NAME_PATTERN.fullmatch(name):
-        raise UsageError(f"a checkpoint cannot be named {name!r}", "bundled networks are of whole noise levels")
-    return name
-
-
-def _family(checkpoint: Checkpoint) -> str:
-    config = checkpoint.config
-    if config.features != FAMILY_FEATURES:
-        raise UsageError(f"no family has {config.features} features", f"bundled networks have {FAMILY_FEATURES}")
-    for family, blocks in FAMILY_BLOCKS.items():
-        if config.blocks == blocks:
-            return family
-    there_are = " or ".join(map(str, sorted(FAMILY_BLOCKS.values())))
-    raise UsageError(f"no family has {config.blocks} blocks", f"bundled networks have {there_are}")
-
-
-def _name(checkpoint: Checkpoint, distilled: str | None, asked: str | None, own: bool) -> str:
-    """The name a checkpoint gets: the one that says what it is, or any that is free in a manifest of one's own.
-
-    Raises:
-        UsageError: the name asked for is another, or taken, or cannot be one.
-    """
-    if not own or asked is None:
-        name = checkpoint_name(checkpoint, distilled)
-        if asked not in (None, name):
-            raise UsageError(f"this checkpoint is {name}, not {asked}", "other names go into a --manifest of your own")
-    else:
-        name = asked
-        if name in RESERVED:
-            raise UsageError(f"{name} is what --model takes for a choice, not the name of one", "give another --name")
-        if not NAME_PATTERN.fullmatch(name):
-            raise UsageError(f"a checkpoint cannot be named {name!r}", "take a-z, 0-9 and -, at most 64 of them")
-    if own and any(record.name == name for record in load_manifest()):
-        raise UsageError(f"{name} is the name of a bundled checkpoint", "give another --name")
-    return name
 
 
 def pack(
@@ -161,8 +94,8 @@ def pack(
     source = checkpoint_of(source)
     trained = load_checkpoint(source)
     distilled = distillation_of(trained, distilled)
-    _family(trained)  # refused before anything is measured
-    name = _name(trained, distilled, name, manifest is not None)
+    family_of(trained)  # refused before anything is measured
+    name = name_for(trained, distilled, name, manifest is not None)
     folder = BUNDLED if manifest is None else manifest.absolute().parent
     _refuse_to_replace(name, folder, source, manifest, overwrite)
     photographs, *measured = _open_sets([validation, *sets], trained, data)
@@ -363,7 +296,7 @@ def _record(
             "sha256": sha256_of(candidate),
             "bytes": candidate.stat().st_size,
             "urls": [],
-            "family": _family(trained),
+            "family": family_of(trained),
             "color": trained.config.color,
             "sigma": trained.sigma,
             "distilled": distilled,

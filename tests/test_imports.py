@@ -71,6 +71,7 @@ PARTS = {
     "tilewise",
     "manifest",
     "checkpoint",
+    "checkpointname",
     "addresses",
     "fetch",
     "cache",

@@ -7,9 +7,9 @@ from conftest import tool_module
 from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
+from mdrn_cli.checkpointname import checkpoint_name
 from mdrn_cli.errors import UsageError
 from mdrn_cli.patches import PatchSampler
-from mdrn_cli.release import checkpoint_name
 from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
