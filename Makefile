@@ -41,12 +41,16 @@ audit: $(VENV)/.installed-tools
 	$(BIN)/python tools/audit.py $(AUDIT)
 
 # Every package of the development environment, for all supported versions of Python, with hashes.
-lock: $(VENV)/.installed-tools
+# Not what the lock before it has: it may be of versions that are too old by now.
+lock: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --extra test -c constraints.txt --universal --python-version 3.10 \
 	  --generate-hashes --upgrade --no-emit-index-url --no-annotate --no-header --quiet -o requirements-dev.txt
 
 $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
+
+$(BIN)/uv: | $(BIN)/pip
+	$(PIP_INSTALL) uv
 
 # After the other, for two of pip's in one environment would not get on with each other.
 $(VENV)/.installed-tools: | $(VENV)/.installed-test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from hashlib import sha256
 
 _HEADER, _ENTRY = 128, 12
 _RGB, _GRAY, _XYZ = b"RGB ", b"GRAY", b"XYZ "
@@ -88,7 +89,7 @@ def _middle_of(curve: bytes) -> float:
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes]:
-    """Content by name of the tags that are used here; none of what is no profile."""
+    """Content by name of the tags that are used here, of tables its digest; none of what is no profile."""
     count = int.from_bytes(profile[_HEADER : _HEADER + 4], "big")
     found = {}
     for number in range(count if count <= _MOST_TAGS else 0):
@@ -96,7 +97,9 @@ def _tags(profile: bytes) -> dict[bytes, bytes]:
         if len(entry) < _ENTRY:
             break
         name, start, size = struct.unpack(">4sII", entry)
-        if size <= _LARGEST_TAG and name in (*_KEPT, *_MEANING):
+        if name in _TABLES:  # which may be large, and are only compared
+            found[name] = sha256(memoryview(profile)[start : start + size]).digest()
+        elif size <= _LARGEST_TAG and name in (*_KEPT, *_MEANING):
             found[name] = profile[start : start + size]
     return found
 

@@ -159,8 +159,10 @@ def _with_trailer(metadata: Metadata, stream: IO[bytes], behind: Behind) -> Meta
     further pictures are, which would not be found any more; smaller versions of it, as cameras add, are no loss."""
     if not all(one.is_preview for one in behind.further):
         metadata = replace(metadata, left_behind=("further images, such as a map of depth or highlights",))
+    told: tuple[str, ...] = (f"{behind.between} bytes between its images",) if behind.between else ()
     if behind.size > LARGEST_TRAILER:
-        told = f"{behind.size} bytes behind the picture"
-        return replace(metadata, left_behind=(*metadata.left_behind, told), dropped=(*metadata.dropped, told))
-    stream.seek(behind.start)
-    return replace(metadata, trailer=stream.read(behind.size))
+        told += (f"{behind.size} bytes behind the picture",)
+    else:
+        stream.seek(behind.start)
+        metadata = replace(metadata, trailer=stream.read(behind.size))
+    return replace(metadata, left_behind=metadata.left_behind + told, dropped=metadata.dropped + told)

@@ -29,7 +29,8 @@ _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
 _KIND, _PREVIEWS = 0xFFFFFF, (0x010001, 0x010002)
-_ALONE = (0x01, 0xD8)
+_BEGIN = 0xD8
+_ALONE = (0x01, _BEGIN)
 """Markers without a length."""
 _BLOCK = 1 << 12
 _PADDING = 16
@@ -52,10 +53,12 @@ class Behind(NamedTuple):
 
     Attributes:
         further: pictures that it lists, of which each is there.
+        between: how many bytes lie between it and these.
         start, size: where the rest begins, such as a motion photo's film, and how many bytes it has.
     """
 
     further: tuple[Listed, ...]
+    between: int
     start: int
     size: int
 
@@ -98,43 +101,48 @@ def behind_picture(stream: IO[bytes], listed: Iterable[Listed] = ()) -> Behind:
         The rest has 0 bytes where there are a few only, or nothing but padding (zeros or ones), or no end. Of more than
         `LARGEST_TRAILER` it is not seen whether that is padding.
     """
-    stream.seek(0)
-    end, list_at = _end_of_picture(stream)
     whole = stream.seek(0, os.SEEK_END)
+    end, list_at = _end_of_picture(stream, 0, whole)
     if end is None:
-        return Behind((), whole, 0)
-    ends = {one: _end_of_listed(stream, list_at + one.start, one.size, end, whole) for one in listed if list_at}
-    further = tuple(one for one, found in ends.items() if found)
-    end = max(end, *ends.values(), 0)
-    left = whole - end
-    stream.seek(end)
-    nothing = left <= _PADDING or (left <= LARGEST_TRAILER and _is_padding(stream))
-    return Behind(further, end, 0 if nothing else left)
+        return Behind((), 0, whole, 0)
+    further, between, endless = [], 0, False
+    for one in sorted(listed, key=lambda one: one.start) if list_at else ():
+        start = list_at + one.start
+        stream.seek(max(start, 0))
+        if start < end or stream.read(len(_START)) != _START or (endless and start + one.size > whole):
+            continue
+        found, _ = _end_of_picture(stream, start, min(start + one.size, whole))
+        if found is None and start + one.size > whole:  # nor has one that begins later
+            endless = True
+            continue
+        between += _meaningful(stream, end, start)
+        further.append(one)
+        end = found or start + one.size
+    return Behind(tuple(further), between, end, _meaningful(stream, end, whole))
 
 
-def _end_of_picture(stream: IO[bytes]) -> tuple[int | None, int]:
-    """Where a picture ends at whose beginning a stream is, None without an end; and where its list of pictures begins,
-    0 without."""
+def _end_of_picture(stream: IO[bytes], start: int, limit: int) -> tuple[int | None, int]:
+    """Where a picture ends that begins at a place in a stream, at its marker or where another begins; None where that
+    is not before a limit. And where its list of pictures begins, 0 without."""
     list_at = 0
-    while (marker := _next_marker(stream)) not in (_END, None):
+    stream.seek(start + len(_START))
+    while marker := _next_marker(stream, limit):
+        if marker in (_END, _BEGIN):
+            return stream.tell() - (len(_START) if marker == _BEGIN else 0), list_at
         if marker not in _ALONE:
             length = int.from_bytes(stream.read(2), "big")
-            start = stream.tell()
+            segment = stream.tell()
             if marker == _APP2 and stream.read(len(_LIST)) == _LIST:
                 list_at = stream.tell()
-            stream.seek(start + max(length - 2, 0))
-    return stream.tell() if marker else None, list_at
+            stream.seek(segment + max(length - 2, 0))
+    return None, list_at
 
 
-def _end_of_listed(stream: IO[bytes], start: int, size: int, least: int, whole: int) -> int:
-    """Where a further picture ends, 0 where there is none: it begins behind `least` as any does, and ends within the
-    file, by its own marker or else by the list."""
+def _meaningful(stream: IO[bytes], start: int, end: int) -> int:
+    """How many bytes a part of a file has; 0 of a few, or of padding."""
     stream.seek(start)
-    if start < least or stream.read(2) != _START:
-        return 0
-    found, _ = _end_of_picture(stream)
-    end = min(found or whole + 1, start + size)
-    return end if end <= whole else 0
+    size = end - start
+    return 0 if size <= _PADDING or (size <= LARGEST_TRAILER and _is_padding(stream, size)) else size
 
 
 def put_right(content: bytes) -> bytes:
@@ -180,17 +188,24 @@ def has_restarts(content: bytes) -> bool:
     return _RESTARTS.search(content) is not None
 
 
-def _next_marker(stream: IO[bytes]) -> int | None:
-    """The next marker of a segment, behind which the stream is then; None where there is none."""
+def _next_marker(stream: IO[bytes], limit: int) -> int | None:
+    """The next marker of a segment that ends before a limit, behind which the stream is then; None where there is
+    none."""
     last = b""
-    while block := stream.read(_BLOCK):
+    while stream.tell() < limit and (block := stream.read(_BLOCK)):
         block = last + block  # a marker may lie across two blocks
         if found := _MARKER.search(block):
             stream.seek(found.end() - len(block), os.SEEK_CUR)
-            return block[found.end() - 1]
+            return block[found.end() - 1] if stream.tell() <= limit else None
         last = block[-1:]
     return None
 
 
-def _is_padding(stream: IO[bytes]) -> bool:
-    return not any(block.strip(b"\0\xff") for block in iter(lambda: stream.read(_BLOCK), b""))
+def _is_padding(stream: IO[bytes], size: int) -> bool:
+    """Whether the next bytes are zeros or ones."""
+    while size > 0:
+        block = stream.read(min(size, _BLOCK))
+        if block.strip(b"\0\xff"):
+            return False
+        size -= _BLOCK
+    return True

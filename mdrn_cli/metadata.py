@@ -182,11 +182,12 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
 
 def _resolution(file: Image.Image, exif: bytes) -> Resolution:
     """Of a JPEG that of EXIF, where there is no other: Pillow takes that across for both, and tells of one where there
-    is none."""
+    is none. Where EXIF has one of the two alone, it is for both."""
     if file.format not in ("JPEG", "MPO") or file.info.get("jfif_unit") in _JFIF_UNITS:
         return resolution_of(file.info.get("dpi") or (), INCH)[0], None
     directory = exif_directory(exif)
-    return resolution_of(tuple(map(directory.get, RESOLUTION)), directory.get(RESOLUTION_UNIT, INCH))
+    told = [directory[tag] for tag in RESOLUTION if tag in directory]
+    return resolution_of((*told, *told)[:2], directory.get(RESOLUTION_UNIT, INCH))
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:

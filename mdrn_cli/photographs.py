@@ -267,7 +267,8 @@ def _make_map(path: Path, files: Sequence[Path], color: str, size: int, reading:
             f"cannot keep {size / 1e9:.1f} GB of decoded photographs in {path.parent} ({error.strerror or error})",
             "set MDRN_HOME to a folder with room for them, or give more --cache-memory",
         ) from error
-    assert made is not None
+    if made is None:
+        raise MdrnError(f"{path} was removed while it was made", "run it again")
     return made
 
 
@@ -302,9 +303,11 @@ def _open_map(path: Path, color: str) -> PhotoFolder | None:
         unreadable = [(Path(file), reason) for file, reason in about["unreadable"]]
         if path.stat().st_size != math.prod(shape):
             return None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # there is no index, or it is damaged
+        return None
+    try:
         # Copy on write: torch wants arrays it could write to, and nothing writes.
         pixels = np.memmap(path, np.uint8, "c", shape=shape)
-    # There is no index, or it is damaged; or another process is removing both.
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except FileNotFoundError:  # another process is removing it
         return None
     return PhotoFolder(pixels, shapes, files, unreadable, path)

@@ -125,7 +125,7 @@ class RunLog:
         installed, in silence."""
         try:
             yield
-        except ImportError:
+        except ModuleNotFoundError:
             pass
         except Exception as error:
             if self._complete:

@@ -195,6 +195,11 @@ def test_data_commands(tmp_path):
     assert not (tmp_path / "home").exists()
 
 
+def test_a_set_that_is_none_is_named_as_it_was_given():
+    done = CliRunner().invoke(app, ["data", "verify", "Nope"])
+    assert done.exception.message == "no benchmark set 'Nope'"
+
+
 def test_one_set_that_cannot_be_had_keeps_no_other(monkeypatch):
     brought = []
 

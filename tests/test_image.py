@@ -20,7 +20,7 @@ from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_picture, read_uint8
-from mdrn_cli.jpeg import LARGEST_TRAILER, listed_pictures, put_right
+from mdrn_cli.jpeg import LARGEST_TRAILER, Listed, behind_picture, listed_pictures, put_right
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
@@ -258,6 +258,46 @@ def test_a_list_of_further_images_that_is_not_true_costs_nothing(tmp_path):
     unmarked = content[:-2] + b"\0\0" + FILM  # without an end of its own that of the list counts
     picture = read_picture(unmarked)
     assert (picture.metadata.trailer, len(picture.metadata.left_behind)) == (FILM, 1)
+    unmarked = content[: begins - 2] + b"\0\0" + content[begins:] + FILM  # and of the first where the next begins
+    picture = read_picture(unmarked)
+    assert (picture.metadata.trailer, len(picture.metadata.left_behind)) == (FILM, 1)
+
+
+def test_what_lies_between_the_images_of_a_jpeg_is_told_and_left_behind(photo):
+    first, second = jpeg_of(photo[:64, :64]), jpeg_of(photo[:32, :32])
+    for between, told in ((FILM, (f"{len(FILM)} bytes between its images",)), (bytes(5_000), ())):
+        start = len(with_list(first, [(0x010002, len(second), 0)])) + len(between)
+        content = with_list(first, [(0x010002, len(second), start - len(first[:2]) - 8)]) + between + second
+        metadata = read_picture(content + FILM).metadata
+        assert (metadata.left_behind, metadata.dropped, metadata.trailer) == (told, told, FILM)
+
+
+def test_a_list_of_many_images_takes_no_longer_than_the_file(photo):
+    """Each is sought in what the one before has left, or no further than any."""
+
+    class Counted(io.BytesIO):
+        count = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            self.count += len(data)
+            return data
+
+    for size in (1, 50_000, 1 << 30):
+        first = with_list(jpeg_of(photo[:64, :64]), [])
+        behind = b"\xff\xd8\xff\x01" * 50_000
+        entries = [Listed(size, len(first) + 400 * k, False) for k in range(1, 400)]
+        stream = Counted(first + behind)
+        behind_picture(stream, entries)
+        assert stream.count < 3 * len(behind) + len(entries) * 5_000
+
+
+def with_list(content: bytes, entries: list[tuple[int, int, int]]) -> bytes:
+    """A JPEG with a list of images: kind, size and start of each but the first."""
+    rows = b"".join(struct.pack("<LLLHH", *entry, 0, 0) for entry in [(0x030000, len(content), 0), *entries])
+    head = b"II*\0" + struct.pack("<LH", 8, 1) + struct.pack("<HHLL", 0xB002, 7, len(rows), 26) + struct.pack("<L", 0)
+    segment = b"MPF\0" + head + rows
+    return content[:2] + b"\xff\xe2" + (len(segment) + 2).to_bytes(2, "big") + segment + content[2:]
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP"])
@@ -629,7 +669,11 @@ def test_missing_foreign_truncated_and_empty_files_are_told_apart(tmp_path):
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "text.png").write_text("hello")
-    for name, message in (("none", "no file"), ("cut", "damaged"), ("empty", "not an image"), ("text", "not an image")):
+    (tmp_path / "head.png").write_bytes(whole[:8] + b"hello")
+    for name, message in (
+        *(("none", "no file"), ("cut", "damaged"), ("empty", "not an image"), ("text", "not an image")),
+        ("head", "damaged, or of a kind of PNG that is not handled"),
+    ):
         for read in (read_picture, lambda path: read_uint8(path, "gray")):
             with pytest.raises(InputError, match=message):
                 read(tmp_path / f"{name}.png")

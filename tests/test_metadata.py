@@ -276,6 +276,14 @@ def test_a_resolution_that_nobody_has_told_is_none(tmp_path):
     assert read_picture(tmp_path / "a.jpg").metadata.dpi == (72, 72)
 
 
+@pytest.mark.parametrize("tag", [282, 283])
+def test_a_resolution_that_exif_tells_for_one_side_is_for_both(tmp_path, tag):
+    block = exif()
+    block[tag] = 200.0
+    Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
+    assert read_picture(tmp_path / "a.jpg").metadata.dpi == (200, 200)
+
+
 @pytest.mark.parametrize(
     ("unit", "expected"), [(2, (200, 100, 2)), (None, (200, 100, 2)), (3, (508, 254, 2)), (1, (200, 100, 1))]
 )
@@ -715,6 +723,9 @@ def test_tables_of_a_profile_count_before_its_curves(table):
     profile = PROFILE.replace(b"cprt", table, 1)
     gray = Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(profile)).to_color("gray")
     assert (gray.metadata.icc_profile, len(gray.warnings)) == (b"", 1)
+    at = profile.index(table) + 4  # and one that is large is a table, too
+    large = profile[:at] + struct.pack(">II", len(profile), 2 << 20) + profile[at + 8 :] + bytes(2 << 20)
+    assert Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(large)).to_color("gray").metadata.icc_profile == b""
 
 
 def test_a_profile_as_large_as_those_of_printers_stays_in_a_png(tmp_path):

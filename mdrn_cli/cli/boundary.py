@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import sys
@@ -34,8 +35,7 @@ from mdrn_cli.paths import exists
 
 # What may befall a single process of torchrun; other errors are met by all, and told by the first.
 _OF_ONE_PROCESS = (DeviceError, InputError, WeightsError)
-_HELP = "--help"
-_OF_NO_FOLDER = {"--version", _HELP}
+_OF_NO_FOLDER = {"--version", "--help"}
 # Click's UsageError, from wherever this version of typer takes click.
 _ClickUsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
@@ -69,7 +69,7 @@ def _run(app: typer.Typer) -> int:
         with terminable():
             code = app(arguments, standalone_mode=False)
     except (Exception, KeyboardInterrupt, TerminatedError) as error:
-        return _told(_of_help(error) if _HELP in arguments else error, debug)
+        return _told(_of_stdout(error), debug)
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
@@ -101,9 +101,9 @@ def _told(error: BaseException, debug: bool) -> int:
     return 1
 
 
-def _of_help(error: BaseException) -> BaseException:
-    """An error of printing help, which typer does by itself."""
-    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+def _of_stdout(error: BaseException) -> BaseException:
+    """What to tell of a full disk where that is no file's: help and completions are printed by typer itself."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         return write_error(Path("stdout"), error)
     return error
 
