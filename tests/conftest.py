@@ -25,9 +25,11 @@ from PIL import Image
 from mdrn_cli.cache import Item
 from mdrn_cli.checkpoint import Checkpoint, save_checkpoint
 from mdrn_cli.datasets import BenchmarkSet
+from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
 from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.noise import add_noise
 from mdrn_cli.paths import sha256_of
+from mdrn_cli.picture import Picture
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import run_train
 
@@ -97,7 +99,23 @@ def resized_photo(photo: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(photo).resize((256, 256), Image.Resampling.LANCZOS))
 
 
-def through_jpeg(pixels: np.ndarray, quality: int, subsampling: int = 0) -> np.ndarray:
+def rounded(values: np.ndarray) -> np.ndarray:
+    """Intensities on the 0-255 scale as a file of 8 bits has them."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def write_picture(picture: Picture, path: Path, options: SaveOptions | None = None) -> tuple[str, ...]:
+    """Write it in the format of its name; returns what there is to warn of."""
+    content, warnings = encode_picture(picture, format_of(path), options)
+    path.write_bytes(content)
+    return warnings
+
+
+def silent(_progress: object) -> None:
+    """Hear the report of a run, and say nothing."""
+
+
+def through_jpeg(pixels: np.ndarray, quality: int = 92, subsampling: int = 0) -> np.ndarray:
     """An image, uint8 (H, W) or (H, W, 3), stored as JPEG and read again."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
@@ -118,7 +136,7 @@ def photo_folder(tmp_path: Path, photo: np.ndarray) -> Path:
 @pytest.fixture
 def noisy_file(tmp_path: Path, photo: np.ndarray) -> Path:
     """A photograph with noise of 20, and clean.png beside it."""
-    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    pixels = rounded(add_noise(photo, 20).transpose(1, 2, 0) * 255)
     Image.fromarray(photo).save(tmp_path / "clean.png")
     Image.fromarray(pixels).save(tmp_path / "noisy.png")
     return tmp_path / "noisy.png"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pyvips
 import torch
-from conftest import run_mdrn, tiny_checkpoint
+from conftest import rounded, run_mdrn, tiny_checkpoint
 from PIL import Image
 
 import mdrn_cli
@@ -26,7 +26,7 @@ from mdrn_cli.noise import add_noise
 @pytest.fixture(scope="module")
 def noisy(photo) -> np.ndarray:
     pixels = add_noise(photo[:150, :200], 30).transpose(1, 2, 0)
-    return np.clip(np.rint(pixels * 255), 0, 255).astype(np.uint8)
+    return rounded(pixels * 255)
 
 
 @pytest.mark.parametrize("sigma", ["auto", 30.0])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import record_json, through_jpeg, tool_module
+from conftest import record_json, rounded, through_jpeg, tool_module
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.denoisers import Denoisers
@@ -44,7 +44,7 @@ def noisy(photo, blur, tone=False):
     if tone:
         photo, noise = photo[:, :, :1], noise[:, :, :1]
     noise = gaussian_filter(noise, (blur, blur, 0)) if blur else noise
-    return picture_of(np.clip(np.rint(photo + SIGMA * noise / noise.std()), 0, 255).astype(np.uint8), has_alpha=False)
+    return picture_of(rounded(photo + SIGMA * noise / noise.std()), has_alpha=False)
 
 
 def network_for(picture, manifest, **options):
@@ -137,7 +137,7 @@ def test_a_family_without_such_networks_does_what_it_can(photo):
 def test_the_bundled_one_leaves_less_of_a_cameras_noise_than_one_for_white_noise_alone(photo, family):
     camera = tool_module("sensor").Camera(True, 0.7, (2.0, 1.0, 1.6), 0.1, 0.0)
     scene, noise = camera.picture(photo[:192, :192].astype(np.float32), 12.0, np.random.default_rng(0))
-    clean, stored = (np.clip(np.rint(pixels), 0, 255).astype(np.uint8) for pixels in (scene, scene + noise))
+    clean, stored = (rounded(pixels) for pixels in (scene, scene + noise))
     reached = {}
     for model in (family, f"{family}-color-15"):
         restored, facts = Restorer(DenoiseOptions(model=model))(picture_of(stored, has_alpha=False))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import rounded
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
@@ -17,7 +18,7 @@ LIGHT = "mdrn-2b"
 def stored(clean, sigma=SIGMA, seed=0):
     """Pixels on the 0-255 scale with white noise, as a file has them."""
     noisy = clean + np.random.default_rng(seed).normal(0, sigma, clean.shape)
-    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    return rounded(noisy)
 
 
 def planes(pixels):
@@ -129,7 +130,7 @@ def test_all_pixels_are_moved_alike_unless_noise_is_found_to_be_white(photo, mon
     monkeypatch.setattr("mdrn_cli.passes.unclipped", record)
     clean = photo[:256, :256].astype(float)
     smeared = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (2.5, 2.5, 0))
-    smeared = np.clip(np.rint(clean + 12 * smeared / smeared.std()), 0, 255).astype(np.uint8)
+    smeared = rounded(clean + 12 * smeared / smeared.std())
     coarse = []
     for pixels in (stored(clean), smeared):
         _, facts = Restorer(DenoiseOptions(model=LIGHT))(picture_of(pixels, has_alpha=False))
@@ -146,7 +147,7 @@ def test_black_stays_black_where_smeared_noise_is_removed_at_half_the_size_first
     clean = photo[:256, :256].astype(float)
     clean[:, 150:] = 0
     noise = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0.8, 0.8, 0))
-    noisy = np.clip(np.rint(clean + 12 * noise / noise.std()), 0, 255).astype(np.uint8)
+    noisy = rounded(clean + 12 * noise / noise.std())
     restored, facts = Restorer(DenoiseOptions(model=LIGHT, tile=tile))(picture_of(noisy, has_alpha=False))
     assert any(facts.coarse_sigmas)
     assert noisy[:, 160:].mean() > 4

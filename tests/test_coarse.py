@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import skimage.data
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -34,7 +34,7 @@ def with_grain(clean, blur=2.0, level=10.0, common=False):
     """A photograph (H, W, 3) with noise smeared over neighbours, uint8."""
     shape = (*clean.shape[:2], 1 if common else 3)
     noise = gaussian_filter(np.random.default_rng(0).normal(size=shape), (blur, blur, 0), mode="wrap")
-    return np.clip(np.rint(clean + level * noise / noise.std()), 0, 255).astype(np.uint8)
+    return rounded(clean + level * noise / noise.std())
 
 
 def channels_of(pixels):
@@ -119,7 +119,7 @@ def test_in_gray_grain_of_which_half_the_size_shows_little_is_found_at_a_quarter
     assert facts.coarse_sigmas[1] > 10
     before, after = (psnr(image, clean) for image in (noisy, restored.channels.transpose(1, 2, 0)))
     assert after > before + 1.5
-    white = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, 40, (320, 320, 1))), 0, 255).astype(np.uint8)
+    white = rounded(clean + np.random.default_rng(0).normal(0, 40, (320, 320, 1)))
     assert smeared_levels(channels_of(white), None, noise.tone, 40.0) == ()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SHARED, run_mdrn
+from conftest import SHARED, rounded, run_mdrn
 from PIL import Image
 from server import Site, serving
 from typer.testing import CliRunner
@@ -243,7 +243,7 @@ def real_noise(tmp_path, photo):
     rng = np.random.default_rng(0)
     for k in range(2):
         clean = np.asarray(Image.fromarray(photo[200:300, 200 + k : 300 + k]).convert("L"), float)
-        noisy = np.clip(np.rint(clean + rng.normal(0, 50, clean.shape)), 0, 255).astype(np.uint8)
+        noisy = rounded(clean + rng.normal(0, 50, clean.shape))
         Image.fromarray(noisy).save(folder / f"{k}.png")
     return tmp_path / "sets"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 
 import mdrn_cli.compare
@@ -290,7 +290,7 @@ def test_a_level_between_stretches_the_intensities(tmp_path, noisy, tiny_weights
 def test_the_noise_level_is_estimated_for_each_picture(tmp_path, photo, tiny_weights):
     options = DenoiseOptions(None, str(tiny_weights("color")), device="cpu")
     for sigma in (10, 40):
-        noisy = np.clip(np.rint(add_noise(photo, sigma).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+        noisy = rounded(add_noise(photo, sigma).transpose(1, 2, 0) * 255)
         Image.fromarray(noisy).save(tmp_path / f"{sigma}.png")
         facts = denoise_file(tmp_path / f"{sigma}.png", tmp_path / f"out{sigma}.png", options)
         assert facts.sigma == pytest.approx(sigma, rel=0.1)
@@ -302,7 +302,7 @@ def test_the_noise_level_is_estimated_for_each_picture(tmp_path, photo, tiny_wei
 def test_the_level_estimated_of_a_jpeg_restores_it_as_well_as_any(tmp_path, photo, sigma, quality, subsampling):
     """JPEG takes much of the noise from the colors, and smears what it leaves; with the bundled weights."""
     clean = photo[100:292, 100:292]
-    noisy = np.clip(np.rint(add_noise(clean, sigma).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    noisy = rounded(add_noise(clean, sigma).transpose(1, 2, 0) * 255)
     file = tmp_path / "a.jpg"
     Image.fromarray(noisy).save(file, quality=quality, subsampling=subsampling)
 
@@ -409,7 +409,7 @@ def test_a_picture_too_small_to_estimate_is_left_and_says_so(tmp_path):
 @pytest.mark.parametrize("noise", [25, 0])
 def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, noise):
     """A network for color has never seen the same noise in three channels."""
-    gray = np.clip(np.rint(add_noise(photo[:128, :128, :1], noise)[0] * 255), 0, 255).astype(np.uint8)
+    gray = rounded(add_noise(photo[:128, :128, :1], noise)[0] * 255)
     gray = gray if noise else np.full_like(gray, 90)
     plain, facts = Restorer(DenoiseOptions(model="mdrn-2b"))(picture_of(gray, has_alpha=False))
     colored, about = Restorer(DenoiseOptions(model="mdrn-2b", color="color"))(picture_of(gray, has_alpha=False))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import pyvips
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 
 from mdrn_cli.noise import add_noise
@@ -29,7 +29,7 @@ def blocks(language: str) -> list[str]:
 def folder(tmp_path_factory, photo) -> Path:
     root = tmp_path_factory.mktemp("examples")
     clean = photo[60:140, 180:300]
-    noisy = np.clip(np.rint(add_noise(clean, 25).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    noisy = rounded(add_noise(clean, 25).transpose(1, 2, 0) * 255)
     Image.fromarray(clean).save(root / "truth.png")
     alpha = np.full((*noisy.shape[:2], 1), 128, np.uint8)
     Image.fromarray(np.concatenate([noisy, alpha], axis=2)).save(root / "clear.png")

@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from conftest import tool_module
+from conftest import rounded, tool_module
 from PIL import Image, ImageDraw
 
 from mdrn_cli import estimate_sigma
@@ -103,7 +103,7 @@ def test_the_dots_of_print_are_kept(photo, form):
 @pytest.mark.parametrize("drawn", [table, plot])
 def test_noise_in_it_is_found(drawn, sigma, gray):
     clean = np.asarray(drawn().convert("L") if gray else drawn(), float)
-    noisy = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, sigma, clean.shape)), 0, 255).astype(np.uint8)
+    noisy = rounded(clean + np.random.default_rng(0).normal(0, sigma, clean.shape))
     for pixels in (noisy, stored(Image.fromarray(noisy), "JPEG", 95)):
         assert estimate_sigma(pixels) > 0.3 * sigma  # half of it is cut off, on paper
 

@@ -1,10 +1,9 @@
 """The noise level of pictures that are more than a photograph with white noise: with margins, drawn, edited."""
 
-from io import BytesIO
-
 import numpy as np
 import pytest
 import skimage.data
+from conftest import rounded, through_jpeg
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 
@@ -18,11 +17,7 @@ SIGMA = 20
 @pytest.fixture(scope="module")
 def noisy(photo):
     clean = photo[:256, :256]
-    return stored(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape))
-
-
-def stored(values):
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape))
 
 
 def page(size=(256, 256), paper="white", ink="black"):
@@ -42,19 +37,13 @@ def test_margins_and_bars_hide_no_noise(noisy, color, pads, gray):
     assert estimate_sigma(picture) == pytest.approx(SIGMA, rel=0.12)
 
 
-def as_jpeg(image, quality=92, subsampling=0):
-    buffer = BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
-    return np.asarray(Image.open(buffer))
-
-
-@pytest.mark.parametrize("kept", [np.asarray, as_jpeg], ids=["8 bits", "JPEG"])
+@pytest.mark.parametrize("kept", [np.asarray, through_jpeg], ids=["8 bits", "JPEG"])
 @pytest.mark.parametrize("sigma", [25, 50])
 @pytest.mark.parametrize("brightness", [0.1, 0.05])
 def test_noise_that_the_dark_cuts_off_counts(photo, brightness, sigma, kept):
     dark = photo[:256, :256] * brightness
     noise = np.random.default_rng(0).normal(0, sigma, dark.shape)
-    night, snow = stored(dark + noise), stored(255 - dark + noise)
+    night, snow = rounded(dark + noise), rounded(255 - dark + noise)
     assert (night == 0).mean() > 0.2
     assert night.std() < 0.8 * sigma
     for picture in (night, snow, night[:, :, 1]):
@@ -67,7 +56,7 @@ def test_noise_that_depends_on_the_light_counts_where_there_is_most_of_it(photo,
     clean = photo[:256, :256]
     level = black + (white - black) / 255 * clean
     noise = level * np.random.default_rng(0).normal(size=clean.shape)
-    picture = stored(clean + noise)
+    picture = rounded(clean + noise)
     estimated = estimate_sigma(picture[:, :, 1] if gray else picture)
     assert estimated == pytest.approx(np.sqrt(np.mean(level**2)), rel=0.12)
 
@@ -77,20 +66,20 @@ def test_so_does_that_of_a_jpeg(quality):
     """The level that restores best is above what JPEG left of the noise, which was told 12 % and more too low."""
     clean = skimage.data.coffee()[:256, :256]
     level = 5 + 15 / 255 * clean
-    noisy = stored(clean + level * np.random.default_rng(0).normal(size=clean.shape))
-    assert 1 < estimate_sigma(as_jpeg(noisy, quality, 2)) / np.sqrt(np.mean(level**2)) < 1.3
+    noisy = rounded(clean + level * np.random.default_rng(0).normal(size=clean.shape))
+    assert 1 < estimate_sigma(through_jpeg(noisy, quality, 2)) / np.sqrt(np.mean(level**2)) < 1.3
 
 
 def test_quarters_of_a_jpeg_outvote_what_its_texture_tells(photo):
     """The one has no noise; what JPEG left of the other's, 8, 11 restores best."""
-    assert estimate_sigma(as_jpeg(photo[:256, :256], 90, 2)) < 1.8
+    assert estimate_sigma(through_jpeg(photo[:256, :256], 90, 2)) < 1.8
     clean = skimage.data.chelsea()[:256, 128:384]
     noise = gaussian_filter(np.random.default_rng(0).normal(size=clean.shape), (0.6, 0.6, 0))
-    assert 5.5 < estimate_sigma(as_jpeg(stored(clean + 8 * noise / noise.std()), 80, 2)) < 11
+    assert 5.5 < estimate_sigma(through_jpeg(rounded(clean + 8 * noise / noise.std()), 80, 2)) < 11
 
 
 def test_colors_under_transparency_do_not_count_in_quarters(photo):
-    noisy = as_jpeg(photo[:256, :256], 80, 2)
+    noisy = through_jpeg(photo[:256, :256], 80, 2)
     hidden = np.random.default_rng(0).integers(0, 256, (256, 512, 3), dtype=np.uint8)
     seen = np.zeros((256, 768, 1), np.uint8)
     seen[:, 512:] = 255
@@ -102,7 +91,7 @@ def test_texture_at_one_brightness_is_no_noise_that_depends_on_the_light(photo):
     clean = photo[:256, :256].astype(float)
     clean[:, 128:] = 60 + np.random.default_rng(1).normal(0, 30, (64, 32, 1)).repeat(4, 0).repeat(4, 1)
     for sigma in (3, 10):
-        picture = stored(clean + np.random.default_rng(0).normal(0, sigma, clean.shape))
+        picture = rounded(clean + np.random.default_rng(0).normal(0, sigma, clean.shape))
         assert estimate_sigma(picture) == pytest.approx(sigma, rel=0.1)
 
 
@@ -110,7 +99,7 @@ def test_texture_at_one_brightness_is_no_noise_that_depends_on_the_light(photo):
 def test_texture_that_contrast_cuts_off_is_no_noise(name, pivot, factor):
     """Without noise the share of blocks that are cut off was taken for noise: of these 24, 8.1 and 5 were told."""
     photograph = getattr(skimage.data, name)()[:, :384].astype(float)
-    cut_off = np.clip(np.rint((photograph - pivot) * factor + pivot), 0, 255).astype(np.uint8)
+    cut_off = rounded((photograph - pivot) * factor + pivot)
     assert ((cut_off == 0) | (cut_off == 255)).mean() > 0.05
     assert estimate_sigma(cut_off) < 3
 
@@ -121,7 +110,7 @@ def test_print_that_covers_a_page_is_no_noise_that_was_cut_off(sigma):
     letters = np.random.default_rng(1).choice([*"abcdefghijklmnopqrstuvwxyz  "], (31, 90))
     for row, line in enumerate(letters):
         ImageDraw.Draw(image).text((4, 4 + 16 * row), "".join(line), fill="black", font_size=14)
-    print_ = stored(np.asarray(image) + np.random.default_rng(0).normal(0, sigma, (512, 512)))
+    print_ = rounded(np.asarray(image) + np.random.default_rng(0).normal(0, sigma, (512, 512)))
     assert estimate_sigma(print_) < max(1.25 * sigma, NOISELESS)
 
 
@@ -158,12 +147,12 @@ def test_noise_that_was_enlarged_is_not_taken_for_twice_what_it_is(noisy, kernel
 def test_noise_of_colors_alone_is_found(photo):
     noise = np.random.default_rng(0).normal(0, SIGMA, (256, 256, 3))
     noise -= noise.mean(axis=2, keepdims=True)
-    assert 0.5 * SIGMA < estimate_sigma(stored(photo[:256, :256] + noise)) < 1.2 * SIGMA
+    assert 0.5 * SIGMA < estimate_sigma(rounded(photo[:256, :256] + noise)) < 1.2 * SIGMA
 
 
 @pytest.mark.parametrize("sigma", [10, 25])
 def test_noise_on_white_paper_is_told(sigma):
-    clipped = stored(page() + np.random.default_rng(0).normal(0, sigma, (256, 256, 3)))
+    clipped = rounded(page() + np.random.default_rng(0).normal(0, sigma, (256, 256, 3)))
     assert estimate_sigma(clipped) == pytest.approx(sigma, rel=0.12)
 
 
@@ -172,7 +161,7 @@ def test_transparent_lines_that_a_grid_would_fall_in_with_hide_no_noise(photo):
     alpha = np.zeros((500, 500, 1))
     alpha[(np.arange(500) - 1) % 10 < 8] = 255
     noisy = clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)
-    told = estimate_sigma(stored(np.concatenate([noisy, alpha], axis=2)))
+    told = estimate_sigma(rounded(np.concatenate([noisy, alpha], axis=2)))
     assert told == pytest.approx(SIGMA, rel=0.15)
 
 

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -21,7 +21,7 @@ def with_noise(photo, blur=0.0, level=12.0):
     clean = photo[:256, :256]
     noise = np.random.default_rng(0).normal(size=clean.shape)
     noise = gaussian_filter(noise, (blur, blur, 0)) if blur else noise
-    return np.clip(np.rint(clean + level * noise / noise.std()), 0, 255).astype(np.uint8)
+    return rounded(clean + level * noise / noise.std())
 
 
 def rough(picture):
@@ -74,7 +74,7 @@ def test_a_level_at_each_intensity_is_kept_to(photo):
     """What is removed is so many times the level after the transform, in which noise is as it was found."""
     clean = photo[:256, :256].astype(float)
     level = 4 + 20 * clean / 255
-    noisy = np.clip(np.rint(clean + level * np.random.default_rng(0).normal(size=clean.shape)), 0, 255).astype(np.uint8)
+    noisy = rounded(clean + level * np.random.default_rng(0).normal(size=clean.shape))
     (_, plain), (_, more) = (
         Restorer(DenoiseOptions(model=LIGHT, factor=factor))(picture_of(noisy, has_alpha=False)) for factor in (1, 1.4)
     )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import rounded
 from conftest import through_jpeg as through
 from PIL import Image
 
@@ -33,7 +34,7 @@ def test_wherever_the_grid_begins_and_the_picture_ends(clean):
 
 def test_other_pictures_have_no_grid(clean):
     rng = np.random.default_rng(0)
-    noisy = np.clip(np.rint(through(clean, 80) + rng.normal(0, 2, clean.shape)), 0, 255).astype(np.uint8)
+    noisy = rounded(through(clean, 80) + rng.normal(0, 2, clean.shape))
     larger = np.asarray(Image.fromarray(through(clean, 80)).resize((400, 400), Image.Resampling.BICUBIC))
     for pixels in (
         clean,

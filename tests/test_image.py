@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
+from conftest import write_picture
 from corpus import png
 from PIL import Image, ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
@@ -25,13 +26,6 @@ from mdrn_cli.metadata import Metadata
 from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
 from mdrn_cli.png import with_chunks
-
-
-def write_picture(path, picture, options=None):
-    content, warnings = encode_picture(picture, format_of(path), options)
-    path.write_bytes(content)
-    return warnings
-
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (13, 17, 4), np.uint8)
 
@@ -51,7 +45,7 @@ def test_lossless_formats_come_back_bit_for_bit(tmp_path, mode, suffix):
     picture = read_picture(tmp_path / "a.png")
     assert picture.mode == mode
     assert picture.color == ("gray" if mode.startswith("L") else "color")
-    write_picture(tmp_path / f"b{suffix}", picture)
+    write_picture(picture, tmp_path / f"b{suffix}")
     with Image.open(tmp_path / f"b{suffix}") as back:
         # WebP has no gray: it comes back as three equal channels.
         assert np.array_equal(np.asarray(back.convert(mode)), np.asarray(make(mode)))
@@ -66,7 +60,7 @@ def test_pixels_are_scaled_to_one_in_float32(tmp_path):
 
 def test_jpeg_is_written_at_quality_95_without_chroma_subsampling(tmp_path, photo):
     picture = Picture((photo[:64, :64] / 255).astype(np.float32).transpose(2, 0, 1))
-    write_picture(tmp_path / "a.jpg", picture)
+    write_picture(picture, tmp_path / "a.jpg")
     with Image.open(tmp_path / "a.jpg") as back:
         assert all(layer[1:3] == (1, 1) for layer in back.layer)
         assert np.abs(np.asarray(back).astype(int) - photo[:64, :64]).mean() < 2
@@ -78,7 +72,7 @@ def test_profile_exif_and_resolution_are_kept_and_orientation_is_not_applied(tmp
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "a camera"
     make("RGB").save(tmp_path / f"a{suffix}", icc_profile=profile, exif=exif, dpi=(300, 300))
-    write_picture(tmp_path / f"b{suffix}", read_picture(tmp_path / f"a{suffix}"))
+    write_picture(read_picture(tmp_path / f"a{suffix}"), tmp_path / f"b{suffix}")
     with Image.open(tmp_path / f"b{suffix}") as back:
         assert back.size == (17, 13)
         assert back.info["icc_profile"] == profile
@@ -122,7 +116,7 @@ def test_every_depth_comes_back_bit_for_bit(tmp_path, mode, dtype, suffix):
     assert picture.pixels.dtype == np.float32
     if mode.endswith("A"):
         assert picture.alpha.dtype == dtype
-    assert write_picture(tmp_path / f"b{suffix}", picture) == ()
+    assert write_picture(picture, tmp_path / f"b{suffix}") == ()
     back = read_with_libvips(tmp_path / f"b{suffix}")
     assert back.dtype == dtype
     assert np.array_equal(back, data)
@@ -139,7 +133,7 @@ def test_the_depth_is_the_type_not_guessed_from_values(tmp_path):
 def test_float_pixels_beyond_one_are_kept(tmp_path):
     data = deep_data("RGB", np.float32) * 3 - 1
     write_with_libvips(tmp_path / "a.tif", data)
-    write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
+    write_picture(read_picture(tmp_path / "a.tif"), tmp_path / "b.tif")
     assert np.array_equal(read_with_libvips(tmp_path / "b.tif"), data)
 
 
@@ -153,7 +147,7 @@ def test_tiffs_of_common_compressions_are_read(tmp_path, compression):
 def test_a_tiff_of_many_strips_can_be_read_by_others(tmp_path):
     data = np.random.default_rng(0).integers(0, 65536, (700, 900, 3)).astype(np.uint16)
     picture = Picture((data / np.float32(65535)).transpose(2, 0, 1), depth="uint16")
-    write_picture(tmp_path / "a.tif", picture)
+    write_picture(picture, tmp_path / "a.tif")
     assert np.array_equal(read_with_libvips(tmp_path / "a.tif"), data)
 
 
@@ -161,9 +155,9 @@ def test_a_format_of_less_depth_is_told_of(tmp_path):
     data = deep_data("RGB", np.float32)
     write_with_libvips(tmp_path / "a.tif", data)
     picture = read_picture(tmp_path / "a.tif")
-    assert write_picture(tmp_path / "b.png", picture) == ("32 bits a channel become 16",)
+    assert write_picture(picture, tmp_path / "b.png") == ("32 bits a channel become 16",)
     assert np.abs(read_with_libvips(tmp_path / "b.png") / 65535 - data).max() < 1e-5
-    assert write_picture(tmp_path / "b.webp", picture)[0] == "32 bits a channel become 8"
+    assert write_picture(picture, tmp_path / "b.webp")[0] == "32 bits a channel become 8"
 
 
 def test_palettes_and_single_bits_become_what_loses_nothing(tmp_path):
@@ -368,7 +362,7 @@ def test_tiffs_of_compressions_that_libvips_lacks_are_read_with_eight_bits(tmp_p
     make(mode).save(path, compression=compression)
     picture = read_picture(path)
     assert (picture.mode, picture.depth) == (mode, "uint8")
-    write_picture(tmp_path / "b.png", picture)
+    write_picture(picture, tmp_path / "b.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), np.asarray(make(mode)))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 2 // 3])
@@ -654,7 +648,7 @@ def test_the_preview_of_a_camera_raw_is_not_taken_for_the_picture(tmp_path, redu
 def test_colors_multiplied_by_alpha_are_refused(tmp_path):
     content = bytearray()
     picture = Picture(np.zeros((3, 4, 4), np.float32), np.zeros((4, 4), np.uint8))
-    write_picture(tmp_path / "a.tif", picture)
+    write_picture(picture, tmp_path / "a.tif")
     content += (tmp_path / "a.tif").read_bytes()
     at = content.index((338).to_bytes(2, "little"))
     content[at + 8] = 1
@@ -730,7 +724,7 @@ def test_transparency_is_laid_on_a_background(tmp_path):
     data[..., :3] = 40
     Image.fromarray(data).save(tmp_path / "a.png")
     picture = read_picture(tmp_path / "a.png")
-    write_picture(tmp_path / "b.bmp", picture, SaveOptions(flatten="#ff8000"))
+    write_picture(picture, tmp_path / "b.bmp", SaveOptions(flatten="#ff8000"))
     flat = np.asarray(Image.open(tmp_path / "b.bmp")).astype(int)
     assert flat.shape == (4, 4, 3)
     assert flat[0, 0].tolist() == [255, 128, 0]

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 
 from mdrn_cli.levelfunction import LevelFunction
@@ -26,7 +26,7 @@ def rising(intensity):
 def noisy_version(clean, level, seed=0):
     """uint8 (H, W, C) with white noise of a level at each intensity."""
     noise = level(clean / 255) * np.random.default_rng(seed).normal(size=clean.shape)
-    return np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    return rounded(clean + noise)
 
 
 def planes(pixels):

@@ -7,13 +7,14 @@ import zlib
 import numpy as np
 import pytest
 import pyvips
+from conftest import write_picture
 from corpus import bad_exif, png
 from PIL import ExifTags, Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from mdrn_cli import webp
-from mdrn_cli.encoding import SaveOptions, encode_picture, format_of
+from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.exif import is_readable
 from mdrn_cli.image import read_picture
 from mdrn_cli.metadata import Metadata
@@ -48,12 +49,6 @@ def jpeg(tmp_path):
     return path
 
 
-def written(picture, path, options=None):
-    content, warnings = encode_picture(picture, format_of(path), options)
-    path.write_bytes(content)
-    return warnings
-
-
 def camera_data(block: Image.Exif) -> tuple:
     camera = block.get_ifd(ExifTags.IFD.Exif)
     return (
@@ -80,7 +75,7 @@ def exif_of(path) -> Image.Exif:
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif", ".webp"])
 def test_everything_the_format_holds_is_kept(tmp_path, jpeg, suffix):
     target = tmp_path / f"b{suffix}"
-    written(read_picture(jpeg), target)
+    write_picture(read_picture(jpeg), target)
     assert camera_data(exif_of(target)) == camera_data(exif())
     image = pyvips.Image.new_from_file(str(target))
     assert (image.width, image.height) == (8, 6), "orientation is kept, not applied"
@@ -106,7 +101,7 @@ def test_what_a_directory_says_of_colors_and_of_the_computer_is_kept(tmp_path, s
     block.update({301: CURVE, 316: "a phone", 318: WHITE, 319: PRIMARIES})
     Image.fromarray(GRADIENT).save(tmp_path / f"a{source}", exif=block)
     target = tmp_path / f"b{suffix}"
-    written(read_picture(tmp_path / f"a{source}"), target)
+    write_picture(read_picture(tmp_path / f"a{source}"), target)
     kept = exif_of(target)
     assert (kept[301], kept[316], kept[318], kept[319]) == (CURVE, "a phone", WHITE, PRIMARIES)
 
@@ -115,7 +110,7 @@ def test_what_a_directory_says_of_colors_and_of_the_computer_is_kept(tmp_path, s
 def test_a_curve_for_other_intensities_than_those_written_is_left_out(tmp_path, mode):
     image = Image.fromarray(GRADIENT).convert(mode)
     image.save(tmp_path / "a.tif", tiffinfo={301: CURVE, 316: "a phone"})
-    written(read_picture(tmp_path / "a.tif"), tmp_path / "b.tif")
+    write_picture(read_picture(tmp_path / "a.tif"), tmp_path / "b.tif")
     kept = exif_of(tmp_path / "b.tif")
     assert kept[316] == "a phone"
     assert (301 in kept) == (mode == "L")
@@ -125,9 +120,9 @@ def test_a_curve_for_other_intensities_than_those_written_is_left_out(tmp_path, 
 def test_sixteen_bits_carry_the_same(tmp_path, jpeg, suffix):
     deep = tmp_path / f"deep{suffix}"
     picture = read_picture(jpeg)
-    written(type(picture)(picture.pixels, None, "uint16", picture.metadata), deep)
+    write_picture(type(picture)(picture.pixels, None, "uint16", picture.metadata), deep)
     again = tmp_path / f"again{suffix}"
-    assert written(read_picture(deep), again) == ()
+    assert write_picture(read_picture(deep), again) == ()
     for path in (deep, again):
         block = exif_of(path)
         assert camera_data(block) == camera_data(exif())
@@ -139,12 +134,12 @@ def test_sixteen_bits_carry_the_same(tmp_path, jpeg, suffix):
 
 
 def test_a_tiff_keeps_its_iptc_and_text_beyond_ascii(tmp_path, jpeg):
-    written(read_picture(jpeg), tmp_path / "a.tif")
+    write_picture(read_picture(jpeg), tmp_path / "a.tif")
     block = exif_of(tmp_path / "a.tif")
     assert block[34377] == IPTC.removeprefix(b"Photoshop 3.0\0")
     plain = Image.fromarray(GRADIENT)
     plain.save(tmp_path / "b.tif", tiffinfo={ExifTags.Base.Artist: "Zoë".encode()})
-    written(read_picture(tmp_path / "b.tif"), tmp_path / "c.tif")
+    write_picture(read_picture(tmp_path / "b.tif"), tmp_path / "c.tif")
     assert "Zoë".encode() in (tmp_path / "c.tif").read_bytes()
 
 
@@ -155,7 +150,7 @@ def test_iptc_of_a_tiff_is_found_in_a_jpeg(tmp_path):
     for tags in ({34377: block}, {33723: alone}, {34377: block, 33723: b"other"}):
         Image.fromarray(GRADIENT).save(tmp_path / "a.tif", tiffinfo=tags)
         for suffix in (".tif", ".jpg"):
-            assert written(read_picture(tmp_path / "a.tif"), tmp_path / f"b{suffix}") == ()
+            assert write_picture(read_picture(tmp_path / "a.tif"), tmp_path / f"b{suffix}") == ()
             assert exif_of(tmp_path / f"b{suffix}").items() >= tags.items()
         with Image.open(tmp_path / "b.jpg") as file:
             assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
@@ -177,7 +172,7 @@ def test_iptc_of_a_tiff_may_be_said_to_be_numbers(tmp_path):
     alone = IPTC[len(b"Photoshop 3.0\0") + 12 :][:8]
     picture = tiff_with(tmp_path / "a.tif", 33723, alone, 4, 2)
     for suffix in (".tif", ".jpg"):
-        assert written(picture, tmp_path / f"b{suffix}") == ()
+        assert write_picture(picture, tmp_path / f"b{suffix}") == ()
         assert exif_of(tmp_path / f"b{suffix}")[33723] == alone
     with Image.open(tmp_path / "b.jpg") as file:
         assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
@@ -209,7 +204,7 @@ def test_exif_whose_iptc_is_none_is_written_without(tmp_path, kind, count, value
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(4)
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif)
     for suffix in (".tif", ".jpg", ".png"):
-        written(read_picture(tmp_path / "a.jpg"), tmp_path / f"b{suffix}")
+        write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / f"b{suffix}")
         assert (tmp_path / f"b{suffix}").stat().st_size < 20_000
     assert not {33723, 34377} & {*exif_of(tmp_path / "b.tif")}
 
@@ -261,9 +256,9 @@ def test_exif_that_a_png_has_as_text_counts(tmp_path):
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
     picture = read_picture(tmp_path / "a.png")
     assert (picture.metadata.orientation, picture.metadata.text) == (6, ())
-    written(picture, tmp_path / "b.jpg")
+    write_picture(picture, tmp_path / "b.jpg")
     assert camera_data(exif_of(tmp_path / "b.jpg")) == camera_data(exif(6))
-    written(picture, tmp_path / "c.png", SaveOptions(strip_metadata=True))
+    write_picture(picture, tmp_path / "c.png", SaveOptions(strip_metadata=True))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "c.png")), np.rot90(GRADIENT, -1))
 
 
@@ -295,10 +290,10 @@ def test_a_resolution_that_exif_alone_tells_is_taken_as_it_tells_it(tmp_path, un
         block[296] = unit
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
     picture = read_picture(tmp_path / "a.jpg")
-    assert written(picture, tmp_path / "b.tif") == ()
+    assert write_picture(picture, tmp_path / "b.tif") == ()
     with Image.open(tmp_path / "b.tif") as file:
         assert tuple(round(file.tag_v2[tag]) for tag in (282, 283, 296)) == expected
-    assert written(picture, tmp_path / "c.jpg") == ()
+    assert write_picture(picture, tmp_path / "c.jpg") == ()
     again = exif_of(tmp_path / "c.jpg")
     assert (again[282], again[283], again.get(296)) == (200, 100, unit)
     _, told = encode_picture(picture, "BMP")
@@ -335,7 +330,7 @@ def test_a_profile_for_colors_in_a_gray_picture_goes_where_colors_are(tmp_path):
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path, bits):
-    written(Picture(GRADIENT[None, :, :, 0].astype(f"uint{bits}"), None, f"uint{bits}"), tmp_path / "a.png")
+    write_picture(Picture(GRADIENT[None, :, :, 0].astype(f"uint{bits}"), None, f"uint{bits}"), tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     block = exif().tobytes().removeprefix(b"Exif\0\0")
     end = content.index(b"IEND") - 4
@@ -349,7 +344,7 @@ def test_exif_behind_the_pixels_of_a_png_is_found(tmp_path, bits):
 def test_xmp_of_any_encoding_is_text_in_png(tmp_path, encoding):
     packet = XMP.decode()
     mark = "\ufeff" if encoding == "utf-16-be" else ""
-    written(
+    write_picture(
         Picture(GRADIENT.transpose(2, 0, 1), metadata=Metadata(xmp=(mark + packet).encode(encoding))),
         tmp_path / "a.png",
     )
@@ -365,21 +360,21 @@ def test_the_profile_within_a_bmp_is_kept(tmp_path):
     picture = read_picture(b"BM" + whole)
     assert np.array_equal(picture.channels, GRADIENT.transpose(2, 0, 1))
     assert picture.metadata.icc_profile == PROFILE
-    assert written(picture, tmp_path / "a.png") == ()
-    assert written(picture, tmp_path / "a.bmp") == ("BMP cannot hold the input's icc profile",)
+    assert write_picture(picture, tmp_path / "a.png") == ()
+    assert write_picture(picture, tmp_path / "a.bmp") == ("BMP cannot hold the input's icc profile",)
     assert read_picture(b"BM" + whole[:-1]).metadata.icc_profile == b"", "of which a part is missing"
     assert read_picture(tmp_path / "a.bmp").metadata.icc_profile == b""
 
 
 def test_bmp_tells_of_no_resolution_that_nobody_has_told(tmp_path):
-    written(Picture(GRADIENT.transpose(2, 0, 1)), tmp_path / "a.bmp")
+    write_picture(Picture(GRADIENT.transpose(2, 0, 1)), tmp_path / "a.bmp")
     assert read_picture(tmp_path / "a.bmp").metadata.dpi is None
 
 
 @pytest.mark.parametrize(("orientation", "expected"), [(1, (300, 150)), (3, (300, 150)), (6, (150, 300))])
 def test_the_resolution_is_turned_with_the_picture(tmp_path, orientation, expected):
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif(orientation), dpi=(300, 150))
-    written(read_picture(tmp_path / "a.jpg"), tmp_path / "a.bmp")
+    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "a.bmp")
     assert read_picture(tmp_path / "a.bmp").metadata.dpi == pytest.approx(expected, rel=0.01)
 
 
@@ -390,8 +385,8 @@ def test_exif_in_a_tiff_has_the_types_that_exif_says(tmp_path):
     camera[ExifTags.Base.UserComment] = b"ASCII\0\0\0hello"
     camera[ExifTags.Base.ExposureBiasValue] = IFDRational(1, 3)
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
-    written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
-    written(read_picture(tmp_path / "b.tif"), tmp_path / "c.jpg")
+    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
+    write_picture(read_picture(tmp_path / "b.tif"), tmp_path / "c.jpg")
     with Image.open(tmp_path / "c.jpg") as file:
         inside = file.info["exif"].removeprefix(b"Exif\0\0")
     for content in ((tmp_path / "b.tif").read_bytes(), inside):
@@ -431,14 +426,14 @@ def test_text_of_a_png_is_kept(tmp_path):
     info.add_itxt("Author", "Zoë", lang="nl", tkey="Auteur")
     info.add_text("Comment", "déjà vu")
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
-    written(read_picture(tmp_path / "a.png"), tmp_path / "b.png")
+    write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.png")
     with Image.open(tmp_path / "b.png") as file:
         assert file.text == {"Title": "a cat", "Author": "Zoë", "Comment": "déjà vu"}
         assert (file.text["Author"].lang, file.text["Author"].tkey) == ("nl", "Auteur")
 
 
 def test_what_a_format_cannot_hold_is_told(tmp_path, jpeg):
-    warnings = written(read_picture(jpeg), tmp_path / "b.bmp")
+    warnings = write_picture(read_picture(jpeg), tmp_path / "b.bmp")
     assert {w.split("input's ")[1] for w in warnings} == {"icc profile", "exif", "xmp", "comment", "IPTC"}
 
 
@@ -450,16 +445,16 @@ def test_without_exif_the_picture_is_upright(tmp_path, orientation):
     with Image.open(tmp_path / "a.png") as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
     picture = read_picture(tmp_path / "a.png")
-    written(picture, tmp_path / "b.bmp")
+    write_picture(picture, tmp_path / "b.bmp")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.bmp")), expected)
-    written(picture, tmp_path / "c.png", SaveOptions(strip_metadata=True))
+    write_picture(picture, tmp_path / "c.png", SaveOptions(strip_metadata=True))
     with Image.open(tmp_path / "c.png") as stripped:
         assert np.array_equal(np.asarray(stripped), expected)
         assert not stripped.getexif()
 
 
 def test_stripping_leaves_the_profile_alone(tmp_path, jpeg):
-    written(read_picture(jpeg), tmp_path / "b.jpg", SaveOptions(strip_metadata=True))
+    write_picture(read_picture(jpeg), tmp_path / "b.jpg", SaveOptions(strip_metadata=True))
     with Image.open(tmp_path / "b.jpg") as file:
         assert file.info["icc_profile"] == PROFILE
         assert not {"exif", "xmp", "comment"} & file.info.keys()
@@ -473,7 +468,7 @@ def test_exif_of_webp_is_kept_however_it_starts(tmp_path, suffix, start):
     plain = Image.fromarray(GRADIENT)
     plain.save(tmp_path / "a.webp", lossless=True, exif=b"Exif\0\0" + start + raw)  # Pillow takes one off
     assert start + raw in (tmp_path / "a.webp").read_bytes()
-    assert written(read_picture(tmp_path / "a.webp"), tmp_path / f"b{suffix}") == ()
+    assert write_picture(read_picture(tmp_path / "a.webp"), tmp_path / f"b{suffix}") == ()
     assert camera_data(exif_of(tmp_path / f"b{suffix}")) == camera_data(exif())
 
 
@@ -484,7 +479,7 @@ def test_exif_too_large_for_jpeg_loses_what_is_largest(tmp_path):
     block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.SpectralSensitivity] = b"x" * 5_000
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", exif=block)
     picture = read_picture(tmp_path / "a.png")
-    assert written(picture, tmp_path / "b.jpg") == ("JPEG cannot hold the input's EXIF tag 37510",)
+    assert write_picture(picture, tmp_path / "b.jpg") == ("JPEG cannot hold the input's EXIF tag 37510",)
     assert camera_data(exif_of(tmp_path / "b.jpg")) == camera_data(exif())
     assert len(exif_of(tmp_path / "b.jpg").get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.SpectralSensitivity]) == 5_000
     with Image.open(tmp_path / "b.jpg") as turned:
@@ -495,7 +490,7 @@ def test_photoshop_s_block_in_a_tiff_makes_way_for_the_camera_s(tmp_path):
     tags = ImageFileDirectory_v2()
     tags[271], tags[274], tags[34377], tags[50_000] = "a camera", 6, bytes(50_000), bytes(60_000)
     Image.fromarray(GRADIENT).save(tmp_path / "a.tif", tiffinfo=tags)
-    warnings = written(read_picture(tmp_path / "a.tif"), tmp_path / "b.jpg")
+    warnings = write_picture(read_picture(tmp_path / "a.tif"), tmp_path / "b.jpg")
     assert warnings == ("JPEG cannot hold the input's EXIF tag 34377",)
     kept = exif_of(tmp_path / "b.jpg")
     assert (kept[271], kept[274], len(kept[50_000])) == ("a camera", 6, 60_000)
@@ -506,7 +501,7 @@ def test_where_exif_cannot_be_kept_at_all_the_picture_is_upright(tmp_path):
     for tag in range(50_000, 50_060):
         block[tag] = bytes(3_000)
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", exif=block)
-    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.jpg") == ("JPEG cannot hold the input's exif",)
+    assert write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.jpg") == ("JPEG cannot hold the input's exif",)
     with Image.open(tmp_path / "b.jpg") as upright:
         assert upright.size == (6, 8)
         assert not upright.getexif()
@@ -645,9 +640,9 @@ def exif_with_interoperability(offset: int | None = None) -> bytes:
 @pytest.mark.parametrize("suffix", [".tif", ".jpg", ".png", ".webp"])
 def test_the_directory_of_interoperability_comes_along(tmp_path, suffix):
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif_with_interoperability())
-    assert written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif") == ()
+    assert write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif") == ()
     target = tmp_path / f"c{suffix}"
-    written(read_picture(tmp_path / "b.tif"), target)
+    write_picture(read_picture(tmp_path / "b.tif"), target)
     for path in (tmp_path / "b.tif", target):
         block = exif_of(path)
         assert block.get_ifd(ExifTags.IFD.Interop) == {1: "R98", 2: b"0100"}
@@ -657,7 +652,7 @@ def test_the_directory_of_interoperability_comes_along(tmp_path, suffix):
 @pytest.mark.parametrize("offset", [0, 2**31, 100])
 def test_one_that_is_nowhere_is_left_out(tmp_path, offset):
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=exif_with_interoperability(offset))
-    written(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
+    write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
     camera = exif_of(tmp_path / "b.tif").get_ifd(ExifTags.IFD.Exif)
     assert camera[0xA001] == 1
     assert 0xA005 not in camera or camera[0xA005] < (tmp_path / "b.tif").stat().st_size
@@ -665,12 +660,12 @@ def test_one_that_is_nowhere_is_left_out(tmp_path, offset):
 
 def test_a_resolution_that_webp_cannot_hold_is_told(tmp_path):
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", dpi=(240, 240))
-    told = written(read_picture(tmp_path / "a.png"), tmp_path / "b.webp")
+    told = write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.webp")
     assert told == ("WEBP cannot hold the input's resolution",)
     block = exif()
     block[282], block[283], block[296] = 240.0, 240.0, 2
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", dpi=(240, 240), exif=block)
-    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.webp") == (), "EXIF has it"
+    assert write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.webp") == (), "EXIF has it"
 
 
 def through(image: Image.Image, profile: bytes) -> np.ndarray:
@@ -732,7 +727,7 @@ def test_a_profile_as_large_as_those_of_printers_stays_in_a_png(tmp_path):
     """Pillow alone takes no more than a mebibyte."""
     profile = PROFILE + np.random.default_rng(0).bytes(2_000_000)
     metadata = Metadata(profile, text=(("Comment", "x" * 2_000_000),))
-    (told,) = written(Picture(GRADIENT.transpose(2, 0, 1), metadata=metadata), tmp_path / "a.png")
+    (told,) = write_picture(Picture(GRADIENT.transpose(2, 0, 1), metadata=metadata), tmp_path / "a.png")
     assert "may refuse" in told
     limit = PngImagePlugin.MAX_TEXT_CHUNK
     read = read_picture(tmp_path / "a.png").metadata
@@ -783,8 +778,8 @@ def test_text_and_comments_that_a_tiff_cannot_hold_are_told(tmp_path, jpeg):
     info = PngInfo()
     info.add_text("Title", "a cat")
     Image.fromarray(GRADIENT).save(tmp_path / "a.png", pnginfo=info)
-    assert written(read_picture(tmp_path / "a.png"), tmp_path / "b.tif") == ("TIFF cannot hold the input's text",)
-    assert written(read_picture(jpeg), tmp_path / "c.tif") == ("TIFF cannot hold the input's comment",)
+    assert write_picture(read_picture(tmp_path / "a.png"), tmp_path / "b.tif") == ("TIFF cannot hold the input's text",)
+    assert write_picture(read_picture(jpeg), tmp_path / "c.tif") == ("TIFF cannot hold the input's comment",)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -833,7 +828,7 @@ def with_segments(tmp_path, *segments: tuple[int, bytes]) -> Picture:
 
 def test_a_jpeg_keeps_all_its_comments_and_app12(tmp_path):
     picture = with_segments(tmp_path, (0xFE, b"one"), (0xEC, b"a camera of 1998"), (0xFE, b"two"), (0xFE, b"three"))
-    assert written(picture, tmp_path / "b.jpg") == ()
+    assert write_picture(picture, tmp_path / "b.jpg") == ()
     with Image.open(tmp_path / "b.jpg") as file:
         assert [content for kind, content in file.applist if kind == "COM"] == [b"one", b"two", b"three"]
         assert ("APP12", b"a camera of 1998") in file.applist
@@ -860,7 +855,7 @@ def test_extended_xmp_is_lost_by_other_formats_and_told(tmp_path, kind):
 
 def test_iptc_in_several_segments_is_one_in_tiff(tmp_path):
     more = b"Photoshop 3.0\x00" + b"8BIM\x04\x05\0\0\0\0\0\0"
-    written(with_segments(tmp_path, (0xED, IPTC), (0xED, more)), tmp_path / "b.tif")
+    write_picture(with_segments(tmp_path, (0xED, IPTC), (0xED, more)), tmp_path / "b.tif")
     assert exif_of(tmp_path / "b.tif")[34377] == IPTC.removeprefix(b"Photoshop 3.0\0") + more.removeprefix(
         b"Photoshop 3.0\0"
     )

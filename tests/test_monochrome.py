@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from conftest import rounded
 from PIL import Image
 
 from mdrn_cli.errors import InputError
@@ -15,10 +16,6 @@ from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 
 SIGMA = 15
-
-
-def rounded(values):
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def black_and_white(gray):
@@ -33,7 +30,7 @@ def plain(pixels: np.ndarray) -> Picture:
     return picture_of(pixels, has_alpha=False)
 
 
-def through_jpeg(pixels: np.ndarray) -> Picture:
+def as_jpeg(pixels: np.ndarray) -> Picture:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=92)
     return read_picture(file.getvalue())
@@ -67,7 +64,7 @@ def test_black_and_white_in_rgb_comes_out_as_the_gray_file_does(noisy, restorer)
     assert np.abs(color.channels.astype(int) - gray.channels).max() <= 1
 
 
-@pytest.mark.parametrize("stored", [plain, through_jpeg])
+@pytest.mark.parametrize("stored", [plain, as_jpeg])
 @pytest.mark.parametrize("toning", [black_and_white, sepia])
 def test_noise_of_a_toned_photograph_is_found_and_removed(clean, noisy, restorer, toning, stored):
     restored, facts = restorer(stored(toning(noisy)))

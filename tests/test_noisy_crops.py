@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import skimage.data
-from conftest import tool_module
+from conftest import rounded, tool_module
 from PIL import Image
 
 from mdrn_cli.image import read_uint8
@@ -87,7 +87,7 @@ def test_noise_of_a_camera_is_told(tool, name, smoothed, quality):
     scene = getattr(skimage.data, name)()[:256, :256].astype(np.float32)
     camera = tool.Camera(True, 0.7, (2.0, 1.0, 1.6), 0.1, smoothed)
     picture, noise = camera.picture(scene, 12.0, np.random.default_rng(0))
-    stored = np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+    stored = rounded(picture + noise)
     if quality:
         stored = tool.jpeg_round_trip(stored, quality, 2)
     assert 11 < estimate_sigma(stored.transpose(2, 0, 1)) < 22

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_config
+from conftest import silent, tiny_config
 from safetensors.torch import load_file
 
 from mdrn_cli.checkpoint import load_checkpoint
@@ -21,11 +21,6 @@ from mdrn_cli.parallel import Group, launched
 from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import initial_model, run_train
-
-
-def silent(_progress) -> None:
-    pass
-
 
 PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
 

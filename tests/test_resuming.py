@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import run_mdrn, tiny_checkpoint, tiny_config
+from conftest import run_mdrn, silent, tiny_checkpoint, tiny_config
 from PIL import Image
 
 from mdrn_cli.checkpoint import load_checkpoint
@@ -22,10 +22,6 @@ from mdrn_cli.trainconfig import Distillation
 from mdrn_cli.training import run_train
 from mdrn_cli.validation import Validator
 from mdrn_cli.weights import BEST_FILE, BUNDLED
-
-
-def silent(_progress):
-    pass
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import MISSING, fields
 
 import pytest
 from commands import start
-from conftest import run_mdrn, tiny_config
+from conftest import run_mdrn, silent, tiny_config
 from rich.progress import Progress
 
 from mdrn_cli.checkpoint import load_checkpoint
@@ -23,10 +23,6 @@ from mdrn_cli.runstate import saved_config
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.validation import Validator
-
-
-def silent(_progress) -> None:
-    pass
 
 
 def test_the_run_folder_is_named_as_argument_or_option(finished):

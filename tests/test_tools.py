@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import run_mdrn
+from conftest import rounded, run_mdrn
 from PIL import Image
 
 import mdrn_cli.image
@@ -91,7 +91,7 @@ def test_estimate_takes_folders(noisy_file):
 
 
 def test_colors_that_nobody_sees_tell_nothing_of_noise(tmp_path, photo):
-    pixels = np.clip(np.rint(add_noise(photo, 20).transpose(1, 2, 0) * 255), 0, 255).astype(np.uint8)
+    pixels = rounded(add_noise(photo, 20).transpose(1, 2, 0) * 255)
     alpha = np.zeros(photo.shape[:2], np.uint8)
     alpha[:150, :200] = 255
     pixels[alpha == 0] = photo[alpha == 0]
@@ -114,7 +114,7 @@ def test_an_opaque_picture_is_seen_everywhere():
 
 
 def test_colors_that_nobody_sees_hide_no_tone(gray_photo):
-    noisy_file = np.clip(np.rint(add_noise(gray_photo, 20)[0] * 255), 0, 255).astype(np.uint8)
+    noisy_file = rounded(add_noise(gray_photo, 20)[0] * 255)
     toned = np.concatenate([np.stack([noisy_file] * 3), np.full((3, *noisy_file.shape), 60, np.uint8)], axis=2)
     toned[2, :, noisy_file.shape[1] :] = 200
     seen = np.zeros(toned.shape[1:], bool)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import run_mdrn, tiny_config
+from conftest import run_mdrn, silent, tiny_config
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
@@ -34,10 +34,6 @@ from mdrn_cli.photographs import PhotoFolder, read_photographs
 from mdrn_cli.runstate import saved_config, saved_sources
 from mdrn_cli.trainconfig import PRESETS, TrainConfig
 from mdrn_cli.training import initial_model, plain_loss, run_train, run_with
-
-
-def silent(_progress) -> None:
-    pass
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

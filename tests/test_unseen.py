@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from conftest import rounded
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -114,7 +115,7 @@ def test_colors_under_transparency_do_not_count_in_the_noise_that_is_found(photo
 @pytest.mark.parametrize("under", [0, 255])
 def test_a_cut_out_is_restored_up_to_its_edge_and_colors_under_transparency_are_kept(photo, under, sigma):
     clean = photo[:256, :256]
-    noisy = np.clip(np.rint(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape)), 0, 255).astype(np.uint8)
+    noisy = rounded(clean + np.random.default_rng(0).normal(0, SIGMA, clean.shape))
     distance = np.hypot(*(axis - 128 for axis in np.indices((256, 256))))
     edge = (distance < 90) & (distance >= 84)
     alpha = np.where(distance < 90, 255, 0).astype(np.uint8)
