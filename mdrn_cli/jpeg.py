@@ -24,12 +24,12 @@ _SHORTEST = 16
 """Bytes of the segments of JFIF and Adobe that libjpeg reads."""
 _MOST_SEGMENTS = 100_000
 _RESTARTS = re.compile(rb"\xff\xdd\0\x04(?!\0\0)")
-_START = b"\xff\xd8"
+_BEGIN = 0xD8
+_START = bytes((0xFF, _BEGIN))
 _LIST = b"MPF\0"
 _ENTRIES, _ENTRY = 0xB002, 16
 """The tag of the pictures in a list, and the bytes of each of them."""
 _KIND, _PREVIEWS = 0xFFFFFF, (0x010001, 0x010002)
-_BEGIN = 0xD8
 _ALONE = (0x01, _BEGIN)
 """Markers without a length."""
 _BLOCK = 1 << 12
@@ -107,17 +107,17 @@ def behind_picture(stream: IO[bytes], listed: Iterable[Listed] = ()) -> Behind:
         return Behind((), 0, whole, 0)
     further, between, endless = [], 0, False
     for one in sorted(listed, key=lambda one: one.start) if list_at else ():
-        start = list_at + one.start
-        stream.seek(max(start, 0))
-        if start < end or stream.read(len(_START)) != _START or (endless and start + one.size > whole):
+        start, told_end = list_at + one.start, list_at + one.start + one.size
+        stream.seek(start)
+        if start < end or stream.read(len(_START)) != _START or (endless and told_end > whole):
             continue
-        found, _ = _end_of_picture(stream, start, min(start + one.size, whole))
-        if found is None and start + one.size > whole:  # nor has one that begins later
+        found, _ = _end_of_picture(stream, start, min(told_end, whole))
+        if found is None and told_end > whole:  # nor has one an end that begins later
             endless = True
             continue
         between += _meaningful(stream, end, start)
         further.append(one)
-        end = found or start + one.size
+        end = found or told_end
     return Behind(tuple(further), between, end, _meaningful(stream, end, whole))
 
 
