@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.datasets import Dataset, published_psnr
+from mdrn_cli.datasets import HMDS_METHODS, Dataset, published_psnr
 from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.image import read_uint8
+from mdrn_cli.manifest import WHITE
 from mdrn_cli.metrics import psnr, ssim, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
 from mdrn_cli.tilewise import OVERLAP, denoise_pixels
@@ -30,7 +31,8 @@ PROTOCOL = (
 )
 
 PUBLIC_PIXELS = 768 * 512
-"""Of the largest images that figures are published of: taken whole on every machine, so that these are the same."""
+"""Of the largest images of Set12, BSD68, CBSD68 and Kodak24: taken whole on every machine, so that figures of these are
+the same. Urban100 has larger ones."""
 
 ChooseTile = Callable[[NDArray[np.float32]], int]
 """Side of the tiles, 0 for none, in which an image (C, H, W) is done."""
@@ -204,21 +206,25 @@ def measure_network(
         trained_sigma=denoiser.trained,
         device=str(engine.device),
         precision=engine.precision,
-        reference=reference_of(engine.config.blocks, denoiser.distilled, ensemble),
+        reference=reference_of(denoiser, ensemble),
     )
 
 
-def reference_of(blocks: int, distilled: str | None, ensemble: bool) -> str | None:
+def reference_of(denoiser: Denoiser, ensemble: bool) -> str | None:
     """The paper's name for a network, None where it has none.
 
     Args:
-        blocks: MSABs per MSAG.
-        distilled: "hads", "hmds" or None.
+        denoiser: the network; of HMDS the paper has one for gray at 50 and one for color at 70 (Table 5).
         ensemble: whether the mean over eight orientations is told.
     """
-    if blocks == 8:
-        return "MDRN+" if ensemble else "MDRN"
-    if blocks == 2 and not ensemble:
+    config, distilled = denoiser.engine.config, denoiser.distilled
+    if denoiser.noise != WHITE:
+        return None
+    if config.blocks == 8:
+        if ensemble:
+            return "MDRN+"
+        return HMDS_METHODS.get((config.color, denoiser.trained)) if distilled == "hmds" else "MDRN"
+    if config.blocks == 2 and not ensemble:
         return "MDRN (2B) + HADS" if distilled == "hads" else "MDRN (2B)"
     return None
 

@@ -189,7 +189,7 @@ def adapt(checkpoint: Checkpoint, config: MDRNConfig) -> dict[str, Tensor]:
 
 
 def _gray_to_color(gray: Mapping[str, Tensor], fresh: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Head and tail that treat the mean of the channels as the gray network did. Chroma gets fresh weights
+    """Head and tail that treat equal channels, in the mean, as the gray network did. Chroma gets fresh weights
     that sum to zero over the channels: were they zero, every channel would have the same gradient and the
     network would never come to see color."""
     head, tail, bias = fresh["head.weight"], fresh["tail.weight"], gray["tail.bias"]

@@ -19,8 +19,11 @@ TITLES = {
 }
 HEAD = f"""# Results
 
-PSNR in dB. Rows in bold are this project's bundled checkpoints as measured when they were released; the others are the
-paper's. This file is made from `weights_manifest.json` by `mdrn weights results`; it is not edited by hand.
+PSNR in dB. Rows in bold are this project's bundled checkpoints as measured when they were released, in bfloat16 where
+the processor has it (docs/speed.md has float32 beside it); the others are the paper's. This file is made from
+`weights_manifest.json` by `mdrn weights results`; it is not edited by hand.
+
+Of the sets, one image was trained on: 04 of Set12 is a part of a photograph of BSDS500 (weights/README.md of the package).
 
 Protocol: {PROTOCOL}.
 """
@@ -67,9 +70,13 @@ def _checkpoints(records: Sequence[Record]) -> str:
         measured = ", ".join(f"{name} {value:.2f}" for name, value in record.metrics.items())
         if record.noise != WHITE:
             measured += " (white noise, which it is not for)"
-        length = f"{training.get('steps', '-')} steps, {float(training.get('elapsed') or 0) / 60:.0f} min"
+        length = f"{training.get('steps', '-')} steps, {_duration(float(training.get('elapsed') or 0))}"
         rows.append([record.name, f"{record.parameters:,}", measured, length, str(training.get("hardware", "-"))])
     return markdown_table(["checkpoint", "parameters", "measured", "last training run", "hardware"], rows)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

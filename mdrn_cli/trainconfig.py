@@ -19,7 +19,7 @@ from mdrn_cli.optim import OPTIMIZERS
 SCHEDULES = ("cosine", "halving")
 MODES = ("hads", "hmds")
 """Of distillation."""
-# What the paper's section 4.2 says (16 patches, Adam, 1e-4 halved on steps), and the plain choices where it is silent.
+# What the paper's section 4.2 says (16 patches, Adam, 1e-4 halved on steps), and plain choices for the rest.
 # "fast" is our own recipe, the defaults (docs/training.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {},

@@ -25,6 +25,8 @@ from mdrn_cli.cli import app
 from mdrn_cli.cli.benchresults import show
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.datasets import open_dataset, published_psnr
+from mdrn_cli.denoisers import Denoiser
+from mdrn_cli.engine import Engine
 from mdrn_cli.errors import FetchError, InputError, MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.metrics import psnr, to_uint8
@@ -267,9 +269,32 @@ def test_gray_images_measured_in_color_are_told_of(tmp_path, photo, tiny_weights
     assert told not in run_mdrn(*how, tiny_weights("gray"), "--color", "gray").stderr
 
 
-def test_distilled_networks_are_held_against_the_papers():
-    assert reference_of(2, "hads", False) == "MDRN (2B) + HADS"
-    assert reference_of(8, "hmds", True) == "MDRN+"
+@pytest.mark.parametrize(
+    ("network", "ensemble", "reference"),
+    [
+        (("gray", 2, 50.0, "hads"), False, "MDRN (2B) + HADS"),
+        (("gray", 2, 50.0, "hads"), True, None),
+        (("gray", 8, 50.0, "hmds"), False, "MDRN + HMDS (25)"),
+        (("color", 8, 70.0, "hmds"), False, "MDRN + HMDS (50)"),
+        (("color", 8, 70.0, None), False, "MDRN"),
+        (("color", 8, 50.0, "hmds"), False, None),  # of that level the paper has none
+        (("color", 8, 70.0, "hmds"), True, "MDRN+"),
+        (("color", 8, 15.0, None, "camera"), False, None),
+    ],
+)
+def test_networks_are_held_against_the_papers(network, ensemble, reference):
+    color, blocks, sigma, distilled, *noise = network
+    engine = Engine(tiny_checkpoint(color, sigma, blocks=blocks), "cpu", "float32")
+    assert reference_of(Denoiser(engine, sigma, sigma, "any", "", distilled, *noise), ensemble) == reference
+
+
+def test_published_figures_of_hmds_are_shown(capsys):
+    image = ImageRow("a.png", 28.0, 0.9, 20.0, 70.0, 0.0, 1.0, 0.1)
+    published = published_psnr("Kodak24", "color", 70.0)
+    held = Result("Kodak24", "color", 70.0, "any", False, (image,), published, reference="MDRN + HMDS (50)")
+    show([held], as_json=False, as_csv=True, as_markdown=False)
+    (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (row["MDRN + HMDS (50)"], row["ours - MDRN + HMDS (50)"]) == ("28.00", "+0.0000")
 
 
 def test_a_set_that_lies_here_is_found_without_being_told_where(public, tiny_weights, monkeypatch):

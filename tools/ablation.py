@@ -166,16 +166,16 @@ photographs:
 
 - HADS gains 0.015 dB (0.015 ± 0.004 over three seeds, and as much on Set12 and BSD68): gray 25, B = 2, 300 iterations
   from `mdrn-2b-gray-15`. That is 3.4 times the spread, and a t-test of three differences asks for 2.5: it helps, a
-  little, at two to three times the time a step.
+  little. Of its time these runs, whose cores were shared, say little (0.9, 3.8 and 1.9 times that of the plain one).
 - HMDS of eight blocks does not help at this length: gray 50, 250 iterations from `mdrn-gray-25`, 0.003 dB (0.003 ±
-  0.010 over three seeds), and 0.019 and 0.010 dB less on Set12 and BSD68. Longer runs were not tried: on a core of a
-  CPU this one takes seven minutes without a teacher and eleven with one.
+  0.010 over three seeds), and on Set12 and BSD68 it harms: 0.019 and 0.010 dB less, with every seed, 2.6 and 2.7 times
+  the spread. On a core of a CPU such a run takes seven minutes without a teacher and eleven with one. Longer ones, with
+  no plain run beside them, are in [experiments.md](experiments.md): they show no gain that is not of training on.
 
 and for students of two blocks, gray, sigma 50, 1000 iterations from fresh weights:
 
 - HADS gains 0.045 dB on average (0.08, 0.01 and 0.05 over three seeds), HMDS 0.024 (0.07, 0.01, -0.02). Seeds alone
-  differ by 0.13 dB, and three of them are few: neither 0.045 ± 0.037 nor 0.024 ± 0.046 is significant (a t-test of
-  three differences asks for 2.5 times the spread). HADS may help, a little; from fresh weights it is not shown.
+  differ by 0.13 dB, and three of them are few: neither 0.045 ± 0.037 nor 0.024 ± 0.046 is significant. HADS may help, a little; from fresh weights it is not shown.
 - A run with a teacher takes longer, by the seconds in `distillation.json` (seeds 1 and 2, cores shared with other
   work): 285 and 279 s without, 438 to 522 with HMDS (1.5 to 1.9 times), 683 and 850 with HADS (2.4 and 3.0 times).
   What the same time gives without a teacher was not measured.

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mdrn_cli.cli.console import echo, print_table, printable, stdout
+from mdrn_cli.datasets import HMDS_METHODS
 
 if TYPE_CHECKING:
     from mdrn_cli.bench import Result
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 SCHEMA = "mdrn.bench/1"
 LABEL_WIDTH, BORDER = 32, 3
 """Characters that the widest label of a table takes, and what parts one noise level from the next."""
-SHOWN_METHODS = ("BM3D", "CBM3D", "DnCNN", "FFDNet", "MDRN (2B)", "MDRN (2B) + HADS", "MDRN", "MDRN+")
+SHOWN_METHODS = (
+    *("BM3D", "CBM3D", "DnCNN", "FFDNet"),
+    *("MDRN (2B)", "MDRN (2B) + HADS", "MDRN", *HMDS_METHODS.values(), "MDRN+"),
+)
 
 
 def show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bool) -> None:

@@ -72,7 +72,7 @@ def distill(
     ] = None,
     resume: Resume = False,
 ) -> None:
-    """Train a network under a frozen teacher, as the paper's section 3.2 does.
+    """Train a network under a frozen teacher, as the paper's section 3.2 does; --preset paper has its loss, too.
 
     [bold]Examples[/]
 
