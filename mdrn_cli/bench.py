@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.datasets import HMDS_METHODS, Dataset, published_psnr
+from mdrn_cli.datasets import Dataset, published_psnr
 from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.image import read_uint8
 from mdrn_cli.manifest import WHITE
@@ -33,6 +33,9 @@ PROTOCOL = (
 PUBLIC_PIXELS = 768 * 512
 """Of the largest images of Set12, BSD68, CBSD68 and Kodak24: taken whole on every machine, so that figures of these are
 the same. Urban100 has larger ones."""
+
+HMDS_METHODS = {("gray", 50.0): "MDRN + HMDS (25)", ("color", 70.0): "MDRN + HMDS (50)"}
+"""The paper's names of the networks that it distilled so, by color mode and noise level (Table 5)."""
 
 ChooseTile = Callable[[NDArray[np.float32]], int]
 """Side of the tiles, 0 for none, in which an image (C, H, W) is done."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,25 @@ class Blocks:
 
     def without_even(self) -> Blocks:
         """Those without a row or column of one color; all where few are left."""
+        return self._uneven or self
+
+    @cached_property
+    def _uneven(self) -> Blocks | None:
         even = self.even
-        return self if len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
+        return None if not even.any() or len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
+
+    @cached_property
+    def features(self) -> tuple[NDArray[np.float32], float]:
+        """`noise_features`, which several look at; not to be changed."""
+        return _features(self, 0.0)
 
     def told_from(self, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:
         """`energy` of those without a row or column of one color of which no more is cut off either, for there noise is
         less than it was; where few are left, of those as well. And the share of the latter among the former."""
         kept = self.without_even()
         whole = kept.cut_off <= most_cut_off
-        return kept.energy[whole] if whole.sum() >= ENOUGH_BLOCKS else kept.energy, 1 - float(whole.mean())
+        few = whole.all() or whole.sum() < ENOUGH_BLOCKS
+        return kept.energy if few else kept.energy[whole], 1 - float(whole.mean())
 
 
 def looked_at(
@@ -105,8 +115,14 @@ def noise_features(blocks: Blocks, most_cut_off: float = 0.0) -> tuple[NDArray[n
         reference; the share of blocks with even lines, and of those cut off among the others; the reference, scaled.
         And the reference itself: a logarithm of a level on the 0-255 scale.
     """
+    return _features(blocks, most_cut_off) if most_cut_off else blocks.features
+
+
+def _features(blocks: Blocks, most_cut_off: float) -> tuple[NDArray[np.float32], float]:
     energy, clipped = blocks.told_from(most_cut_off)
-    logs = np.log(np.quantile(energy, QUANTILES, axis=0) + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
+    rising = np.sort(energy.reshape(len(energy), -1).T, axis=1)  # of which quantiles are had sooner
+    quantiles = np.quantile(rising, QUANTILES, axis=1).reshape(-1, *energy.shape[1:])
+    logs = np.log(quantiles + LEAST_AMPLITUDE**2) / 2  # (quantiles, C, bands)
     reference = float(logs[2, :, 4].min())  # where the highest frequencies are quiet, but not quietest
     spread = (logs - reference).transpose(1, 0, 2).ravel()
     return np.concatenate([spread, [blocks.even.mean(), clipped, reference / 3]]).astype(np.float32), reference

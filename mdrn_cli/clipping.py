@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -147,12 +148,30 @@ def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return covered if covered.shape == mask.shape else np.zeros_like(mask)  # no square fits in
 
 
+def _window_sums(counts: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Sums of WINDOW (11 = 8 + 2 + 1) rows one after another."""
+    size = len(counts) - WINDOW + 1
+    two = counts[:-1] + counts[1:]
+    four = two[:-2] + two[2:]
+    eight = four[:-4] + four[4:]
+    sums: NDArray[np.uint8] = eight[:size] + two[8 : 8 + size] + counts[10 : 10 + size]
+    return sums
+
+
 def _mean(plane: NDArray[Any], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
     """Means over the window about each pixel of (h, w), which is mirrored beyond its borders; of a mask's pixels alone,
     one after another, where there is one."""
-    sums = np.cumsum(np.pad(plane, WINDOW // 2, "symmetric"), axis=0, dtype=np.float32)
-    sums[WINDOW:] -= sums[:-WINDOW].copy()
-    rows = sums[WINDOW - 1 :]
+    padded = np.pad(plane, WINDOW // 2, "symmetric")
+    if padded.dtype == bool:  # counts of 121 at most, which is exact
+        counts = _window_sums(_window_sums(padded.view(np.uint8)).T).T
+        means = (counts if where is None else counts[where]).astype(np.float32)
+        means /= WINDOW**2
+        return means
+    sums = np.ascontiguousarray(padded, np.float32)
+    for above, row in pairwise(sums):  # faster than cumsum down the columns, and the same
+        row += above
+    rows = sums[WINDOW - 1 :].copy()
+    rows[1:] -= sums[:-WINDOW]
     sums = np.zeros((len(rows), rows.shape[1] + 1), np.float32)
     np.cumsum(rows, axis=1, out=sums[:, 1:])
     if where is None:

@@ -290,10 +290,6 @@ def published_tables() -> dict[str, dict[str, Any]]:
     return {key: table for key, table in tables.items() if key.startswith("table")}
 
 
-HMDS_METHODS = {("gray", 50.0): "MDRN + HMDS (25)", ("color", 70.0): "MDRN + HMDS (50)"}
-"""The paper's names of the networks that it distilled so, by color mode and noise level (Table 5)."""
-
-
 def published_psnr(dataset: str, color: str, sigma: float) -> dict[str, float]:
     """What the paper's tables report: PSNR in dB by method, empty where they have no such column."""
     figures: dict[str, float] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,7 +62,7 @@ def _steps(blocks: NDArray[np.float32]) -> list[float]:
     differ within."""
     luminance = blocks.mean(axis=1)
     steps, bends = (np.abs(np.diff(luminance, n=n, axis=2)) for n in (1, 2))
-    tails = [_typical(steps, 0.5), _typical(steps, 0.25), _typical(bends, 0.5)]
+    tails = [*_typical(steps, 0.5, 0.25), *_typical(bends, 0.5)]
     ranges = (_of_quarters(np.maximum, blocks) - _of_quarters(np.minimum, blocks)).max(axis=1)
     return [*tails, *(float((ranges <= most).mean()) for most in _RANGES), *np.quantile(np.log(ranges + 0.5), _SHARES)]
 
@@ -68,11 +70,13 @@ def _steps(blocks: NDArray[np.float32]) -> list[float]:
 def _of_quarters(extreme: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     """The largest or smallest intensity of each channel in each quarter, (N, C, 2, 2)."""
     half = SIDE // 2
-    rows = extreme.reduce([blocks[..., k::half] for k in range(half)])
-    quarters: NDArray[np.float32] = extreme.reduce([rows[:, :, k::half] for k in range(half)])
+    rows = reduce(extreme, [blocks[..., k::half] for k in range(half)])
+    quarters: NDArray[np.float32] = reduce(extreme, [rows[:, :, k::half] for k in range(half)])
     return quarters
 
 
-def _typical(differences: NDArray[np.float32], share: float) -> float:
-    """Logarithm of a quantile over the mean."""
-    return float(np.log((np.quantile(differences, share) + LEAST_AMPLITUDE) / (differences.mean() + LEAST_AMPLITUDE)))
+def _typical(differences: NDArray[np.float32], *shares: float) -> list[float]:
+    """Logarithms of quantiles over the mean."""
+    rising, mean = np.sort(differences, axis=None), differences.mean() + LEAST_AMPLITUDE
+    # One at a time: of several numpy tells in float64.
+    return [float(np.log((np.quantile(rising, share) + LEAST_AMPLITUDE) / mean)) for share in shares]

@@ -23,7 +23,7 @@ PSNR in dB. Rows in bold are this project's bundled checkpoints as measured when
 the processor has it (docs/speed.md has float32 beside it); the others are the paper's. This file is made from
 `weights_manifest.json` by `mdrn weights results`; it is not edited by hand.
 
-Of the sets, one image was trained on: 04 of Set12 is a part of a photograph of BSDS500 (weights/README.md of the package).
+Of the sets, one image was trained on: 04 of Set12 is a part of a photograph of BSDS500 (mdrn_cli/weights/README.md).
 
 Protocol: {PROTOCOL}.
 """

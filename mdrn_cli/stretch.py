@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PIVOT = 0.5
 """Intensity that stays where it is when others are stretched; in the middle, so that the least leave [0, 1]."""
@@ -17,7 +19,7 @@ MOST_EXPANSION, MOST_EXPANSION_LOW = 1 / 0.7, 1 / 0.95
 # Both chosen on validation photographs: to leave a share of the noise is better than to expand further, for networks of
 # low levels by up to 3 dB; of strong noise a share is too much (docs/noise.md).
 
-Function = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Function = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 
 
 def stretched(function: Function, trained: float, sigma: float, wholly: bool = False) -> Function:
@@ -36,6 +38,8 @@ def stretched(function: Function, trained: float, sigma: float, wholly: bool = F
     """
     if trained == sigma:
         return function
+    import numpy as np
+
     most = MOST_EXPANSION_LOW if trained <= LOW else MOST_EXPANSION
     served = sigma if wholly else max(sigma, trained / most)
     factor = np.float32(trained / served)

@@ -17,7 +17,7 @@ def test_help_answers_without_torch(arguments):
     script = (
         "import sys; from mdrn_cli.cli import app\n"
         f"app({arguments!r}, standalone_mode=False)\n"
-        "assert not {'torch', 'numpy', 'PIL', 'safetensors'} & sys.modules.keys(), sorted(sys.modules)\n"
+        "assert not {'torch', 'numpy', 'PIL', 'safetensors', 'pydantic'} & sys.modules.keys(), sorted(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,14 +3,16 @@
 python tools/overlaps.py ../shared/data/train ../shared/data/test
 
 Squares of each picture are sought in each photograph by normalised cross-correlation, at a quarter of the size, where
-the two need not lie on one grid; as large as in the photograph, and half as large. Prints the photograph most like each
-picture that is found, for the eye to judge; exit code 1 if any is.
+the two need not lie on one grid; as large as in the photograph, and half as large. Prints what is found, for the eye to
+judge; exit code 1 if anything is.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import combinations, product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +27,8 @@ SCALES = (1, 2)
 SQUARE = 24
 """Side of what is sought, in reduced pixels."""
 FLAT = 4.0
-"""Standard deviation on the 0-255 scale below which a square is like too many others."""
+"""Slope, in values a reduced pixel, that a square has in every direction; a single edge, as a horizon, is like too many
+others."""
 ALIKE = 0.96
 """Correlation from which on two places are told of: grids that lie half a reduced pixel apart leave as much."""
 
@@ -35,45 +38,62 @@ def reduced(path: Path, factor: int) -> NDArray[np.float32]:
     return np.asarray(Image.fromarray(read_uint8(path, "gray")[:, :, 0]).reduce(factor), np.float32)
 
 
-def squares(picture: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """Nine squares of a picture that are not flat, of mean 0 and norm 1; fewer where they would be the same."""
-    rows, columns = ({round(k * (side - SQUARE) / 2) for k in range(3)} for side in picture.shape)
-    for row in rows:
-        for column in columns:
-            square = picture[row : row + SQUARE, column : column + SQUARE]
-            if square.std() >= FLAT:
-                centred = square - square.mean()
-                yield centred / np.linalg.norm(centred)
+class Square(NamedTuple):
+    """A part of a test picture: its place there, and its values, of mean 0 and norm 1."""
+
+    picture: Path
+    row: int
+    column: int
+    values: NDArray[np.float32]
 
 
-def correlations(photograph: NDArray[np.float32], sought: Sequence[NDArray[np.float32]]) -> list[float]:
-    """Of each square (SQUARE, SQUARE) the largest normalised cross-correlation with any place of a photograph."""
+def squares(path: Path) -> Iterator[Square]:
+    """Up to 25 squares of a picture, but those that are too plain."""
+    picture = reduced(path, REDUCED)
+    if min(picture.shape) < SQUARE:
+        return
+    rows, columns = (sorted({round(k * (side - SQUARE) / 4) for k in range(5)}) for side in picture.shape)
+    for row, column in product(rows, columns):
+        square = picture[row : row + SQUARE, column : column + SQUARE]
+        slopes = np.stack([slope.ravel() for slope in np.gradient(square)])
+        if np.linalg.eigvalsh(slopes @ slopes.T)[0] >= FLAT**2 * square.size:
+            centred = square - square.mean()
+            yield Square(path, row, column, centred / np.linalg.norm(centred))
+
+
+def found_in(photograph: NDArray[np.float32], sought: Sequence[Square]) -> dict[Path, float]:
+    """The pictures two of whose squares are alike to places that lie to one another as the squares do, and how much the
+    less alike of the two is."""
     shape = photograph.shape
     spectrum = np.fft.rfft2(photograph - photograph.mean())
     windows = np.lib.stride_tricks.sliding_window_view(photograph, (SQUARE, SQUARE))
-    norms = SQUARE * np.maximum(windows.std(axis=(2, 3)), FLAT / 2)
+    norms = SQUARE * np.maximum(windows.std(axis=(2, 3)), FLAT)
     height, width = norms.shape
-    products = (np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(square, shape)), shape) for square in sought)
-    return [float((product[:height, :width] / norms).max()) for product in products]
+    alike: dict[Path, list[tuple[float, int, int]]] = {}
+    for square in sought:
+        sums = np.fft.irfft2(spectrum * np.conj(np.fft.rfft2(square.values, shape)), shape)
+        correlations = sums[:height, :width] / norms
+        row, column = divmod(int(correlations.argmax()), width)
+        if (most := float(correlations[row, column])) > ALIKE:
+            alike.setdefault(square.picture, []).append((most, row - square.row, column - square.column))
+    found: dict[Path, float] = {}
+    for picture, places in alike.items():
+        for (a, *there), (b, *here) in combinations(places, 2):
+            if np.abs(np.subtract(there, here)).max() <= 1:
+                found[picture] = max(found.get(picture, 0.0), min(a, b))
+    return found
 
 
 def overlaps(photographs: Path, tests: Path) -> Iterator[tuple[Path, Path, int, float]]:
-    """Each picture of `tests` that is found: its path, that of the photograph which is most alike, the scale, and the
+    """Each picture of `tests` that is found: its path, that of a photograph that it is in, the scale, and the
     correlation."""
-    reduced_tests = ((path, reduced(path, REDUCED)) for path in find_images(tests))
-    sought = [(path, square) for path, test in reduced_tests if min(test.shape) >= SQUARE for square in squares(test)]
-    best: dict[Path, tuple[float, Path, int]] = {}
+    sought = [square for path in find_images(tests) for square in squares(path)]
     for photograph in find_images(photographs):
         for scale in SCALES:
             whole = reduced(photograph, REDUCED * scale)
-            if min(whole.shape) < SQUARE:
-                continue
-            found = correlations(whole, [square for _, square in sought])
-            for (path, _), correlation in zip(sought, found, strict=True):
-                if correlation > best.get(path, (ALIKE,))[0]:
-                    best[path] = correlation, photograph, scale
-    for path, (correlation, photograph, scale) in best.items():
-        yield path, photograph, scale, correlation
+            if min(whole.shape) >= SQUARE:
+                for path, correlation in found_in(whole, sought).items():
+                    yield path, photograph, scale, correlation
 
 
 def main() -> int:
