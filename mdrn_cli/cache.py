@@ -17,7 +17,7 @@ from mdrn_cli.errors import FetchError, UsageError
 from mdrn_cli.fetch import Expected, OnBytes, download
 from mdrn_cli.files import put_in_place
 from mdrn_cli.locks import has_locks, locked, part_of
-from mdrn_cli.paths import sha256_of, size_of
+from mdrn_cli.paths import exists, is_folder, sha256_of, size_of
 
 TAG_NAME = "CACHEDIR.TAG"
 TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache made by mdrn; it can be removed.\n"
@@ -113,6 +113,15 @@ class Cache:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or cache_root()
+
+    def refuse_file(self) -> None:
+        """See that the folder can be one.
+
+        Raises:
+            UsageError: it is a file.
+        """
+        if exists(self.root) and not is_folder(self.root):
+            raise UsageError(f"the cache folder {self.root} is a file", "give a folder by MDRN_HOME")
 
     def path(self, item: Item) -> Path:
         """Where the item is kept, whether or not it is there."""

@@ -100,7 +100,7 @@ def measure_pictures(picture: Picture, reference: Picture) -> tuple[float, float
     """
     picture, reference = _alike(picture, reference)
     if picture.channels.shape != reference.channels.shape:
-        sizes = (f"{width}x{height}" for _, height, width in (picture.channels.shape, reference.channels.shape))
+        sizes = (f"{width}x{height}" for _, height, width in (reference.channels.shape, picture.channels.shape))
         raise UsageError(f"pictures of {' and '.join(sizes)} cannot be measured against one another")
     a, b = (as_depth(p.channels, "uint8").transpose(1, 2, 0) for p in (picture, reference))
     seen = _seen_in_either(picture, reference)

@@ -44,7 +44,7 @@ def run_distill(
     """
     distillation = config.distillation
     if distillation is None:
-        raise UsageError("no teacher to learn from", "a plain run goes on by `mdrn train --resume`")
+        raise UsageError("the run has no teacher to learn from", "a plain run goes on by `mdrn train --resume`")
     teacher = load_checkpoint(Path(distillation.teacher))
     sha256 = sha256_of(Path(distillation.teacher))
     known = recorded(sha256)

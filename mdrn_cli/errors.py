@@ -15,6 +15,8 @@ BY_SIGNAL = 128
 """What shells add to the number of the signal that ended a program, for its exit code."""
 INTERRUPTED = BY_SIGNAL + 2
 """Exit code after Ctrl-C."""
+UNREAD = BY_SIGNAL + 13
+"""Exit code where nobody reads standard output any more, as that of programs which SIGPIPE ends."""
 
 
 class MdrnError(Exception):

@@ -29,6 +29,8 @@ Resolution: TypeAlias = "tuple[tuple[float, float] | None, tuple[float, float, i
 PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 """How Photoshop's block begins in which IPTC is."""
+_IN_SEGMENTS = tuple(f"EXIF tag {tag}" for tag in (PHOTOSHOP, IPTC))
+"""What EXIF has no room for in a JPEG, but segments of their own have."""
 _PROFILE_START = b"ICC_PROFILE\0"
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
@@ -255,7 +257,10 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
     elif metadata.text:
         lost.append("text")
     if kind == "JPEG":
-        segments = metadata.segments if "APP13" in dict(metadata.segments) else (*metadata.segments, *_iptc(exif))
+        segments = metadata.segments
+        if "APP13" not in dict(segments) and (iptc := _iptc(metadata.exif)):
+            segments = (*segments, *iptc)
+            lost = [name for name in lost if name not in _IN_SEGMENTS]
         keep["extra"] = b"".join(_segment(*segment) for segment in segments)
     else:
         lost += lost_segments(metadata, "APP1", "APP12", "APP13")

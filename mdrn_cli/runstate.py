@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.files import write_atomically
-from mdrn_cli.paths import is_file
+from mdrn_cli.paths import exists, is_file
 from mdrn_cli.weights import BEST_FILE, LAST_FILE
 
 STATE_FILE = "state.safetensors"
@@ -100,7 +100,7 @@ def load_state(folder: Path, state: RunState) -> None:
     """
     path = folder / STATE_FILE
     if not is_file(path):
-        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
+        raise _nothing_to_resume(folder)
     try:
         with safe_open(path, framework="pt") as file:
             counters = json.loads(file.metadata()["counters"])
@@ -153,13 +153,17 @@ def saved_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / STATE_FILE
     if not is_file(path):
-        raise MdrnError(f"no run to resume in {folder}", _BEGIN)
+        raise _nothing_to_resume(folder)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(json.loads(file.metadata()["config"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         reason = error if isinstance(error, (SafetensorError, OSError)) else "it does not tell the options of the run"
         raise MdrnError(f"{path} is damaged ({reason})", _begin_from(folder)) from error
+
+
+def _nothing_to_resume(folder: Path) -> MdrnError:
+    return MdrnError(f"no run to resume in {folder}", _BEGIN if exists(folder) else "there is no such folder")
 
 
 def _begin_from(folder: Path) -> str:

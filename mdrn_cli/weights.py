@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdrn_cli.addresses import is_elsewhere, is_offline, local_path, shown
+from mdrn_cli.addresses import is_elsewhere, is_offline, is_remote, local_path, shown
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
 from mdrn_cli.fetch import OnBytes, read_small
 from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
-from mdrn_cli.paths import exists, is_file, is_link, size_of, walk
+from mdrn_cli.paths import exists, is_file, is_folder, is_link, size_of, walk
 
 BUNDLED = Path(__file__).parent / "weights"
 LARGEST_MANIFEST = 1 << 22
@@ -56,6 +56,23 @@ def item_of(record: Record) -> Item:
     return Item(record.file, record.sha256, record.bytes, (*mirrored, *record.urls), record.licence)
 
 
+def check_mirror() -> None:
+    """See that `MDRN_WEIGHTS_URL`, where it is set, can be one.
+
+    Raises:
+        UsageError: it is neither an http(s) or file URL nor a folder.
+        FetchError: it is a file URL of another machine.
+    """
+    mirror = os.environ.get("MDRN_WEIGHTS_URL")
+    if not mirror:
+        return
+    if is_remote(mirror):
+        if not mirror.lower().startswith(("http://", "https://")):
+            raise UsageError(f"MDRN_WEIGHTS_URL is {shown(mirror)}, and mirrors are asked by http, https or file alone")
+    elif not is_folder(local_path(mirror)):
+        raise UsageError(f"MDRN_WEIGHTS_URL is {mirror}, and there is no such folder")
+
+
 def named(records: Sequence[Record], name: str, others: Sequence[str] = ()) -> Record:
     """The record of a name.
 
@@ -65,6 +82,9 @@ def named(records: Sequence[Record], name: str, others: Sequence[str] = ()) -> R
     for record in records:
         if record.name == name:
             return record
+    if name in FAMILIES and name not in others:
+        members = ", ".join(record.name for record in records if record.family == name)
+        raise WeightsError(f"{name} is a family of checkpoints, and one is to be named", f"it has: {members}")
     known = [*others, *(record.name for record in records)]
     raise WeightsError(f"no checkpoint {name!r}", hint_of(name, known, most=3))
 

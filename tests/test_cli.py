@@ -5,9 +5,11 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import run_mdrn
+from PIL import Image
 
 import mdrn_cli
 
@@ -81,3 +83,40 @@ def test_weights_list():
     done = run_mdrn("weights", "list")
     assert done.returncode == 0
     assert "mdrn-2b-gray-50" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["denoise", "a.png", "-o", "--dry-run"], "-o is given no value, but the option --dry-run"),
+        (["denoise", "a.png", "--report", "-q"], "--report is given no value, but the option -q"),
+        (["weights", "list", "--manifest", "--json"], "--manifest is given no value, but the option --json"),
+    ],
+)
+def test_an_option_is_not_taken_for_the_value_of_another(tmp_path, arguments, told):
+    """As a variable of the shell that is not set would have it."""
+    done = run_mdrn(*arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_named_like_an_option_can_be_given(tmp_path, photo):
+    Image.fromarray(photo[:8, :8]).save(tmp_path / "--json", "PNG")
+    (tmp_path / "--json").rename(tmp_path / "--json.png")
+    done = run_mdrn("denoise", "-o", "./--dry-run", "--dry-run", "--", "--json.png", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"--json.png -> {Path('--dry-run', '--json.png')}\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows are told of otherwise")
+def test_where_nobody_reads_what_is_printed_the_exit_code_is_that_of_sigpipe(tmp_path, photo):
+    for k in range(3):
+        Image.fromarray(photo[:8, :8]).save(tmp_path / f"{k}.png")
+    script = f"{sys.executable} -m mdrn_cli denoise *.png -o out --json | true; echo ${{PIPESTATUS[0]}}"
+    environment = {**os.environ, "PYTHONPATH": str(Path(mdrn_cli.__file__).parents[1])}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "141\n"
+    assert "nobody reads standard output; " in done.stderr
+    assert " of 3 inputs not tried" in done.stderr

@@ -249,3 +249,12 @@ def test_profiles_are_compared_by_what_they_mean():
     assert not alike(Metadata(PROFILE.replace(b"cprt", b"A2B0", 1)), none), "tables count before curves"
     gray = picture_of(pixels[:, :, :1], False, Metadata(profile_for(PROFILE, "gray")))
     assert are_colors_alike(gray, picture_of(pixels, False, none))
+
+
+def test_pictures_of_other_sizes_are_told_in_order_and_a_folder_is_no_sheet(tmp_path, photo):
+    for name, side in (("a.png", 32), ("b.png", 40)):
+        Image.fromarray(photo[:side, :side]).save(tmp_path / name)
+    sizes = run_mdrn("compare", "a.png", "b.png", cwd=tmp_path)
+    assert "pictures of 32x32 and 40x40" in sizes.stderr
+    folder = run_mdrn("compare", "a.png", "a.png", "-o", tmp_path)
+    assert (folder.returncode, "is a folder, and the picture needs a name" in folder.stderr) == (2, True)

@@ -195,7 +195,15 @@ def test_doctor_names_all_that_is_wrong(tmp_path):
     assert json.loads(done.stdout)["data"] == str(tmp_path / "none")
 
 
-@pytest.mark.parametrize(("name", "value"), [("MDRN_HOME", "~nobody-of-this-name/x"), ("MDRN_THREADS", "abc")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MDRN_HOME", "~nobody-of-this-name/x"),
+        ("MDRN_THREADS", "abc"),
+        ("MDRN_WEIGHTS_URL", "ftp://host/mdrn"),
+        ("MDRN_WEIGHTS_URL", "no-such-folder"),
+    ],
+)
 def test_doctor_tells_all_else_where_a_variable_makes_no_sense(name, value):
     done = run_mdrn("doctor", "--json", env={name: value})
     assert (done.returncode, f"{name} " in done.stderr, done.stderr.count("error:")) == (2, True, 1)
@@ -209,6 +217,10 @@ def test_doctor_finds_a_file_where_the_cache_is_to_be(tmp_path):
     done = run_mdrn("doctor", env={"MDRN_HOME": str(tmp_path / "home")})
     assert done.returncode == 2
     assert f"the cache folder {tmp_path / 'home'} is a file" in done.stderr
+    for command in (("list",), ("clear", "--all")):
+        done = run_mdrn("cache", *command, "--json", env={"MDRN_HOME": str(tmp_path / "home")})
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"the cache folder {tmp_path / 'home'} is a file" in done.stderr
 
 
 def test_doctor_tells_no_password():

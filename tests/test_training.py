@@ -332,8 +332,9 @@ def test_a_damaged_state_is_told_from_none(photo_folder, tmp_path):
     run = tmp_path / "run"
     run_train(tiny_config(photo_folder, iterations=1), run, False, silent)
     path, whole = run / "state.safetensors", (run / "state.safetensors").read_bytes()
-    with pytest.raises(MdrnError, match="no run to resume"):
+    with pytest.raises(MdrnError, match="no run to resume") as none:
         saved_config(tmp_path / "none")
+    assert none.value.hint == "there is no such folder"
     path.write_bytes(whole[:-9])
     with pytest.raises(MdrnError, match="is damaged") as caught:
         saved_config(run)
@@ -462,6 +463,10 @@ def test_command_line_errors(photo_folder, tmp_path):
     nothing = run_mdrn("train", "--resume", "-o", run)
     assert nothing.returncode == 1
     assert "no run to resume" in nothing.stderr
+    run.mkdir()
+    (run / "of_another").touch()
+    idle = run_mdrn("train", "-o", run, "--data", photo_folder, "--iterations", 1, "--ema", 1.5)
+    assert (idle.returncode, "ema" in idle.stderr) == (2, True), "before that the folder is not empty"
     bad = run_mdrn("train", "-o", run, "--data", photo_folder, "--time-budget", "1 fortnight")
     assert bad.returncode == 2
     assert "fortnight" in bad.stderr

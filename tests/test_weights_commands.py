@@ -194,6 +194,18 @@ def test_a_checkpoint_is_not_replaced_by_the_model_made_of_it(lab):
     assert path.read_bytes() == before
 
 
+def test_a_family_stands_for_all_its_checkpoints():
+    family = [record.name for record in load_manifest() if record.family == "mdrn-2b"]
+    done = run_mdrn("weights", "verify", "mdrn-2b", family[0], "--json")
+    (about,) = map(json.loads, done.stdout.splitlines())
+    assert [each["name"] for each in about["checkpoints"]] == family
+    for command in ("path", "export"):
+        done = run_mdrn("weights", command, "mdrn-2b")
+        assert (done.returncode, done.stdout) == (5, "")
+        assert "mdrn-2b is a family of checkpoints, and one is to be named" in done.stderr
+        assert f"it has: {', '.join(family)}" in done.stderr
+
+
 @pytest.mark.parametrize("address", ["https://example.org/lab.json", "https://me:secret@example.org/lab.json"])
 def test_a_manifest_is_not_made_at_an_address(lab, tmp_path, address):
     path, _ = lab

@@ -11,7 +11,7 @@ from mdrn_cli import __version__
 from mdrn_cli.cli import bench, cache, compare, data, denoise, distill, doctor, estimate, train, weights
 from mdrn_cli.cli.boundary import run
 from mdrn_cli.cli.console import echo
-from mdrn_cli.cli.options import flag
+from mdrn_cli.cli.options import Command, flag
 
 app = typer.Typer(
     name="mdrn",
@@ -31,6 +31,9 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)
+for each in (app, weights.app, data.app, cache.app):
+    for registered in each.registered_commands:
+        registered.cls = Command
 
 
 def _version(asked: bool) -> None:

@@ -20,6 +20,7 @@ from mdrn_cli.cli.console import stderr
 from mdrn_cli.errors import (
     BY_SIGNAL,
     INTERRUPTED,
+    UNREAD,
     DeviceError,
     InputError,
     MdrnError,
@@ -70,6 +71,10 @@ def _run(app: typer.Typer) -> int:
             code = app(arguments, standalone_mode=False)
     except (Exception, KeyboardInterrupt, TerminatedError) as error:
         return _told(_of_stdout(error), debug)
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # which typer has taken upon itself
+            return UNREAD
+        raise
     if code == INTERRUPTED and launched().first:  # newer versions of typer answer Ctrl-C so themselves
         stderr.print("interrupted")
     return code if isinstance(code, int) else 0
@@ -80,7 +85,7 @@ def _told(error: BaseException, debug: bool) -> int:
     for."""
     first = launched().first
     if isinstance(error, BrokenPipeError):
-        return 1
+        return UNREAD
     if isinstance(error, MdrnError):
         if first or isinstance(error, _OF_ONE_PROCESS):
             console.print_error(error)

@@ -33,6 +33,7 @@ def list_(as_json: Json = False) -> None:
     from mdrn_cli.cachecontent import KINDS, kept_in
 
     cache = Cache()
+    cache.refuse_file()
     found = kept_in(cache)
     if as_json:
         echo(json.dumps({"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, found)]}))
@@ -68,6 +69,7 @@ def clear(
         if kind not in KINDS:
             raise UsageError(f"the cache has no {kind!r}", f"kinds are: {', '.join(KINDS)}")
     cache = Cache()
+    cache.refuse_file()
     wanted = [kept for kept in kept_in(cache) if everything or kept.kind in (kinds or ())]
     removed: list[Kept] = []
     in_use: list[Kept] = []

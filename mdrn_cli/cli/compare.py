@@ -150,8 +150,12 @@ def require_png(path: Path) -> None:
     """Hold what pictures side by side are to be written to to its format.
 
     Raises:
-        UsageError: its name is not of a PNG.
+        UsageError: its name is not of a PNG, or of a folder.
     """
+    from mdrn_cli.paths import is_folder
+
+    if is_folder(path):
+        raise UsageError(f"{path} is a folder, and the picture needs a name", "give one that ends in .png")
     if path.suffix.lower() != ".png":
         raise UsageError(f"the picture is a PNG, not {path.name}")
 

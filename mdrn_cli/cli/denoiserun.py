@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdrn_cli.cli.compare import write_sheet
-from mdrn_cli.cli.console import echo, print_error, printable, progress_bar
+from mdrn_cli.cli.console import echo, print_error, print_warning, printable, progress_bar
 from mdrn_cli.cli.outcomes import plan_line, show, show_summary, summarized, write_report
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.interrupts import INTERRUPTIONS
@@ -49,7 +49,8 @@ class Run:
                 if str(error) != str(ended):
                     print_error(error)
             except BrokenPipeError:
-                pass
+                if left := len(jobs) - len(outcomes):
+                    print_warning(f"nobody reads standard output; {left} of {len(jobs)} inputs not tried")
             raise
         self._sum_up(outcomes, len(jobs))
         if self.compare and compared:

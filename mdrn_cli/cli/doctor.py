@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mdrn_cli import __version__
 from mdrn_cli.cli.console import echo, printable, raise_all
 from mdrn_cli.cli.options import Json, Offline
-from mdrn_cli.errors import MdrnError, UsageError, WeightsError
-from mdrn_cli.paths import exists, is_folder
+from mdrn_cli.errors import MdrnError, WeightsError
 
 if TYPE_CHECKING:
     from mdrn_cli.cache import Cache
@@ -23,8 +22,8 @@ LIBRARIES = ("torch", "numpy", "pillow", "pyvips", "pyvips-binary", "safetensors
 
 def doctor(_offline: Offline = False, as_json: Json = False) -> int:
     """Say what this installation has and would use, and what is wrong with it: exits with 1 when libvips does not load,
-    with 2 when MDRN_DATA names no folder, or MDRN_HOME or MDRN_THREADS make no sense, with 5 when weights are missing
-    or damaged, with 6 when MDRN_DEVICE names none there is."""
+    with 2 when MDRN_DATA names no folder, or MDRN_HOME, MDRN_THREADS or MDRN_WEIGHTS_URL make no sense, with 5 when
+    weights are missing or damaged, with 6 when MDRN_DEVICE names none there is."""
     about, problems = _examine()
     if as_json:
         echo(json.dumps({"schema": SCHEMA, **about}))
@@ -51,6 +50,7 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     from mdrn_cli.deep import load_libvips
     from mdrn_cli.devices import compute_type, limit_threads, pick_device
     from mdrn_cli.hardware import system_name
+    from mdrn_cli.weights import check_mirror
 
     problems: list[MdrnError] = []
     try:
@@ -62,8 +62,10 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     except MdrnError as error:
         cache = Cache(NOWHERE)
         problems.append(error)
-    if exists(cache.root) and not is_folder(cache.root):
-        problems.append(UsageError(f"the cache folder {cache.root} is a file", "give a folder by MDRN_HOME"))
+    try:
+        cache.refuse_file()
+    except MdrnError as error:
+        problems.append(error)
     device = torch.device("cpu")
     for name in dict.fromkeys((os.environ.get("MDRN_DEVICE") or "auto", "auto")):
         try:
@@ -75,7 +77,7 @@ def _examine() -> tuple[dict[str, Any], list[MdrnError]]:
     if bad:
         hint = "bring them with `mdrn weights fetch` or `import`"
         problems.append(WeightsError(f"checkpoints that are not intact: {', '.join(bad)}", hint))
-    for check in (load_libvips, data_folder):
+    for check in (load_libvips, data_folder, check_mirror):
         try:
             check()
         except MdrnError as error:

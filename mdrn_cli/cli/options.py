@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
+
+from mdrn_cli.errors import UsageError
 
 NETWORK = "Network and machine"
+
+
+class Command(TyperCommand):
+    """A command whose options take no other for their value, as `-o $OUT --dry-run` has it where a variable is not set:
+    a result named --dry-run would be written."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what follows the command.
+
+        Raises:
+            UsageError: the value of an option is the name of another.
+        """
+        if not ctx.resilient_parsing:  # as where the shell asks what may come next
+            options = {
+                name: getattr(parameter, "is_flag", True)
+                for parameter in self.get_params(ctx)
+                if parameter.param_type_name == "option"
+                for name in (*parameter.opts, *parameter.secondary_opts)
+            }
+            for name, value in pairwise(takewhile(lambda argument: argument != "--", args)):
+                if options.get(name) is False and value in options:
+                    raise UsageError(
+                        f"{name} is given no value, but the option {value}",
+                        f"an unset variable of the shell? A file of that name is ./{value}",
+                    )
+        return super().parse_args(ctx, args)
 
 
 def flag(*names: str, **about: Any) -> Any:

@@ -31,7 +31,9 @@ app = typer.Typer(help="The checkpoints there are, where they lie, and new ones.
 SCHEMA = "mdrn.weights/1"
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="NAME...", help="Checkpoints; all by default.", autocompletion=offered(checkpoints)),
+    typer.Argument(
+        metavar="NAME...", help="Checkpoints, or families of them; all by default.", autocompletion=offered(checkpoints)
+    ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autocompletion=offered(checkpoints))]
 
@@ -89,8 +91,8 @@ def verify(names: Names = None, manifest: Manifests = None, _offline: Offline = 
     those of further manifests need not be here."""
     from mdrn_cli.manifest import load_manifest
 
-    expected = set(names or (record.name for record in load_manifest()))
     statuses = _statuses(names, manifest)
+    expected = {r.name for r in load_manifest()} if not names else {status.record.name for status in statuses}
     if as_json:
         echo(json.dumps({"schema": SCHEMA, "checkpoints": [_to_json(status) for status in statuses]}))
     else:
@@ -180,7 +182,9 @@ def export(
 def rm(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME...", help="Checkpoints to remove.", autocompletion=offered(checkpoints)),
+        typer.Argument(
+            metavar="NAME...", help="Checkpoints to remove, or families of them.", autocompletion=offered(checkpoints)
+        ),
     ] = None,
     everything: Annotated[bool, flag("--all", help="Remove all checkpoints of the manifests.")] = False,
     manifest: Manifests = None,
@@ -264,10 +268,14 @@ def measure(names: Names = None, data: Data = None, device: Device = "auto", _of
 
 
 def _records(names: list[str] | None, manifest: list[str] | None) -> list[Record]:
+    """Those named, by themselves or by their family, each once; all where none is."""
     from mdrn_cli.weights import all_records, named
 
     records = all_records(manifest or ())
-    return [named(records, name) for name in names] if names else list(records)
+    if not names:
+        return list(records)
+    meant = ([r for r in records if r.family == name] or [named(records, name)] for name in names)
+    return list({record.name: record for each in meant for record in each}.values())
 
 
 def _statuses(names: list[str] | None, manifest: list[str] | None) -> list[Status]:
