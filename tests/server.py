@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import socket
 import threading
@@ -10,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+SILENCE = 20.0
+"""Seconds at most, so that a test of what would wait forever ends."""
 
 
 @dataclass
@@ -20,11 +24,13 @@ class Site:
         files: content by path, such as {"/a.bin": b"..."}.
         faults: by path, one behaviour for each request to come, used up in order; then all is well. A
             behaviour is a status code, "drop:N" (close after N bytes of the body), "stall:N" (silence after N
-            bytes), "corrupt", "short" (declares and sends less), "long" (sends more than it should),
-            "ignore-range", "redirect:URL", or "slow:SECONDS" (before the body).
+            bytes, as long as the site is served), "corrupt", "short" (declares and sends less), "long" (sends
+            more than it should), "ignore-range", "gzip" (compressed for those who take that), "redirect:URL", or
+            "slow:SECONDS" (before the body).
         requests: (path, value of the Range header) of every request, in order.
         most_at_once: slow requests under way at the same time, at most.
         base: URL of the server.
+        over: set when the site is served no longer.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
@@ -32,6 +38,7 @@ class Site:
     requests: list[tuple[str, str | None]] = field(default_factory=list)
     most_at_once: int = 0
     base: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _slow: int = 0
 
@@ -90,6 +97,9 @@ def serving(site: Site) -> Iterator[Site]:
                 content = content[: len(content) // 2]
             elif kind == "long":
                 content += b"more"
+            elif kind == "gzip" and "gzip" in self.headers.get("Accept-Encoding", ""):
+                content = gzip.compress(content)
+                headers["Content-Encoding"] = "gzip"
             self._head(status, {**headers, "Content-Length": str(len(content))})
             if kind == "slow":
                 site.dawdle(float(argument))
@@ -97,7 +107,7 @@ def serving(site: Site) -> Iterator[Site]:
             self.wfile.write(sent)
             self.wfile.flush()
             if kind == "stall":
-                time.sleep(3)
+                site.over.wait(SILENCE)
             if kind in ("drop", "stall"):
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -116,5 +126,6 @@ def serving(site: Site) -> Iterator[Site]:
     try:
         yield site
     finally:
+        site.over.set()
         server.shutdown()
         server.server_close()

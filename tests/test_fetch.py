@@ -25,6 +25,7 @@ from mdrn_cli.cache import Cache, Item
 from mdrn_cli.errors import FetchError
 
 CONTENT = os.urandom(300_000)
+USUAL_BACKOFF = fetch.BACKOFF
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +86,24 @@ def test_passing_faults_are_retried(site, cache, faults):
     assert sum(seen) == len(CONTENT)
 
 
+def test_a_server_that_falls_silent_is_not_waited_for(site, cache):
+    site.faults["/a.bin"] = ["stall:5000"]
+    began = time.monotonic()
+    assert cache.fetch(item_at(f"{site.base}/a.bin")).read_bytes() == CONTENT
+    assert len(site.requests) == 2
+    site.faults["/a.bin"] = ["stall:5000"]
+    with pytest.raises(FetchError, match="the connection failed"):
+        fetch.read_small(f"{site.base}/a.bin", len(CONTENT))
+    assert len(site.requests) == 3
+    assert time.monotonic() - began < 8
+
+
+def test_a_server_that_compresses_sends_a_file_as_it_is(site, cache):
+    site.faults["/a.bin"] = ["gzip"] * 9
+    assert cache.fetch(item_at(f"{site.base}/a.bin")).read_bytes() == CONTENT
+    assert len(site.requests) == 1
+
+
 def test_a_dropped_download_goes_on_where_it_stopped(site, cache):
     site.faults["/a.bin"] = ["drop:100000"]
     cache.fetch(item_at(f"{site.base}/a.bin"))
@@ -132,7 +151,7 @@ def test_retries_are_bounded_and_leave_a_part_to_go_on_from(site, cache):
     assert leftovers(cache) == ["a.bin"]
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 501, 505])
 def test_a_plain_no_is_not_asked_again(site, cache, status):
     site.faults["/a.bin"] = [status] * 9
     with pytest.raises(FetchError, match=str(status)) as caught:
@@ -160,6 +179,14 @@ def test_wait_asked_by_the_server_is_kept_within_bounds(site, cache):
     assert hurry.waits == [7, fetch.LONGEST_WAIT]
 
 
+def test_without_being_asked_to_it_waits_longer_after_each_failure(site, cache, monkeypatch):
+    monkeypatch.setattr(fetch, "BACKOFF", USUAL_BACKOFF)
+    site.faults["/a.bin"] = [503, "drop:0", 500, "drop:0"]
+    hurry = Hurry()
+    cache.fetch(item_at(f"{site.base}/a.bin"), stopped=hurry)
+    assert hurry.waits == [0.5, 1, 2, 4]
+
+
 @pytest.mark.parametrize("fault", ["corrupt", "short", "long"])
 def test_wrong_content_is_refused_and_the_next_source_taken(site, cache, fault):
     site.files["/b.bin"] = CONTENT
@@ -168,12 +195,32 @@ def test_wrong_content_is_refused_and_the_next_source_taken(site, cache, fault):
     assert leftovers(cache) == ["a.bin"]
 
 
-@pytest.mark.parametrize(("fault", "message"), [("corrupt", "SHA-256"), ("short", "bytes"), ("long", "bytes")])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("corrupt", "SHA-256"),
+        ("short", "offers 150000 bytes, not 300000"),
+        ("long", "offers 300004 bytes, not 300000"),
+    ],
+)
 def test_wrong_content_alone_is_an_error_and_nothing_is_kept(site, cache, fault, message):
     site.faults["/a.bin"] = [fault] * 9
+    item = item_at(f"{site.base}/a.bin")
     with pytest.raises(FetchError, match=message):
-        cache.fetch(item_at(f"{site.base}/a.bin"))
+        cache.fetch(item)
     assert "a.bin" not in leftovers(cache)
+    assert len(site.requests) == 1
+    assert not cache.path(item).parent.exists()
+
+
+def test_what_is_stored_is_the_file_by_its_content(cache, tmp_path):
+    given, item = tmp_path / "given.bin", item_at()
+    given.write_bytes(bytes(byte ^ 0xFF for byte in CONTENT))
+    with pytest.raises(FetchError, match=r"given\.bin is not a\.bin: size or SHA-256 differ"):
+        cache.store(item, given)
+    assert not cache.path(item).exists()
+    given.write_bytes(CONTENT)
+    assert cache.store(item, given).read_bytes() == CONTENT
 
 
 def test_more_than_was_declared_is_cut_off(cache):
@@ -346,6 +393,16 @@ def test_folders_and_file_urls_are_sources_too(cache, tmp_path):
         cache.fetch(item_at(source.as_uri().replace("file:///", "file://server/")))
 
 
+def test_what_a_folder_does_not_go_on_from_is_taken_back_from_the_progress(cache, tmp_path):
+    (tmp_path / "a.bin").write_bytes(CONTENT)
+    item, seen = item_at(str(tmp_path / "a.bin")), []
+    part = cache.path(item).with_name("a.bin.part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT[:1000])
+    assert cache.fetch(item, seen.append).read_bytes() == CONTENT
+    assert sum(seen) == len(CONTENT)
+
+
 def test_a_file_url_may_have_any_character(tmp_path):
     for name in ("a#b?c.bin", "100%.bin", "caf\u00e9.bin"):
         (tmp_path / name).write_bytes(b"x")
@@ -458,6 +515,21 @@ def test_one_bad_file_of_many_ends_the_fetch_with_its_name(site, cache):
     items = [item_at(f"{site.base}/a.bin"), item_at(f"{site.base}/none", content=b"n", name="none")]
     with pytest.raises(FetchError, match="none"):
         cache.fetch_all(items)
+
+
+def test_once_one_file_of_many_is_bad_no_more_are_asked_for(site, cache):
+    items = [item_at(f"{site.base}/none", content=b"none", name="none")]
+    for k in range(30):
+        site.files[f"/{k}"] = content = str(k).encode()
+        site.faults[f"/{k}"] = ["slow:0.1"]
+        items.append(item_at(f"{site.base}/{k}", content=content, name=str(k)))
+    with pytest.raises(FetchError, match="404"):
+        cache.fetch_all(items)
+    time.sleep(0.3)  # for those under way
+    asked = len(site.requests)
+    assert asked < len(items)
+    time.sleep(0.5)
+    assert len(site.requests) == asked
 
 
 @pytest.mark.parametrize("fault", ["503:20", "stall:5000"])
