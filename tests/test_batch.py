@@ -15,7 +15,7 @@ import traceback
 import weakref
 import zlib
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,6 +179,13 @@ def test_all_failed_and_fail_fast(tmp_path, tiny_weights):
     first = run_mdrn(*arguments, "--fail-fast")
     assert first.returncode == 3  # of the others nothing is known
     assert json.loads(first.stdout.splitlines()[-1])["not_tried"] == 2
+
+
+def test_what_is_skipped_is_told_of_before_a_failure_that_ends_the_run(tree, tmp_path):
+    (tree / "a_mdrn.png").write_bytes((tree / "a.png").read_bytes())
+    jobs = plan_jobs([tmp_path / "none.png", tree / "a.png"], Naming(existing="skip"))
+    told = [(outcome.status, outcome.job.source.name) for outcome in run_jobs(jobs, DenoiseOptions(50), fail_fast=True)]
+    assert told == [("skipped", "a.png"), ("failed", "none.png")]
 
 
 def test_fail_fast_tells_of_what_is_being_written_already(tmp_path, photo, monkeypatch, tiny_weights):
@@ -869,6 +876,24 @@ def test_loading_a_network_is_not_part_of_a_picture_s_seconds(tree, monkeypatch,
     monkeypatch.setattr("mdrn_cli.checkpoint.load_checkpoint", slow)
     (outcome,) = run_jobs(plan_jobs([tree / "a.png"], Naming()), DenoiseOptions(50, str(tiny_weights("color"))))
     assert 0 < outcome.seconds < 3
+
+
+def test_a_picture_s_seconds_are_those_of_reading_restoring_and_writing(tree, monkeypatch, tiny_weights):
+    now = [0.0]
+
+    def taking(seconds, work):
+        def slow(*arguments):
+            now[0] += seconds
+            return work(*arguments)
+
+        return slow
+
+    monkeypatch.setattr(batch, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(batch, "read_picture", taking(1_000, batch.read_picture))
+    monkeypatch.setattr(Restorer, "__call__", taking(10_000, Restorer.__call__))
+    monkeypatch.setattr(batch, "encode_picture", taking(100_000, batch.encode_picture))
+    (outcome,) = run_jobs(plan_jobs([tree / "a.png"], Naming()), DenoiseOptions(50, str(tiny_weights("color"))))
+    assert outcome.seconds == pytest.approx(111_000, abs=500), "but for the loading of a network"
 
 
 def test_an_image_is_not_written_to_a_terminal(tree, tiny_weights):

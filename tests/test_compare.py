@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from test_metadata import PROFILE, with_curve
 
 from mdrn_cli.cli.compare import compare
-from mdrn_cli.compare import are_colors_alike, are_equal, compare_pictures, measure_pictures
+from mdrn_cli.compare import LABEL, MARGIN, are_colors_alike, are_equal, compare_pictures, measure_pictures
 from mdrn_cli.errors import UsageError
 from mdrn_cli.icc import profile_for
 from mdrn_cli.metadata import Metadata
@@ -215,6 +215,58 @@ def test_pictures_are_measured_as_they_are_shown(photo):
     turned = Picture(np.rot90(photo[:64, :96], 1, (0, 1)).transpose(2, 0, 1), metadata=Metadata(exif=exif.tobytes()))
     upright = Picture(photo[:64, :96].transpose(2, 0, 1))
     assert measure_pictures(turned, upright)[0] == np.inf
+
+
+def sheet_of(*versions: tuple[str, Picture]) -> np.ndarray:
+    """Read without our code, (H, W, 3)."""
+    return np.asarray(Image.open(io.BytesIO(compare_pictures(versions))))
+
+
+BUSY = {(0, 360): 90, (180, 0): 60, (420, 240): 30}
+"""Of squares of 60 pixels in one of 480: top and left, and how far they are from gray; the busiest first."""
+
+
+def with_busy_places() -> Picture:
+    pixels = np.full((480, 480), 128, np.uint8)
+    checks = np.indices((60, 60)).sum(0) % 2 * 2 - 1
+    for (top, left), spread in BUSY.items():
+        pixels[top : top + 60, left : left + 60] = 128 + spread * checks
+    return Picture(pixels[None])
+
+
+def test_the_busiest_places_are_framed_and_enlarged_below_each_version():
+    flat = Picture(np.full((1, 480, 480), 128, np.uint8))
+    sheet = sheet_of(("busy", with_busy_places()), ("flat", flat))
+    framed = np.all(sheet == (230, 60, 40), axis=2)
+    side = (480 - 2 * MARGIN) // 3
+    for column in (MARGIN, 2 * MARGIN + 480):
+        for k, ((top, left), spread) in enumerate(BUSY.items()):
+            y, x = MARGIN + LABEL + top, column + left
+            outline = framed[y : y + 60, x : x + 60]
+            assert outline[[0, -1]].all()
+            assert outline[:, [0, -1]].all()
+            assert not outline[1:-1, 1:-1].any()
+            y, x = 2 * MARGIN + LABEL + 480, column + k * (side + MARGIN)
+            crop = sheet[y : y + side, x : x + side]
+            expected = {128 - spread, 128 + spread} if column == MARGIN else {128}
+            assert {*crop.ravel()} == expected, "enlarged, and neither smoothed nor framed"
+
+
+def test_each_version_has_its_label_above_it():
+    gray = Picture(np.full((1, 300, 300), 128, np.uint8))
+    sheet = sheet_of(("WWWWWWWW", gray), ("i", gray), ("", gray))
+    columns = (sheet[:, MARGIN + k * (300 + MARGIN) :][:, :300] for k in range(3))
+    most, few, none = (int((column[MARGIN : MARGIN + LABEL] < 60).sum()) for column in columns)
+    assert most > 8 * few > 0
+    assert none == 0
+
+
+def test_what_is_transparent_is_white_on_the_sheet():
+    channels = np.full((3, 300, 300), 90, np.uint8)
+    sheet = sheet_of(("a", Picture(channels, np.zeros((300, 300), np.uint8))), ("b", Picture(channels)))
+    row = sheet[MARGIN + LABEL + 299]
+    assert (row[MARGIN : MARGIN + 300] == 255).all()
+    assert (row[2 * MARGIN + 300 :][:300] == 90).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 3000), (3000, 40), (97, 101)])

@@ -156,6 +156,35 @@ def test_iptc_of_a_tiff_is_found_in_a_jpeg(tmp_path):
             assert IptcImagePlugin.getiptcinfo(file) == {(2, 5): b"abc"}
 
 
+def iptc_through_jpeg(folder, tag: int, given: bytes) -> tuple[bytes, bytes, tuple[str, ...]]:
+    """What Photoshop's segments of a JPEG hold, and what they should, of a TIFF with such a tag; and warnings."""
+    Image.fromarray(GRADIENT).save(folder / "a.tif", tiffinfo={tag: given})
+    warnings = write_picture(read_picture(folder / "a.tif"), folder / "b.jpg")
+    with Image.open(folder / "b.jpg") as file:
+        parts = [content for name, content in file.applist if name == "APP13"]
+    assert all(part.startswith(b"Photoshop 3.0\0") for part in parts)
+    block = b"8BIM\x04\x04\0\0" + len(given).to_bytes(4, "big") + given + bytes(len(given) % 2)
+    written = b"".join(part.removeprefix(b"Photoshop 3.0\0") for part in parts)
+    return written, block if tag == 33723 else given, warnings
+
+
+@pytest.mark.parametrize(("tag", "length"), [(33723, 9), (33723, 60_001), (34377, 60_000)])
+def test_iptc_of_a_tiff_is_whole_in_a_jpeg_whatever_its_length(tmp_path, tag, length):
+    """Photoshop's blocks have an even one."""
+    written, expected, warnings = iptc_through_jpeg(tmp_path, tag, bytes(k % 251 for k in range(length)))
+    assert (written, warnings) == (expected, ())
+
+
+@pytest.mark.parametrize("tag", [33723, 34377])
+@pytest.mark.parametrize("length", [65_490, 150_000])
+def test_iptc_of_a_tiff_that_is_longer_than_a_segment_is_whole_in_a_jpeg_or_told_to_be_lost(tmp_path, tag, length):
+    written, expected, warnings = iptc_through_jpeg(tmp_path, tag, bytes(k % 251 for k in range(length)))
+    if written:
+        assert written == expected
+    else:
+        assert warnings == (f"JPEG cannot hold the input's EXIF tag {tag}",)
+
+
 def tiff_with(path, tag, value, kind, count):
     """A TIFF whose tag of bytes is said to be of another type."""
     Image.fromarray(GRADIENT).save(path, tiffinfo={tag: value})

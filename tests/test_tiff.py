@@ -182,10 +182,11 @@ def test_luminance_and_chrominance_are_not_taken_for_rgb(compression):
 def test_a_stack_of_imagej_is_refused_however_its_slices_lie(order):
     """ImageJ writes one directory and the slices behind one another."""
     gray = PIXELS[..., 0]
-    about = "ImageJ=1.53t\nimages=3\nslices=3\nloop=false\n"
-    one = tiff_of(gray, photometric="minisblack", description=about, metadata=None, byteorder=order)
-    with pytest.raises(InputError, match="3 pages"):
-        read_picture(one + gray.tobytes() + gray.tobytes())
+    for count in (3, 2):
+        about = f"ImageJ=1.53t\nimages={count}\nslices={count}\nloop=false\n"
+        one = tiff_of(gray, photometric="minisblack", description=about, metadata=None, byteorder=order)
+        with pytest.raises(InputError, match=f"{count} pages"):
+            read_picture(one + gray.tobytes() * (count - 1))
     assert np.array_equal(read_picture(one).channels[0], gray), "one of them, as other programs save it"
     alone = tiff_of(gray, photometric="minisblack", description="ImageJ=1.53t\nimages=1\n", metadata=None)
     assert np.array_equal(read_picture(alone + gray.tobytes()).channels[0], gray)

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import math
 import os
@@ -99,6 +100,21 @@ def test_a_time_budget_ends_the_run_and_its_schedule(photo_folder, tmp_path):
     assert 1.5 <= counters.elapsed < 10
     assert time.monotonic() - began < 30
     assert counters.iteration > 3
+
+
+def test_progress_is_of_the_steps_since_the_run_went_on(photo_folder, tmp_path, monkeypatch):
+    """Those of before may have been those of another machine."""
+    told = []
+    monkeypatch.setattr("mdrn_cli.fit.REPORT_EVERY", 1)
+    for iterations, seconds in ((4, 10), (8, 30)):
+        clock = itertools.count(1000, seconds)
+        monkeypatch.setattr("mdrn_cli.fit.time", SimpleNamespace(monotonic=lambda clock=clock: next(clock)))
+        run_train(tiny_config(photo_folder, iterations=iterations), tmp_path / "run", iterations == 8, told.append)
+    assert [progress.elapsed for progress in told] == [10, 20, 30, 40, 70, 100, 130, 160]
+    assert [progress.rate for progress in told] == pytest.approx([1 / 10] * 4 + [1 / 30] * 4)
+    assert [progress.fraction for progress in told[4:]] == [5 / 8, 6 / 8, 7 / 8, 1]
+    left = [30, 20, 10, 0, 70 * 3 / 5, 100 * 2 / 6, 130 * 1 / 7, 0]
+    assert [progress.remaining for progress in told] == pytest.approx(left)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
