@@ -14,6 +14,7 @@ import time
 import traceback
 import weakref
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -28,11 +29,13 @@ from mdrn_cli.batch import run_jobs
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
+from mdrn_cli.cli.outcomes import show, show_summary, summarized, warn_of_others
 from mdrn_cli.errors import DeviceError, InputError, MdrnError, UsageError
 from mdrn_cli.files import write_atomically
 from mdrn_cli.jobs import plan_jobs
-from mdrn_cli.naming import Naming
-from mdrn_cli.restore import DenoiseOptions, Restorer
+from mdrn_cli.naming import Job, Naming
+from mdrn_cli.outcome import DONE, Outcome, foresee
+from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 
 
 @pytest.fixture
@@ -186,6 +189,40 @@ def test_what_is_skipped_is_told_of_before_a_failure_that_ends_the_run(tree, tmp
     jobs = plan_jobs([tmp_path / "none.png", tree / "a.png"], Naming(existing="skip"))
     told = [(outcome.status, outcome.job.source.name) for outcome in run_jobs(jobs, DenoiseOptions(50), fail_fast=True)]
     assert told == [("skipped", "a.png"), ("failed", "none.png")]
+
+
+@pytest.mark.parametrize(("count", "more"), [(20, None), (21, 1), (45, 25)])
+def test_of_many_failures_a_screenful_is_told_again_and_how_many_there_are_more(tmp_path, capsys, count, more):
+    jobs = plan_jobs([tmp_path / f"{k}.png" for k in range(count)], Naming())
+    skipped = Job(tmp_path / "x.png", tmp_path / "x.png", skip="a result")
+    outcomes = [foresee(job) for job in (*jobs, skipped)]
+    show_summary(summarized(outcomes, count + 1), count + 1, as_json=False, quiet=False)
+    counts, *told = capsys.readouterr().err.splitlines()
+    assert counts == f"0 done, 1 skipped, {count} failed"
+    assert told[:20] == [f"  no file or folder {tmp_path / f'{k}.png'}" for k in range(20)]
+    rest = [f"  and {more} more; a report (--report FILE.json) lists all"] if more else []
+    assert told[20:] == rest
+
+
+@pytest.mark.parametrize(("count", "told"), [(3, "0, 1, 2"), (4, "0, 1, 2 ...")])
+def test_of_links_that_are_not_followed_three_are_named(tmp_path, monkeypatch, capsys, count, told):
+    monkeypatch.chdir(tmp_path)
+    for k in range(count):
+        Path(f"{k}").symlink_to(tmp_path)
+    warn_of_others([Path(f"{k}") for k in range(count)])
+    assert capsys.readouterr().err == f"warning: links to folders are not followed: {told}\n"
+
+
+def test_what_was_done_is_told_with_the_noise_in_black_and_in_white(tmp_path, capsys):
+    done = Facts(120, 80, "RGB", 8, 12.34, "estimate", None, (), SimpleNamespace(ends=(5.04, 25.26)))
+    job = Job(tmp_path / "a.png", tmp_path / "b.png")
+    show(Outcome(job, DONE, None, done, seconds=1.24), as_json=False, alone=True)
+    show(Outcome(job, DONE, None, replace(done, by_intensity=None)), as_json=False, alone=True)
+    about = f"{tmp_path / 'b.png'}: 120x80 RGB 8 bits, sigma 12.3 estimated"
+    assert capsys.readouterr().err.splitlines() == [
+        f"{about} (5.04 in black, 25.3 in white), 1.2 s",
+        f"{about}, 0.0 s",
+    ]
 
 
 def test_fail_fast_tells_of_what_is_being_written_already(tmp_path, photo, monkeypatch, tiny_weights):
@@ -454,6 +491,10 @@ def test_what_is_replaced_gives_nobody_more_rights(tmp_path, monkeypatch):
         os.chown(path, 1002, 2000)
         write_atomically(path, b"newest")
         assert path.stat().st_mode & 0o777 == 0o600, "of another"
+        os.chown(path, 1002, 2000)
+        path.chmod(0o2760)
+        write_atomically(path, b"run as that group")
+        assert path.stat().st_mode & 0o7777 == 0o700
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid(), reason="root alone gives files to other groups")

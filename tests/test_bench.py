@@ -70,6 +70,8 @@ def test_figures_follow_the_protocol(sets):
     assert [row.psnr for row in result.images] == pytest.approx(expected)
     assert result.mean("psnr") == pytest.approx(np.mean(expected))
     assert result.mean("noisy_psnr") == pytest.approx(20 * math.log10(255 / 25), abs=0.4)
+    assert [row.megapixels for row in result.images] == [0.003072] * 2
+    assert result.megapixels_per_second == pytest.approx(0.006144 / sum(row.seconds for row in result.images))
 
 
 def test_an_image_restored_exactly_counts_in_no_mean_and_is_told(tmp_path, photo, monkeypatch):
@@ -286,6 +288,18 @@ def test_networks_are_held_against_the_papers(network, ensemble, reference):
     color, blocks, sigma, distilled, *noise = network
     engine = Engine(tiny_checkpoint(color, sigma, blocks=blocks), "cpu", "float32")
     assert reference_of(Denoiser(engine, sigma, sigma, "any", "", distilled, *noise), ensemble) == reference
+
+
+def test_what_is_averaged_over_eight_orientations_is_told_to_be(capsys):
+    image = ImageRow("a.png", 28.0, 0.9, 20.0, 70.0, 0.0, 1.0, 0.1)
+    results = [Result("some", "color", 50.0, "any", ensemble, (image,), {}) for ensemble in (False, True)]
+    show(results, as_json=False, as_csv=True, as_markdown=False)
+    plain, mean = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert (plain["model"], mean["model"]) == ("any", "any+")
+    show(results, as_json=False, as_csv=False, as_markdown=True)
+    assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:4]] == ["any", "any+"]
+    show(results, as_json=False, as_csv=False, as_markdown=False)
+    assert "any, any x8" in capsys.readouterr().out
 
 
 def test_published_figures_of_hmds_are_shown(capsys):

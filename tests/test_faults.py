@@ -2,8 +2,10 @@
 
 `make stress` runs these at full size (docs/reliability.md has the figures)."""
 
+import errno
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -457,6 +459,38 @@ def test_overwriting_a_run_by_a_request_that_makes_no_sense_leaves_it(tmp_path, 
     for wrong in (["--iterations", 1], ["--data", tmp_path / "none", "--iterations", 1], ["--data", photo_folder]):
         assert start("train", *wrong, "--overwrite", "-o", run, logs=logs).wait().returncode != 0
     assert visible(run) == before
+
+
+def test_a_partial_file_is_left_alone_for_ten_minutes(tmp_path):
+    """It may be that of a run on another machine, whose writing takes its time."""
+    young, old = tmp_path / ".mdrn-0.part", tmp_path / ".mdrn-1.part"
+    for partial, minutes in ((young, 9), (old, 11)):
+        partial.touch()
+        os.utime(partial, (time.time() - 60 * minutes,) * 2)
+    remove_leftovers(tmp_path)
+    assert leftovers(tmp_path) == [young]
+
+
+@pytest.mark.parametrize(
+    ("code", "hint"),
+    [
+        *((code, "choose a folder that can be written to") for code in (errno.EACCES, errno.EPERM, errno.EROFS)),
+        *((code, "free some space, then run it again") for code in (errno.ENOSPC, errno.EDQUOT)),
+        (errno.EIO, "look at the folder, then run it again"),
+    ],
+    ids=errno.errorcode.get,
+)
+def test_what_may_help_against_a_failure_to_write_is_told(tmp_path, monkeypatch, code, hint):
+    def fail(_descriptor):
+        raise OSError(code, os.strerror(code))
+
+    (tmp_path / "a.png").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(MdrnError, match=re.escape(f"a.png ({os.strerror(code)})")) as caught:
+        write_atomically(tmp_path / "a.png", b"new")
+    assert caught.value.hint == hint
+    assert (tmp_path / "a.png").read_bytes() == b"old"
+    assert leftovers(tmp_path) == []
 
 
 def test_a_leftover_that_cannot_be_removed_does_not_keep_the_others(tmp_path, monkeypatch):

@@ -413,13 +413,15 @@ def test_exif_in_a_tiff_has_the_types_that_exif_says(tmp_path):
     camera = block.get_ifd(ExifTags.IFD.Exif)
     camera[ExifTags.Base.UserComment] = b"ASCII\0\0\0hello"
     camera[ExifTags.Base.ExposureBiasValue] = IFDRational(1, 3)
+    camera[ExifTags.Base.DeviceSettingDescription] = b"\0\1\0\1\xfe\xffA\0"
     Image.fromarray(GRADIENT).save(tmp_path / "a.jpg", exif=block)
     write_picture(read_picture(tmp_path / "a.jpg"), tmp_path / "b.tif")
     write_picture(read_picture(tmp_path / "b.tif"), tmp_path / "c.jpg")
     with Image.open(tmp_path / "c.jpg") as file:
         inside = file.info["exif"].removeprefix(b"Exif\0\0")
     for content in ((tmp_path / "b.tif").read_bytes(), inside):
-        assert types_of_exif(content) == {"MakerNote": 7, "UserComment": 7, "ExposureBiasValue": 10, "ExposureTime": 5}
+        expected = {"MakerNote": 7, "UserComment": 7, "ExposureBiasValue": 10, "ExposureTime": 5}
+        assert types_of_exif(content) == expected | {"DeviceSettingDescription": 7}
     assert camera_data(exif_of(tmp_path / "b.tif")) == camera_data(exif())
 
 
@@ -433,7 +435,8 @@ def types_of_exif(content: bytes) -> dict[str, int]:
 
     (first,) = struct.unpack_from(f"{order}L", content, 4)
     (camera,) = [value for tag, _, _, value in entries(first) if tag == ExifTags.IFD.Exif]
-    known = {name: ExifTags.Base[name] for name in ("MakerNote", "UserComment", "ExposureBiasValue", "ExposureTime")}
+    names = ("MakerNote", "UserComment", "ExposureBiasValue", "ExposureTime", "DeviceSettingDescription")
+    known = {name: ExifTags.Base[name] for name in names}
     types = {tag: kind for tag, kind, _, _ in entries(camera)}
     return {name: types[tag] for name, tag in known.items()}
 

@@ -19,7 +19,7 @@ from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
 from mdrn_cli.interrupts import TERMINATIONS, TerminatedError, leave_closed_terminal, stop_requests, terminable
 from mdrn_cli.runlog import Progress as Moment
-from mdrn_cli.runstate import saved_config
+from mdrn_cli.runstate import Counters, saved_config
 from mdrn_cli.trainconfig import CONFIG_KEYS, DISTILLATION_KEYS, Distillation, TrainConfig
 from mdrn_cli.training import run_train
 from mdrn_cli.validation import Validator
@@ -162,6 +162,21 @@ def test_without_a_terminal_a_line_a_minute_tells_how_far_a_run_is(monkeypatch, 
         report(Moment(int(clock[0]), 0.5, 60.0, 90.0, 0.25, 2.0, 1e-3, None, None, 0))
     told = capsys.readouterr().err.splitlines()
     assert told == [f"iteration {n}: loss 0.25000, 2.00 it/s, ETA 0:01:30" for n in (61, 122)]
+
+
+@pytest.mark.parametrize(
+    ("skipped", "best", "told"),
+    [
+        (3, 27.1234, "100 iterations (3 of them skipped) in 0:01:30, best validation PSNR 27.123 dB"),
+        (0, None, "100 iterations in 0:01:30"),
+    ],
+)
+def test_how_a_run_ended_is_told(photo_folder, tmp_path, capsys, skipped, best, told):
+    def runner(*_arguments):
+        return Counters(100, 90.0, skipped, best_psnr=best), None
+
+    runshow.show_run(runner, tiny_config(photo_folder), tmp_path / "run", False)
+    assert capsys.readouterr().err.splitlines() == [f"{told}; checkpoints in {tmp_path / 'run'}"]
 
 
 def test_the_loss_of_the_last_steps_is_logged(photo_folder, tmp_path):

@@ -184,6 +184,12 @@ def test_speed_takes_no_images():
         assert done.stderr.count("error:") == 1
 
 
+def test_megapixels_go_with_speed_alone():
+    done = CliRunner().invoke(app, ["bench", "Set12", "--megapixels", "2"])
+    assert isinstance(done.exception, UsageError)
+    assert done.exception.message == "--megapixels goes with --speed"
+
+
 @pytest.mark.usefixtures("in_this_process")
 def test_options_that_do_nothing_are_refused_by_name(monkeypatch):
     monkeypatch.setenv("MDRN_DATA", "sets")
