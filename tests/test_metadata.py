@@ -659,6 +659,15 @@ def test_colors_that_another_format_would_change_are_told(kind, chunks, told):
     assert warnings == tuple(f"{kind} cannot hold the input's {name}, without which colors change" for name in told)
 
 
+def test_a_bmp_loses_what_stands_behind_a_profile_with_the_profile():
+    """Which it cannot hold either."""
+    chunks = {b"gAMA": COLORS[b"gAMA"], b"iCCP": b"p\0\0" + zlib.compress(PROFILE)}
+    warnings = encode_picture(read_picture(colored(8, *chunks.items())), "BMP")[1]
+    assert warnings == tuple(
+        f"BMP cannot hold the input's {name}" for name in ("icc profile", "gAMA, without which colors change")
+    )
+
+
 def exif_with_interoperability(offset: int | None = None) -> bytes:
     """By hand: Pillow would not write what is where."""
     camera = 8 + 2 + 12 + 4

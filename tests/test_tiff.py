@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from mdrn_cli.encoding import encode_picture
-from mdrn_cli.errors import InputError
+from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.image import is_gray, read_picture, read_size, read_uint8
 
 PIXELS = np.random.default_rng(5).integers(0, 256, (96, 80, 3), dtype=np.uint8)
@@ -176,6 +176,15 @@ def test_luminance_and_chrominance_are_not_taken_for_rgb(compression):
     buffer = io.BytesIO()
     Image.fromarray(np.full_like(PIXELS, 90)).save(buffer, "TIFF", compression="jpeg")
     assert (read_picture(buffer.getvalue()).channels == 90).all()
+
+
+def test_a_result_that_a_tiff_has_no_room_for_is_refused(monkeypatch):
+    picture = read_picture(tiff_of(PIXELS))
+    monkeypatch.setattr("mdrn_cli.tiffwriting._LARGEST", PIXELS.size // 2)
+    with pytest.raises(MdrnError, match="does not fit the 4 GiB of a TIFF"):
+        encode_picture(picture, "TIFF")
+    monkeypatch.setattr("mdrn_cli.tiffwriting._LARGEST", 2 * PIXELS.size)
+    assert np.array_equal(read_picture(encode_picture(picture, "TIFF")[0]).channels, PIXELS.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
