@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
+from mdrn_cli.cli.outcomes import show
 from mdrn_cli.coarse import LEAST_COARSER, smeared_levels, without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
 from mdrn_cli.metrics import psnr
+from mdrn_cli.naming import Job
 from mdrn_cli.noise import (
     LEAST_COARSE,
     LEAST_GRAY_COARSE,
@@ -22,6 +25,7 @@ from mdrn_cli.noise import (
     find_noise,
     is_out_of_focus,
 )
+from mdrn_cli.outcome import DONE, Outcome
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.pixels import from_unit, halved, to_unit
@@ -152,7 +156,7 @@ def test_images_too_small_to_tell_are_left(photo):
     assert without_coarse_noise(image, pytest.fail, False) == (image, ())
 
 
-def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
+def test_a_photograph_with_grain_comes_out_better_and_says_so(photo, capsys):
     """With the bundled weights; a level that is given is taken at its word."""
     clean = photo[:256, :256]
     noisy = picture_of(with_grain(clean), False)
@@ -160,6 +164,13 @@ def test_a_photograph_with_grain_comes_out_better_and_says_so(photo):
     assert facts.coarse_sigmas[0] > 4
     given, told = Restorer(DenoiseOptions(find_noise(noisy.channels).sigma, model=LIGHT))(noisy)
     assert told.coarse_sigmas == ()
+    job = Job(Path("a.png"), Path("b.png"))
+    for done in (facts, told):
+        show(Outcome(job, DONE, None, done), as_json=False, alone=True)
+    found, alone = capsys.readouterr().err.splitlines()
+    assert f"sigma {facts.sigma:.3g} estimated, {facts.coarse_sigmas[0]:.3g} at half the size" in found
+    assert f"sigma {told.sigma:.3g} given, " in alone
+    assert "the size" not in alone
     finely, coarsely = (psnr(picture.channels.transpose(1, 2, 0), clean) for picture in (given, restored))
     assert coarsely > finely + 1
 

@@ -9,10 +9,12 @@ import sys
 import tracemalloc
 from dataclasses import asdict, fields
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import pyvips
+import torch
 from conftest import rounded, run_mdrn
 from PIL import Image
 
@@ -27,13 +29,14 @@ from mdrn_cli.cli.outcomes import to_json
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.encoding import SaveOptions, encode_picture
 from mdrn_cli.engine import Engine
-from mdrn_cli.errors import InputError, MdrnError, UsageError, WeightsError
+from mdrn_cli.errors import InputError, MdrnError, OutOfMemoryError, UsageError, WeightsError
 from mdrn_cli.image import read_picture, read_uint8
 from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
 from mdrn_cli.naming import Naming
 from mdrn_cli.noise import Noise, add_noise
+from mdrn_cli.passes import Passes
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import CONVERTED, TOO_SMALL, DenoiseOptions, Restorer
 from mdrn_cli.tilewise import denoise_pixels
@@ -112,6 +115,20 @@ def test_the_tile_is_as_large_as_memory_allows(noisy, tmp_path, tiny_weights):
     assert small.network.tiles > large.network.tiles == 1
     pixels = [np.asarray(Image.open(tmp_path / f"{memory}.png")).astype(int) for memory in done]
     assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("device", "hint"),
+    [("cpu", "raise --max-memory, or give a --tile"), ("cuda", "free memory of the GPU, or use --device cpu")],
+)
+def test_memory_too_small_for_any_tile_is_that_of_the_device(device, hint):
+    engine = Mock(device=torch.device(device), bytes_per_pixel=1000)
+    engine.tile_memory.return_value = 1_000_000
+    picture = Picture(np.zeros((1, 32, 32), np.uint8))
+    passes = Passes(Mock(), picture, None, 1.0, None, tile=None, memory=2**31, ensemble=False, on_tile=None)
+    with pytest.raises(OutOfMemoryError, match="MB too little memory for the smallest tile") as caught:
+        passes._tile(engine, 64, 0)
+    assert caught.value.hint == hint
 
 
 def test_memory_is_bounded_by_the_tile():

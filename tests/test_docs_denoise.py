@@ -13,6 +13,7 @@ import pyvips
 from conftest import rounded, run_mdrn
 from PIL import Image
 
+from mdrn_cli.metrics import psnr
 from mdrn_cli.noise import add_noise
 
 PAGE = (Path(__file__).parents[1] / "docs" / "denoise.md").read_text(encoding="utf-8")
@@ -79,4 +80,11 @@ def test_the_examples_left_what_they_say(folder):
 def test_the_python_example(folder, monkeypatch):
     monkeypatch.chdir(folder)
     for block in blocks("python"):
-        exec(compile(block, "docs/denoise.md", "exec"), {})
+        exec(compile(block, "docs/denoise.md", "exec"), made := {})
+    noisy, clean = (np.asarray(Image.open(folder / name)) for name in ("photo.png", "truth.png"))
+    restored, sharper = made["restored"], made["sharper"]
+    assert (restored.mode, restored.size) == (sharper.mode, sharper.size) == ("RGB", (120, 80))
+    assert psnr(np.asarray(restored), clean) > psnr(noisy, clean) + 5
+    assert 0 <= made["level"] < 5
+    changed = np.abs(np.asarray(sharper, float) - np.asarray(restored)).mean()
+    assert 0 < changed < np.abs(np.asarray(restored, float) - noisy).mean() / 4

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from mdrn_cli import onnxexport, weights
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
+from mdrn_cli.cli.boundary import run
 from mdrn_cli.engine import Engine
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
@@ -98,6 +99,16 @@ def test_the_command_writes_a_checked_file(tmp_path, tiny_weights):
     assert run_mdrn("weights", "export", tiny_weights(), "-o", link, "--overwrite").returncode == 0
     assert link.is_symlink()
     onnx.checker.check_model(onnx.load(output))
+
+
+def test_a_model_that_nothing_here_can_check_is_written_with_a_warning(tmp_path, tiny_weights, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr("sys.argv", ["mdrn", "weights", "export", str(tiny_weights()), "-o", str(tmp_path / "a.onnx")])
+    assert run(app) == 0
+    shown = capsys.readouterr()
+    assert "warning: not checked: onnxruntime is not installed" in shown.err.splitlines()
+    assert shown.out == f"{tmp_path / 'a.onnx'}\n"
+    onnx.checker.check_model(onnx.load(tmp_path / "a.onnx"))
 
 
 def test_what_cannot_be_written_is_told_before_any_work(tmp_path, monkeypatch):

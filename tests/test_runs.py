@@ -11,9 +11,10 @@ import pytest
 from commands import start
 from conftest import run_mdrn, silent, tiny_config
 from rich.progress import Progress
+from typer.testing import CliRunner
 
 from mdrn_cli.checkpoint import load_checkpoint
-from mdrn_cli.cli import runs, runshow
+from mdrn_cli.cli import app, runs, runshow
 from mdrn_cli.cli.distill import distill
 from mdrn_cli.cli.train import train
 from mdrn_cli.configfile import tomllib
@@ -52,6 +53,17 @@ def test_a_bundled_teacher_and_a_bundled_start_go_by_name(photo_folder, tmp_path
     assert saved_config(tmp_path / "run")["init"].endswith("mdrn-2b-gray-50.safetensors")
     unknown = run_mdrn("train", "--data", photo_folder, "--init", "mdrn-2b-gray-51", "--smoke", tmp_path / "other")
     assert (unknown.returncode, "no checkpoint 'mdrn-2b-gray-51'" in unknown.stderr) == (5, True)
+
+
+@pytest.mark.parametrize(("mode", "blocks"), [("hads", 2), ("hmds", 8)])
+def test_a_student_has_the_size_of_the_papers_by_default(tmp_path, monkeypatch, mode, blocks):
+    made = []
+    monkeypatch.setattr(f"{distill.__module__}.show_run", lambda _runner, config, *_: made.append(config))
+    arguments = ["distill", "--mode", mode, "--data", "photos", "--iterations", "1", str(tmp_path / "run")]
+    for more, expected in (([], blocks), (["--blocks", "4"], 4)):
+        done = CliRunner().invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        assert made.pop().blocks == expected
 
 
 def test_an_interval_of_validation_without_photographs_for_it_is_refused(photo_folder, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -143,6 +144,21 @@ def test_doctor_says_what_there_is():
     assert about["network"].startswith("off")
     text = run_mdrn("doctor", env={"MDRN_THREADS": "1"}).stdout
     assert "threads      1" in text
+
+
+def test_doctor_names_libraries_that_are_not_installed(monkeypatch, capsys):
+    installed = metadata.version
+
+    def but_one(name):
+        if name == "pyvips-binary":  # as with libvips of the system
+            raise metadata.PackageNotFoundError(name)
+        return installed(name)
+
+    monkeypatch.setattr(metadata, "version", but_one)
+    monkeypatch.setattr("sys.argv", ["mdrn", "doctor", "--json"])
+    assert run(app) == 0
+    libraries = json.loads(capsys.readouterr().out)["libraries"]
+    assert (libraries["pyvips-binary"], libraries["numpy"]) == ("absent", np.__version__)
 
 
 def test_doctor_tells_all_else_where_there_is_no_such_device():
