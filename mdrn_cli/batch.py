@@ -24,7 +24,15 @@ from mdrn_cli.passes import has_room
 from mdrn_cli.paths import behind_link, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE, readable, write_stdout
-from mdrn_cli.replacing import OvertakenError, appeared, read_again, refuse_changed, refuse_loss, refuse_overtaken
+from mdrn_cli.replacing import (
+    OvertakenError,
+    appeared,
+    keep_original,
+    read_again,
+    refuse_changed,
+    refuse_loss,
+    refuse_overtaken,
+)
 from mdrn_cli.restore import DenoiseOptions, Facts, Restorer
 from mdrn_cli.tilewise import OnTile
 
@@ -272,5 +280,10 @@ def _write(job: Job, content: bytes, check: Callable[[], None]) -> None:
     if job.target == PIPE:
         write_stdout(content)
         return
+
+    def before_replacing() -> None:
+        check()
+        keep_original(job)
+
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(job.target, content, check, like=() if job.source == PIPE else (job.source,))
+    write_atomically(job.target, content, before_replacing, like=() if job.source == PIPE else (job.source,))

@@ -12,6 +12,7 @@ from mdrn_cli.paths import (
     UNPROTECT,
     behind_link,
     exists,
+    have_equal_content,
     is_file,
     is_link,
     is_write_protected,
@@ -34,6 +35,10 @@ class Naming:
         existing: what to do where a result exists already: "error", "skip" or "overwrite".
         recursive: whether folders are searched at any depth.
         folder: whether `output` is a folder, also where none of that name exists.
+        backup: with what added to its name each input that is replaced is kept, such as ".orig"; empty for not at all.
+
+    Raises:
+        UsageError: two of these make no sense together, or one none at all.
     """
 
     output: Path | None = None
@@ -42,8 +47,17 @@ class Naming:
     existing: str = "error"
     recursive: bool = False
     folder: bool = False
+    backup: str = ""
 
     def __post_init__(self) -> None:
+        if self.backup and not self.in_place:
+            raise UsageError("--backup goes with --in-place", "leave it out: no input is replaced")
+        if {"/", "\\", "\0"} & {*self.backup}:
+            raise UsageError(f"--backup {self.backup!r} is no end of a name", "give one such as .orig")
+        if Path(f"a{self.backup}").suffix.lower() in FORMATS:
+            raise UsageError(
+                f"what ends in {self.backup} is taken for a picture", "give another --backup, such as .orig"
+            )
         if self.in_place and (self.output or self.suffix):
             raise UsageError("--in-place excludes --output and --format")
         if self.in_place and self.existing == "skip":
@@ -70,6 +84,7 @@ class Job:
         kind: format of the result as Pillow names it; empty where there is nothing to write.
         is_sparing: whether it fails where the input is to be replaced and holds pictures or layers that its result
             would not.
+        backup: where the input is kept that is replaced; None for nowhere.
     """
 
     source: Path
@@ -79,6 +94,7 @@ class Job:
     problem: MdrnError | None = None
     kind: str = ""
     is_sparing: bool = False
+    backup: Path | None = None
 
 
 def plan_named(source: Path, name: str, naming: Naming, into_folder: bool, existing: str) -> Job:
@@ -86,12 +102,25 @@ def plan_named(source: Path, name: str, naming: Naming, into_folder: bool, exist
     if naming.in_place and is_write_protected(source):
         return hopeless(source, InputError(f"{source} is write-protected", UNPROTECT))
     if naming.in_place:
-        return Job(source, source, kind=kind_of_result(source, None), is_sparing=naming.existing != "overwrite")
+        return _plan_in_place(source, naming)
     if naming.output is not None and not into_folder:
         return plan_file(source, naming.output, naming.suffix, existing)
     beside = source.with_name(f"{source.stem}{OUTPUT_SUFFIX}{source.suffix}")
     target = beside if naming.output is None else naming.output / name
     return plan_file(source, target.with_suffix(naming.suffix or target.suffix), naming.suffix, existing)
+
+
+def _plan_in_place(source: Path, naming: Naming) -> Job:
+    """The job of a file that is replaced: none where it is kept already as it was, for its result has taken its place.
+    A kill may come between the two; then both are the same."""
+    kind, is_sparing = kind_of_result(source, None), naming.existing != "overwrite"
+    backup = behind_link(source).with_name(behind_link(source).name + naming.backup) if naming.backup else None
+    if backup and (exists(backup) or is_link(backup)):
+        if not is_file(backup) or is_link(backup):
+            return hopeless(source, MdrnError(f"{backup} is in the way of what is to be kept", "move it away"))
+        if is_sparing and not have_equal_content(backup, source):
+            return Job(source, source, f"it has been denoised: {backup} is what it was", kind=kind)
+    return Job(source, source, kind=kind, is_sparing=is_sparing, backup=backup)
 
 
 def plan_file(source: Path, target: Path, suffix: str | None, existing: str) -> Job:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from mdrn_cli.errors import InputError, UsageError
+from mdrn_cli.files import write_atomically
 from mdrn_cli.naming import Job, is_result, kept, refuse_present
 from mdrn_cli.outcome import FAILED, SKIPPED, Outcome
-from mdrn_cli.paths import exists, is_link, stamp_of
+from mdrn_cli.paths import behind_link, exists, is_link, stamp_of
 from mdrn_cli.picture import Picture
 from mdrn_cli.pipes import PIPE
 
@@ -44,6 +46,26 @@ def refuse_overtaken(job: Job, stamp: tuple[int, ...]) -> None:
         raise OvertakenError(outcome)
     if job.target == job.source:
         refuse_changed(job, stamp)
+
+
+def keep_original(job: Job) -> None:
+    """Keep an input that is about to be replaced, under another name: as another link to it, where the file system has
+    such, else as a copy. What is kept of an earlier run stays.
+
+    Raises:
+        MdrnError: it cannot be kept.
+    """
+    if job.backup is None or exists(job.backup):
+        return
+    original = behind_link(job.source)
+    try:
+        os.link(original, job.backup)
+    except FileExistsError:
+        pass
+    except OSError:
+        about = original.stat()
+        write_atomically(job.backup, original.read_bytes(), like=(original,))
+        os.utime(job.backup, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def refuse_loss(job: Job, picture: Picture) -> None:

@@ -73,6 +73,16 @@ Output = Annotated[
 ]
 Recursive = Annotated[bool, flag("-r", "--recursive", help="Search folders at any depth.", rich_help_panel=FILES)]
 InPlace = Annotated[bool, flag("--in-place", help="Replace the inputs.", rich_help_panel=FILES)]
+Backup = Annotated[
+    str,
+    typer.Option(
+        metavar="SUFFIX",
+        help="With --in-place: keep each file as it was, SUFFIX added to its name, such as .orig; what is kept so is "
+        "not denoised again.",
+        rich_help_panel=FILES,
+        show_default=False,
+    ),
+]
 Format = Annotated[
     str | None,
     typer.Option(
@@ -164,6 +174,7 @@ def denoise(
     output: Output = None,
     recursive: Recursive = False,
     in_place: InPlace = False,
+    backup: Backup = "",
     format_: Format = None,
     quality: Quality = 95,
     flatten: Flatten = None,
@@ -225,7 +236,7 @@ def denoise(
         factor=factor,
     )
     save = SaveOptions(quality, flatten, strip_metadata)
-    naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive)
+    naming = _naming(output, in_place, format_, _existing(overwrite, skip_existing), recursive, backup)
     to_stdout = naming.output == PIPE
     if as_json and to_stdout:
         raise UsageError("--json and the image would both go to stdout", "use --report FILE, or --output FILE")
@@ -252,14 +263,16 @@ def _existing(overwrite: bool, skip_existing: bool) -> str:
     return "overwrite" if overwrite else "skip" if skip_existing else "error"
 
 
-def _naming(output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool) -> Naming:
+def _naming(
+    output: str | None, in_place: bool, format_: str | None, existing: str, recursive: bool, backup: str
+) -> Naming:
     from mdrn_cli.naming import Naming
     from mdrn_cli.pipes import path_of
 
     suffix = f".{format_.lower().lstrip('.')}" if format_ else None
     path = None if output is None else path_of(output)
     is_folder = output is not None and output.endswith(("/", os.sep))
-    return Naming(path, in_place, suffix, existing, recursive, is_folder)
+    return Naming(path, in_place, suffix, existing, recursive, is_folder, backup)
 
 
 def _refuse_extras(
