@@ -252,7 +252,7 @@ class _Finish:
             content, facts, warnings = self._content(job, result)
             check()
             if content is not None:
-                _write(job, content, check)
+                _write(job, content, result.stamp, check)
         except BrokenPipeError:
             raise
         except OvertakenError as overtaken:
@@ -276,14 +276,14 @@ class _Finish:
         return content, facts, result.picture.warnings + lost
 
 
-def _write(job: Job, content: bytes, check: Callable[[], None]) -> None:
+def _write(job: Job, content: bytes, stamp: tuple[int, ...], check: Callable[[], None]) -> None:
     if job.target == PIPE:
         write_stdout(content)
         return
 
     def before_replacing() -> None:
         check()
-        keep_original(job)
+        keep_original(job, stamp)
 
     job.target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(job.target, content, before_replacing, like=() if job.source == PIPE else (job.source,))

@@ -226,9 +226,10 @@ def reference_of(denoiser: Denoiser, ensemble: bool) -> str | None:
     if config.blocks == 8:
         if ensemble:
             return "MDRN+"
-        return HMDS_METHODS.get((config.color, denoiser.trained)) if distilled == "hmds" else "MDRN"
+        hmds = HMDS_METHODS.get((config.color, denoiser.trained))
+        return {None: "MDRN", "hmds": hmds}.get(distilled)
     if config.blocks == 2 and not ensemble:
-        return "MDRN (2B) + HADS" if distilled == "hads" else "MDRN (2B)"
+        return {None: "MDRN (2B)", "hads": "MDRN (2B) + HADS"}.get(distilled)
     return None
 
 

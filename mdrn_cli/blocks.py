@@ -75,7 +75,7 @@ class Blocks:
 
     def without_even(self) -> Blocks:
         """Those without a row or column of one color; all where few are left."""
-        return self._uneven or self
+        return self if self._uneven is None else self._uneven
 
     @cached_property
     def _uneven(self) -> Blocks | None:
@@ -84,8 +84,10 @@ class Blocks:
 
     @cached_property
     def features(self) -> tuple[NDArray[np.float32], float]:
-        """`noise_features`, which several look at; not to be changed."""
-        return _features(self, 0.0)
+        """`noise_features`, which several look at."""
+        features, reference = _features(self, 0.0)
+        features.setflags(write=False)
+        return features, reference
 
     def told_from(self, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:
         """`energy` of those without a row or column of one color of which no more is cut off either, for there noise is

@@ -68,7 +68,8 @@ def refuse_extra(path: Path, jobs: Sequence[Job], overwrite: bool) -> None:
         raise UsageError("only --output can be -, for stdout")
     places = Places()
     place = places.of(path)
-    if any(place in (places.of(job.source), places.of(job.target)) for job in jobs):
+    taken = (each for job in jobs for each in (job.source, job.target, job.backup) if each is not None)
+    if any(place == places.of(each) for each in taken):
         raise UsageError(f"{path} is an input or a result of this run", "give it another name")
     refuse_existing(path, overwrite)
     # A folder of results need not be there yet.

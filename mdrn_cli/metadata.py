@@ -29,8 +29,6 @@ Resolution: TypeAlias = "tuple[tuple[float, float] | None, tuple[float, float, i
 PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
 """How Photoshop's block begins in which IPTC is."""
-_IN_SEGMENTS = tuple(f"EXIF tag {tag}" for tag in (PHOTOSHOP, IPTC))
-"""What EXIF has no room for in a JPEG, but segments of their own have."""
 _PROFILE_START = b"ICC_PROFILE\0"
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
@@ -258,9 +256,10 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
         lost.append("text")
     if kind == "JPEG":
         segments = metadata.segments
-        if "APP13" not in dict(segments) and (iptc := _iptc(metadata.exif)):
-            segments = (*segments, *iptc)
-            lost = [name for name in lost if name not in _IN_SEGMENTS]
+        if "APP13" not in dict(segments) and (iptc := _iptc(metadata.exif))[0]:
+            held = iptc[1]
+            segments = (*segments, *iptc[0])
+            lost = [name for name in lost if name not in held]
         keep["extra"] = b"".join(_segment(*segment) for segment in segments)
     else:
         lost += lost_segments(metadata, "APP1", "APP12", "APP13")
@@ -273,15 +272,18 @@ def lost_segments(metadata: Metadata, *kinds: str) -> list[str]:
     return [_SEGMENT_NAMES[kind] for kind in kinds if kind in there_are]
 
 
-def _iptc(exif: bytes) -> tuple[tuple[str, bytes], ...]:
-    """JPEG segments of the IPTC that a TIFF has in its directory, where no program looks for it in a JPEG."""
+def _iptc(exif: bytes) -> tuple[tuple[tuple[str, bytes], ...], tuple[str, ...]]:
+    """JPEG segments of the IPTC that a TIFF has in its directory, where no program looks for it in a JPEG; and what of
+    the directory they hold, as `carried_exif` names it."""
     directory = exif_directory(exif)
-    blocks = _bytes(directory.get(PHOTOSHOP, b""))
-    if not blocks and (alone := _bytes(directory.get(IPTC, b""))):
-        blocks = _IPTC_BLOCK + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
+    blocks, alone = (_bytes(directory.get(tag, b"")) for tag in (PHOTOSHOP, IPTC))
+    held = [PHOTOSHOP] if blocks else []
+    if alone and _IPTC_BLOCK not in blocks:
+        blocks += _IPTC_BLOCK + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
+        held.append(IPTC)
     most = LARGEST_SEGMENT - len(PHOTOSHOP_START)
     parts = (blocks[start : start + most] for start in range(0, len(blocks), most))
-    return tuple(("APP13", PHOTOSHOP_START + part) for part in parts)
+    return tuple(("APP13", PHOTOSHOP_START + part) for part in parts), tuple(f"EXIF tag {tag}" for tag in held)
 
 
 def _segment(name: str, content: bytes) -> bytes:

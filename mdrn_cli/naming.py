@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import filecmp
 from dataclasses import dataclass
 from pathlib import Path
 
+from mdrn_cli.content import kind_of_file
 from mdrn_cli.encoding import format_of
 from mdrn_cli.errors import InputError, MdrnError, UsageError
 from mdrn_cli.formats import FORMATS
@@ -12,7 +14,6 @@ from mdrn_cli.paths import (
     UNPROTECT,
     behind_link,
     exists,
-    have_equal_content,
     is_file,
     is_link,
     is_write_protected,
@@ -52,12 +53,8 @@ class Naming:
     def __post_init__(self) -> None:
         if self.backup and not self.in_place:
             raise UsageError("--backup goes with --in-place", "leave it out: no input is replaced")
-        if {"/", "\\", "\0"} & {*self.backup}:
+        if {"/", "\\", "\0", ":"} & {*self.backup} or self.backup.endswith((".", " ")):
             raise UsageError(f"--backup {self.backup!r} is no end of a name", "give one such as .orig")
-        if Path(f"a{self.backup}").suffix.lower() in FORMATS:
-            raise UsageError(
-                f"what ends in {self.backup} is taken for a picture", "give another --backup, such as .orig"
-            )
         if self.in_place and (self.output or self.suffix):
             raise UsageError("--in-place excludes --output and --format")
         if self.in_place and self.existing == "skip":
@@ -112,14 +109,27 @@ def plan_named(source: Path, name: str, naming: Naming, into_folder: bool, exist
 
 def _plan_in_place(source: Path, naming: Naming) -> Job:
     """The job of a file that is replaced: none where it is kept already as it was, for its result has taken its place.
-    A kill may come between the two; then both are the same."""
+    A kill may come between the two; then both are the same.
+
+    Raises:
+        UsageError: what is kept would be taken for a picture by its name.
+    """
     kind, is_sparing = kind_of_result(source, None), naming.existing != "overwrite"
-    backup = behind_link(source).with_name(behind_link(source).name + naming.backup) if naming.backup else None
+    original = behind_link(source)
+    backup = original.with_name(original.name + naming.backup) if naming.backup else None
+    if backup and backup.suffix.lower() in FORMATS:
+        raise UsageError(f"{backup.name} would be taken for a picture", "give a --backup such as .orig")
     if backup and (exists(backup) or is_link(backup)):
-        if not is_file(backup) or is_link(backup):
-            return hopeless(source, MdrnError(f"{backup} is in the way of what is to be kept", "move it away"))
-        if is_sparing and not have_equal_content(backup, source):
-            return Job(source, source, f"it has been denoised: {backup} is what it was", kind=kind)
+        try:
+            if is_link(backup) or not is_file(backup) or kind_of_file(backup) != kind_of_file(source):
+                return hopeless(source, MdrnError(f"{backup} is in the way of what is to be kept", "move it away"))
+            is_same = filecmp.cmp(backup, source, shallow=False)
+        except InputError as error:
+            return hopeless(source, error)
+        except OSError as error:
+            return hopeless(source, InputError(f"cannot read {backup} or {source} ({error.strerror or error})"))
+        if is_sparing and not is_same:
+            return Job(source, source, f"{backup} is kept of it already", kind=kind, backup=backup)
     return Job(source, source, kind=kind, is_sparing=is_sparing, backup=backup)
 
 

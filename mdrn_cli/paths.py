@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import hashlib
 import os
 import stat
@@ -142,14 +141,6 @@ def stamp_of(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return about.st_ino, about.st_size, about.st_mtime_ns
-
-
-def have_equal_content(path: Path, other: Path) -> bool:
-    """Whether two files hold the same bytes; not where one cannot be read."""
-    try:
-        return filecmp.cmp(path, other, shallow=False)
-    except OSError:
-        return False
 
 
 def sha256_of(path: Path) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.files import write_atomically
@@ -48,12 +51,17 @@ def refuse_overtaken(job: Job, stamp: tuple[int, ...]) -> None:
         refuse_changed(job, stamp)
 
 
-def keep_original(job: Job) -> None:
+def keep_original(job: Job, stamp: tuple[int, ...]) -> None:
     """Keep an input that is about to be replaced, under another name: as another link to it, where the file system has
     such, else as a copy. What is kept of an earlier run stays.
 
+    Args:
+        job: the job.
+        stamp: of the input, see `refuse_changed`.
+
     Raises:
         MdrnError: it cannot be kept.
+        InputError: it has been changed.
     """
     if job.backup is None or exists(job.backup):
         return
@@ -64,8 +72,15 @@ def keep_original(job: Job) -> None:
         pass
     except OSError:
         about = original.stat()
-        write_atomically(job.backup, original.read_bytes(), like=(original,))
-        os.utime(job.backup, ns=(about.st_atime_ns, about.st_mtime_ns))
+        with suppress(FileExistsError):
+            write_atomically(job.backup, read_again(job, stamp), partial(_refuse_backup, job.backup), (original,))
+            os.utime(job.backup, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def _refuse_backup(path: Path) -> None:
+    """Leave what another run has kept while a copy was made."""
+    if exists(path):
+        raise FileExistsError(path)
 
 
 def refuse_loss(job: Job, picture: Picture) -> None:

@@ -4,6 +4,7 @@ files, or a download from the record's sources or a mirror."""
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,16 +61,15 @@ def check_mirror() -> None:
     """See that `MDRN_WEIGHTS_URL`, where it is set, can be one.
 
     Raises:
-        UsageError: it is neither an http(s) or file URL nor a folder.
-        FetchError: it is a file URL of another machine.
+        UsageError: it is neither an http(s) address nor a folder of this machine.
     """
     mirror = os.environ.get("MDRN_WEIGHTS_URL")
     if not mirror:
         return
     if is_remote(mirror):
-        if not mirror.lower().startswith(("http://", "https://")):
+        if not re.match(r"https?://[^/]", mirror, re.IGNORECASE):
             raise UsageError(f"MDRN_WEIGHTS_URL is {shown(mirror)}, and mirrors are asked by http, https or file alone")
-    elif not is_folder(local_path(mirror)):
+    elif is_elsewhere(mirror) or not is_folder(local_path(mirror)):
         raise UsageError(f"MDRN_WEIGHTS_URL is {mirror}, and there is no such folder")
 
 

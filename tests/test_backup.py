@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from mdrn_cli.batch import run_jobs
+from mdrn_cli.collisions import refuse_extra
 from mdrn_cli.errors import UsageError
 from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.naming import Naming
+from mdrn_cli.replacing import read_again
 from mdrn_cli.restore import DenoiseOptions
 
 MOMENT = 1_000_000_000_000_000_000
@@ -57,7 +59,7 @@ def test_what_is_replaced_is_kept_and_a_second_run_leaves_it(folder, in_place):
     for given in ([folder], [folder / "a.png", folder / "more/b.png"]):
         told = in_place(*given)
         assert {status for status, _ in told.values()} == {"skipped"}
-        assert told["a.png"][1] == f"it has been denoised: {folder / 'a.png.orig'} is what it was"
+        assert told["a.png"][1] == f"{folder / 'a.png.orig'} is kept of it already"
     assert content_of(folder) == after
 
 
@@ -103,10 +105,17 @@ def test_of_a_link_the_file_behind_it_is_kept_beside_that(folder, in_place, tmp_
 
 
 def test_what_cannot_be_kept_is_not_replaced(folder, in_place):
-    (folder / "a.png.orig").mkdir()
-    before = content_of(folder)
-    (told,) = in_place(folder / "a.png").values()
-    assert told == ("failed", f"{folder / 'a.png.orig'} is in the way of what is to be kept")
+    backup, before = folder / "a.png.orig", content_of(folder)
+    for fill in (Path.mkdir, Path.touch, lambda path: path.write_text("of another program")):
+        fill(backup)
+        for existing in ("error", "overwrite"):
+            (told,) = in_place(folder / "a.png", existing=existing).values()
+            assert told == ("failed", f"{backup} is in the way of what is to be kept")
+        if backup.is_dir():
+            backup.rmdir()
+        else:
+            backup.unlink()
+    assert content_of(folder) == before
     long = folder / f"{'x' * 248}.png"
     (folder / "a.png").rename(long)
     (told,) = in_place(long).values()
@@ -118,10 +127,42 @@ def test_what_cannot_be_kept_is_not_replaced(folder, in_place):
     ("options", "told"),
     [
         ({"backup": ".orig"}, "--backup goes with --in-place"),
-        ({"backup": ".png", "in_place": True}, "what ends in .png is taken for a picture"),
+        ({"backup": ".", "in_place": True}, "--backup '.' is no end of a name"),
         ({"backup": "/x", "in_place": True}, "--backup '/x' is no end of a name"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, told):
     with pytest.raises(UsageError, match=told):
         Naming(**options)
+
+
+@pytest.mark.parametrize(("name", "backup"), [("a.png", ".png"), ("a.tif", "f")])
+def test_what_is_kept_is_not_called_as_a_picture(folder, name, backup):
+    (folder / "a.png").rename(folder / name)
+    with pytest.raises(UsageError, match=f"{name}{backup} would be taken for a picture"):
+        plan_jobs([folder / name], Naming(in_place=True, backup=backup))
+
+
+def test_a_copy_is_not_put_over_what_another_run_has_kept_meanwhile(folder, in_place, monkeypatch):
+    """As where both replace one file: the second would keep the result of the first."""
+    backup = folder / "a.png.orig"
+
+    def none(*_arguments):
+        raise OSError(errno.EPERM, "no such thing on FAT")
+
+    def overtaken(job, stamp):
+        backup.write_bytes(b"of another run")
+        return read_again(job, stamp)
+
+    monkeypatch.setattr(os, "link", none)
+    monkeypatch.setattr("mdrn_cli.replacing.read_again", overtaken)
+    in_place(folder / "a.png")
+    assert backup.read_bytes() == b"of another run"
+
+
+def test_a_report_takes_no_place_of_what_is_kept(folder):
+    for existing in ("error", "overwrite"):
+        jobs = plan_jobs([folder / "a.png"], Naming(in_place=True, backup=".json", existing=existing))
+        with pytest.raises(UsageError, match="is an input or a result of this run"):
+            refuse_extra(folder / "a.png.json", jobs, overwrite=True)
+        (folder / "a.png.json").write_bytes((folder / "more" / "b.png").read_bytes())

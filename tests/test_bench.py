@@ -279,6 +279,8 @@ def test_gray_images_measured_in_color_are_told_of(tmp_path, photo, tiny_weights
         (("gray", 8, 50.0, "hmds"), False, "MDRN + HMDS (25)"),
         (("color", 8, 70.0, "hmds"), False, "MDRN + HMDS (50)"),
         (("color", 8, 70.0, None), False, "MDRN"),
+        (("gray", 2, 50.0, "hmds"), False, None),
+        (("gray", 8, 50.0, "hads"), False, None),
         (("color", 8, 50.0, "hmds"), False, None),  # of that level the paper has none
         (("color", 8, 70.0, "hmds"), True, "MDRN+"),
         (("color", 8, 15.0, None, "camera"), False, None),

@@ -91,6 +91,10 @@ def test_weights_list():
         (["denoise", "a.png", "-o", "--dry-run"], "-o is given no value, but the option --dry-run"),
         (["denoise", "a.png", "--report", "-q"], "--report is given no value, but the option -q"),
         (["weights", "list", "--manifest", "--json"], "--manifest is given no value, but the option --json"),
+        (["denoise", "-o", "--sigma=20", "a.png"], "-o is given no value, but the option --sigma=20"),
+        (["denoise", "a.png", "-ro", "--overwrite"], "-ro is given no value, but the option --overwrite"),
+        (["denoise", "-o", "-rq", "a.png"], "-o is given no value, but the option -rq"),
+        (["denoise", "-o", "--", "a.png"], "-o is given no value, but the option --"),
     ],
 )
 def test_an_option_is_not_taken_for_the_value_of_another(tmp_path, arguments, told):
@@ -104,8 +108,9 @@ def test_an_option_is_not_taken_for_the_value_of_another(tmp_path, arguments, to
 def test_what_is_named_like_an_option_can_be_given(tmp_path, photo):
     Image.fromarray(photo[:8, :8]).save(tmp_path / "--json", "PNG")
     (tmp_path / "--json").rename(tmp_path / "--json.png")
-    done = run_mdrn("denoise", "-o", "./--dry-run", "--dry-run", "--", "--json.png", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, f"--json.png -> {Path('--dry-run', '--json.png')}\n")
+    for given in (["-o", "./--dry-run"], ["--output=--dry-run"], ["-o--dry-run"]):
+        done = run_mdrn("denoise", *given, "--dry-run", "--", "--json.png", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (0, f"--json.png -> {Path('--dry-run', '--json.png')}\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of Windows are told of otherwise")

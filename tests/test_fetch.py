@@ -521,14 +521,14 @@ def test_once_one_file_of_many_is_bad_no_more_are_asked_for(site, cache):
     items = [item_at(f"{site.base}/none", content=b"none", name="none")]
     for k in range(30):
         site.files[f"/{k}"] = content = str(k).encode()
-        site.faults[f"/{k}"] = ["slow:0.1"]
+        site.faults[f"/{k}"] = ["slow:0.5"]
         items.append(item_at(f"{site.base}/{k}", content=content, name=str(k)))
     with pytest.raises(FetchError, match="404"):
         cache.fetch_all(items)
     asked = -1
     while asked < len(site.requests):  # by those under way
         asked = len(site.requests)
-        time.sleep(0.5)
+        time.sleep(1)
     assert asked < len(items)
 
 

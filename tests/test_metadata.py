@@ -176,6 +176,20 @@ def test_iptc_of_a_tiff_is_whole_in_a_jpeg_whatever_its_length(tmp_path, tag, le
     assert (written, warnings) == (expected, ())
 
 
+@pytest.mark.parametrize("keywords", [9, 100_000])
+@pytest.mark.parametrize("others", [60, 100_000])
+def test_iptc_beside_blocks_of_photoshop_without_it_is_whole_in_a_jpeg(tmp_path, keywords, others):
+    alone, path = bytes(k % 251 for k in range(keywords)), bytes(others)
+    blocks = b"8BIM\x03\xed\0\0" + len(path).to_bytes(4, "big") + path
+    Image.fromarray(GRADIENT).save(tmp_path / "a.tif", tiffinfo={33723: alone, 34377: blocks})
+    warnings = write_picture(read_picture(tmp_path / "a.tif"), tmp_path / "b.jpg")
+    with Image.open(tmp_path / "b.jpg") as file:
+        parts = [content for name, content in file.applist if name == "APP13"]
+    block = b"8BIM\x04\x04\0\0" + len(alone).to_bytes(4, "big") + alone + bytes(len(alone) % 2)
+    assert b"".join(part.removeprefix(b"Photoshop 3.0\0") for part in parts) == blocks + block
+    assert warnings == ()
+
+
 def tiff_with(path, tag, value, kind, count):
     """A TIFF whose tag of bytes is said to be of another type."""
     Image.fromarray(GRADIENT).save(path, tiffinfo={tag: value})

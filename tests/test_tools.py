@@ -217,7 +217,9 @@ def test_doctor_names_all_that_is_wrong(tmp_path):
         ("MDRN_HOME", "~nobody-of-this-name/x"),
         ("MDRN_THREADS", "abc"),
         ("MDRN_WEIGHTS_URL", "ftp://host/mdrn"),
+        ("MDRN_WEIGHTS_URL", "http://"),
         ("MDRN_WEIGHTS_URL", "no-such-folder"),
+        ("MDRN_WEIGHTS_URL", "file://host/mdrn"),
     ],
 )
 def test_doctor_tells_all_else_where_a_variable_makes_no_sense(name, value):

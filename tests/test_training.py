@@ -479,10 +479,6 @@ def test_command_line_errors(photo_folder, tmp_path):
     nothing = run_mdrn("train", "--resume", "-o", run)
     assert nothing.returncode == 1
     assert "no run to resume" in nothing.stderr
-    run.mkdir()
-    (run / "of_another").touch()
-    idle = run_mdrn("train", "-o", run, "--data", photo_folder, "--iterations", 1, "--ema", 1.5)
-    assert (idle.returncode, "ema" in idle.stderr) == (2, True), "before that the folder is not empty"
     bad = run_mdrn("train", "-o", run, "--data", photo_folder, "--time-budget", "1 fortnight")
     assert bad.returncode == 2
     assert "fortnight" in bad.stderr

@@ -194,11 +194,13 @@ def test_a_checkpoint_is_not_replaced_by_the_model_made_of_it(lab):
     assert path.read_bytes() == before
 
 
-def test_a_family_stands_for_all_its_checkpoints():
+def test_a_family_stands_for_all_its_checkpoints(tmp_path):
     family = [record.name for record in load_manifest() if record.family == "mdrn-2b"]
     done = run_mdrn("weights", "verify", "mdrn-2b", family[0], "--json")
     (about,) = map(json.loads, done.stdout.splitlines())
     assert [each["name"] for each in about["checkpoints"]] == family
+    assert "0 fetched, the rest was here" in run_mdrn("weights", "fetch", "mdrn-2b").stderr
+    assert "0 bytes freed" in run_mdrn("weights", "rm", "mdrn-2b", env={"MDRN_HOME": str(tmp_path)}).stderr
     for command in ("path", "export"):
         done = run_mdrn("weights", command, "mdrn-2b")
         assert (done.returncode, done.stdout) == (5, "")

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from itertools import combinations, product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,13 +61,21 @@ def squares(path: Path) -> Iterator[Square]:
             yield Square(path, row, column, centred / np.linalg.norm(centred))
 
 
+def _means(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Of every square of a plane."""
+    sums = np.pad(values, ((1, 0), (1, 0))).cumsum(0, np.float64).cumsum(1)
+    rows = sums[SQUARE:] - sums[:-SQUARE]
+    means: NDArray[np.float64] = (rows[:, SQUARE:] - rows[:, :-SQUARE]) / SQUARE**2
+    return means
+
+
 def found_in(photograph: NDArray[np.float32], sought: Sequence[Square]) -> dict[Path, float]:
     """The pictures two of whose squares are alike to places that lie to one another as the squares do, and how much the
     less alike of the two is."""
     shape = photograph.shape
     spectrum = np.fft.rfft2(photograph - photograph.mean())
-    windows = np.lib.stride_tricks.sliding_window_view(photograph, (SQUARE, SQUARE))
-    norms = SQUARE * np.maximum(windows.std(axis=(2, 3)), FLAT)
+    means, squares = (_means(values) for values in (photograph, np.square(photograph, dtype=np.float64)))
+    norms = SQUARE * np.sqrt(np.maximum(squares - means**2, FLAT**2))
     height, width = norms.shape
     alike: dict[Path, list[tuple[float, int, int]]] = {}
     for square in sought:

@@ -12,7 +12,6 @@ from mdrn_cli.cli.console import print_note
 from mdrn_cli.cli.options import checkpoints, choices, flag, offered
 from mdrn_cli.cli.runs import (
     Resume,
-    new_run_folder,
     resumed_config,
     run_folder,
     settings,
@@ -104,7 +103,7 @@ def distill(
             named = ours["teacher"] if isinstance(ours["teacher"], str) else None  # what else it may be is told below
             values["sigma"] = default_sigma(ours["mode"], named, values["color"], ours["teacher_sigma"])
         made = _with_teacher(TrainConfig(**values), ours)
-    output = run_folder(ctx) if resume else new_run_folder(ctx)
+    output = run_folder(ctx)
     _show_teacher(made)
     show_run(run_distill, made, output, resume)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from itertools import pairwise, takewhile
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,19 +26,37 @@ class Command(TyperCommand):
             UsageError: the value of an option is the name of another.
         """
         if not ctx.resilient_parsing:  # as where the shell asks what may come next
-            options = {
-                name: getattr(parameter, "is_flag", True)
-                for parameter in self.get_params(ctx)
-                if parameter.param_type_name == "option"
-                for name in (*parameter.opts, *parameter.secondary_opts)
-            }
-            for name, value in pairwise(takewhile(lambda argument: argument != "--", args)):
-                if options.get(name) is False and value in options:
-                    raise UsageError(
-                        f"{name} is given no value, but the option {value}",
-                        f"an unset variable of the shell? A file of that name is ./{value}",
-                    )
+            _refuse_swallowed(self.get_params(ctx), args)
         return super().parse_args(ctx, args)
+
+
+def _refuse_swallowed(parameters: Iterable[Any], arguments: Sequence[str]) -> None:
+    are_flags = {
+        name: parameter.is_flag
+        for parameter in parameters
+        if parameter.param_type_name == "option"
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+    def begins_as_option(text: str) -> bool:
+        return text == "--" or text.partition("=")[0] in are_flags or (text[:2] != "--" and text[:2] in are_flags)
+
+    def asks_for_value(text: str) -> bool:
+        if text[:2] == "--" or len(text) < 2 or text[0] != "-":
+            return are_flags.get(text) is False
+        valued = (k for k, letter in enumerate(text[1:], 2) if are_flags.get(f"-{letter}") is False)
+        return next(valued, 0) == len(text)  # else what follows the letter is its value
+
+    following = iter(arguments)
+    for argument in following:
+        if argument == "--":
+            return
+        if asks_for_value(argument) and (value := next(following, None)) and begins_as_option(value):
+            written = f"{argument}={value}" if argument[:2] == "--" else f"{argument}{value}"
+            raise UsageError(
+                f"{argument} is given no value, but the option {value}",
+                f"an unset variable of the shell? If it is meant: {written}",
+            )
 
 
 def flag(*names: str, **about: Any) -> Any:

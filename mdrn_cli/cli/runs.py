@@ -191,22 +191,6 @@ def run_folder(ctx: typer.Context) -> Path:
     return given.pop()
 
 
-def new_run_folder(ctx: typer.Context) -> Path:
-    """The folder of a run that is not gone on with.
-
-    Raises:
-        UsageError: none is given, or there is something in it that is not to be replaced.
-    """
-    from mdrn_cli.runfolder import is_empty
-
-    output = run_folder(ctx)
-    if exists(output) and not is_folder(output):
-        raise UsageError(f"{output} is no folder", "give a run folder")
-    if launched().first and not ctx.params["overwrite"] and not is_empty(output):
-        raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
-    return output
-
-
 def resumed_config(ctx: typer.Context) -> TrainConfig:
     """The configuration of the run in the folder, extended by a larger budget if one is given.
 
@@ -260,18 +244,23 @@ def settings(ctx: typer.Context, known: Sequence[str]) -> dict[str, Any]:
         known: keys that a configuration file may have.
 
     Raises:
-        UsageError: no folder is given, preset or file make no sense, or an option would do nothing.
+        UsageError: the folder is not empty, preset or file make no sense, or an option would do nothing.
         WeightsError: no checkpoint has the name of `init`, or it cannot be had.
     """
     from mdrn_cli.configfile import read_config
+    from mdrn_cli.runfolder import is_empty
     from mdrn_cli.trainconfig import PRESETS
 
-    run_folder(ctx)
+    output = run_folder(ctx)
     file = read_config(Path(ctx.params["config"]), (*known, "preset")) if ctx.params["config"] else {}
     of_file = file.pop("preset", "fast")
     preset = ctx.params["preset"] or of_file
     if preset not in tuple(PRESETS):
         raise UsageError(f"no preset {preset!r}", f"presets are: {', '.join(PRESETS)}")
+    if exists(output) and not is_folder(output):
+        raise UsageError(f"{output} is no folder", "give a run folder")
+    if launched().first and not ctx.params["overwrite"] and not is_empty(output):
+        raise UsageError(f"{output} is not empty", "go on with --resume, replace the run with --overwrite")
     given = {_field(name) for name in options_given(ctx)}
     if given & {"iterations", "time_budget"}:
         given |= {"iterations", "time_budget"}  # the one given is the whole budget

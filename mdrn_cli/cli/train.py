@@ -8,7 +8,6 @@ import typer
 
 from mdrn_cli.cli.runs import (
     Resume,
-    new_run_folder,
     resumed_config,
     run_folder,
     settings,
@@ -35,4 +34,4 @@ def train(
     from mdrn_cli.training import run_train
 
     made = resumed_config(ctx) if resume else TrainConfig(**settings(ctx, CONFIG_KEYS))
-    show_run(run_train, made, run_folder(ctx) if resume else new_run_folder(ctx), resume)
+    show_run(run_train, made, run_folder(ctx), resume)

@@ -29,10 +29,18 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The checkpoints there are, where they lie, and new ones.", no_args_is_help=True)
 
 SCHEMA = "mdrn.weights/1"
+
+
+def _named() -> list[str]:
+    from mdrn_cli.manifest import FAMILIES
+
+    return [*FAMILIES, *checkpoints()]
+
+
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="NAME...", help="Checkpoints, or families of them; all by default.", autocompletion=offered(checkpoints)
+        metavar="NAME...", help="Checkpoints, or families of them; all by default.", autocompletion=offered(_named)
     ),
 ]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A checkpoint.", autocompletion=offered(checkpoints))]
@@ -183,7 +191,7 @@ def rm(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME...", help="Checkpoints to remove, or families of them.", autocompletion=offered(checkpoints)
+            metavar="NAME...", help="Checkpoints to remove, or families of them.", autocompletion=offered(_named)
         ),
     ] = None,
     everything: Annotated[bool, flag("--all", help="Remove all checkpoints of the manifests.")] = False,
