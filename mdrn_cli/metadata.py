@@ -255,12 +255,9 @@ def save_arguments(metadata: Metadata, kind: str) -> tuple[dict[str, Any], list[
     elif metadata.text:
         lost.append("text")
     if kind == "JPEG":
-        segments = metadata.segments
-        if "APP13" not in dict(segments) and (iptc := _iptc(metadata.exif))[0]:
-            held = iptc[1]
-            segments = (*segments, *iptc[0])
-            lost = [name for name in lost if name not in held]
-        keep["extra"] = b"".join(_segment(*segment) for segment in segments)
+        iptc, held = ((), ()) if "APP13" in dict(metadata.segments) else _iptc(metadata.exif)
+        lost = [name for name in lost if name not in held]
+        keep["extra"] = b"".join(_segment(*segment) for segment in (*metadata.segments, *iptc))
     else:
         lost += lost_segments(metadata, "APP1", "APP12", "APP13")
     return keep, lost

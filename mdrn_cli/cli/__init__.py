@@ -31,9 +31,8 @@ app.add_typer(weights.app, name="weights")
 app.add_typer(data.app, name="data")
 app.add_typer(cache.app, name="cache")
 app.command("doctor")(doctor.doctor)
-for each in (app, weights.app, data.app, cache.app):
-    for registered in each.registered_commands:
-        registered.cls = Command
+for _command in (command for each in (app, weights.app, data.app, cache.app) for command in each.registered_commands):
+    _command.cls = Command
 
 
 def _version(asked: bool) -> None:
