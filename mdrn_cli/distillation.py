@@ -17,9 +17,10 @@ from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose
 from mdrn_cli.model import MDRN
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.photographs import PhotoFolder, Reading
+from mdrn_cli.replay import Batch, Memory
 from mdrn_cli.runlog import Report
 from mdrn_cli.runstate import TEACHER, Counters, saved_sources
-from mdrn_cli.steps import DrawNoise, Network, StepLoss, Terms, computing, network_of
+from mdrn_cli.steps import BatchNoise, DrawNoise, Network, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import all_records, explicit_path, find_weights, locate, recorded
@@ -219,7 +220,7 @@ def frozen(teacher: MDRN, device: torch.device) -> MDRN:
 def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher: Network) -> StepLoss:
     """Reconstruction loss plus weighted distillation loss (section 3.3, equation 4); one forward pass of each
     network gives both its image and its features. The reconstruction loss, against the soft target where there is one,
-    is told apart.
+    is told apart. Where batches come again, features are held against the teacher's of new ones alone.
 
     Args:
         sigma: noise level of the student, 0-255 scale.
@@ -227,6 +228,11 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
         distillation: mode and weights.
         teacher: frozen, on the training device.
     """
+
+    memory = Memory(teacher)
+
+    def asked(noisy: Tensor, batch: Batch | None) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        return memory(noisy, batch) if batch else teacher(noisy)
 
     def step_loss(network: Network, clean: Tensor, draw_noise: DrawNoise, done: float | Tensor) -> Terms:
         noise = draw_noise(clean)
@@ -236,10 +242,12 @@ def distilled_loss(sigma: float, kind: str, distillation: Distillation, teacher:
             theirs = noise if distillation.shared_noise else draw_noise(clean)
             noisy = noisy_version(clean, theirs, distillation.teacher_sigma)
         with torch.no_grad():
-            restored, wanted = teacher(noisy)
+            restored, wanted = asked(noisy, draw_noise.batch if isinstance(draw_noise, BatchNoise) else None)
             target = torch.lerp(clean, restored.to(clean.dtype), distillation.soft_target)
-        weight = distillation.weight + (distillation.final_weight - distillation.weight) * done
         reconstruction = reconstruction_loss(denoised, target, kind)
+        if wanted is None:
+            return Terms(reconstruction, reconstruction)
+        weight = distillation.weight + (distillation.final_weight - distillation.weight) * done
         return Terms(reconstruction + weight * distillation_loss(features, wanted), reconstruction)
 
     return step_loss

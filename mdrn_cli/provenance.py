@@ -37,7 +37,7 @@ TRAINING_KEYS = (
     "average_of",  # seeds of the runs whose weights were averaged by hand
 )
 # The same of how a student learned.
-TEACHING_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise", "soft_target")
+TEACHING_KEYS = ("mode", "teacher_sigma", "weight", "final_weight", "shared_noise", "soft_target", "teacher_every")
 
 
 def training_of(trained: Checkpoint, environment: Mapping[str, Any], checks: Mapping[str, float]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.recording import Recording
+from mdrn_cli.replay import Batch, batch_of
 from mdrn_cli.runstate import Counters, RunState
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import autocast
@@ -25,7 +27,7 @@ from mdrn_cli.validation import autocast
 Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 """`MDRN.forward_features`, compiled or not."""
 DrawNoise = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape of a batch, other noise at each call."""
+"""Standard normal noise of the shape of a batch, other noise at each call; `BatchNoise`, or in tests another."""
 
 
 class Terms(NamedTuple):
@@ -33,6 +35,31 @@ class Terms(NamedTuple):
 
     total: Tensor
     reconstruction: Tensor
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """Standard normal noise of this process's `part` of a step's patches, other noise at each call.
+
+    Attributes:
+        generator: what it is drawn from.
+        count: of all patches of the step.
+        part: of these.
+        device: where it is to lie.
+        batch: that the step learns from, where batches come again.
+    """
+
+    generator: torch.Generator
+    count: int
+    part: slice
+    device: torch.device
+    batch: Batch | None = None
+
+    def __call__(self, clean: Tensor) -> Tensor:
+        """For `clean`, (N, C, H, W)."""
+        whole = (self.count, *clean.shape[1:])
+        noise = torch.randn(whole, generator=self.generator, device=self.generator.device)[self.part].to(self.device)
+        return self.batch.turned(noise) if self.batch else noise
 
 
 StepLoss = Callable[[Network, Tensor, DrawNoise, "float | Tensor"], "Tensor | Terms"]
@@ -118,7 +145,10 @@ class Stepper:
         self.tally = self._no_tally()
         # What a step goes by that changes: on CUDA, where steps are recorded, it has to lie there.
         self.done, self.gain = (torch.zeros((), device=device) for _ in range(2))
+        every = config.distillation.teacher_every if config.distillation else 1
+        self.every = every if every > 1 else None
         recorded = device.type == "cuda" and not config.compile and group.size == 1 and sampler.pixels.is_cuda
+        recorded = recorded and not self.every  # steps are not all alike
         self.take: Callable[[], None] = Recording(self._take, [generator]) if recorded else self._take
 
     @property
@@ -171,8 +201,7 @@ class Stepper:
 
     def _take(self) -> None:
         """The step, without a look at anything that lies elsewhere than on the device."""
-        clean = self.sampler.sample(self.config.batch_size, self.state.generator, self.part)
-        terms = self._loss(clean, self._draw_noise, self.done)
+        terms = self._loss(*self._drawn(), self.done)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self._bring_gradients()
         loss, reconstruction = (term.detach().clone() for term in terms)
@@ -205,10 +234,15 @@ class Stepper:
         for model in (self.model, self.copy):
             model.zero_grad(set_to_none=True)
 
-    def _draw_noise(self, clean: Tensor) -> Tensor:
-        whole = (self.config.batch_size, *clean.shape[1:])
-        noise = torch.randn(whole, generator=self.state.generator, device=self.sampler.drawn_on)
-        return noise[self.part].to(self.device)
+    def _drawn(self) -> tuple[Tensor, BatchNoise]:
+        """Clean patches and noise of this process's part of the step."""
+        count, generator, batch = self.config.batch_size, self.state.generator, None
+        if self.every:
+            batch = batch_of(self.state.counters.iteration, self.every, self.config.seed)
+            generator = batch.generator(self.sampler.drawn_on)
+        clean = self.sampler.sample(count, generator, self.part)
+        noise = BatchNoise(generator, count, self.part, self.device, batch)
+        return batch.turned(clean) if batch else clean, noise
 
     def _update(self, finite: Tensor) -> None:
         """Move weights and their average, unless the step was not finite."""

@@ -85,6 +85,8 @@ class Distillation:
         soft_target: share of the teacher's image in what the student's is held against; 0 for the clean patch alone, as
             in the paper. It is near the mean of all clean patches that the noisy one may be of, so that gradients of
             few patches are less noisy.
+        teacher_every: steps for each new batch, which the teacher is asked of; in the others batches come again,
+            turned, and are held against the images it gave.
 
     Raises:
         UsageError: a value is of the wrong type or makes no sense.
@@ -97,16 +99,23 @@ class Distillation:
     final_weight: float = 0.0
     shared_noise: bool = True
     soft_target: float = 0.0
+    teacher_every: int = 1
 
     def __post_init__(self) -> None:
         _check(self, _DISTILLATION_RULES)
         check_sigma(self.teacher_sigma, HIGHEST_TRAINED)
+        if self.teacher_every > 1 and not self.soft_target:
+            raise UsageError(
+                "a teacher asked every few steps has nothing to teach in the others: its images are no target",
+                "give --soft-target, or leave --teacher-every out",
+            )
 
 
 _DISTILLATION_RULES = {
     "mode": _one_of(MODES),
     **dict.fromkeys(("weight", "final_weight"), _NOT_NEGATIVE),
     "soft_target": (lambda value: 0 <= value <= 1, "from 0 to 1, a share"),
+    "teacher_every": (lambda value: 1 <= value <= 1000, "from 1 to 1000"),
 }
 _RULES = {
     **dict.fromkeys(("iterations", "time_budget", "batch_size", "patch_size", "max_skipped"), _POSITIVE),

@@ -36,6 +36,7 @@ LEAVES = {
     "locks",
     "gpukernels",
     "recording",
+    "replay",
 }
 PARTS = {
     "metadata",

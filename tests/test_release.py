@@ -341,13 +341,13 @@ def test_the_record_says_where_the_weights_come_from(room, pictures):
     command = ["mdrn", "distill", "--data", "my photos"]
     (room / "environment.json").write_text(json.dumps({"command": command}))
     init = str(release.BUNDLED / "mdrn-2b-gray-25.safetensors")
-    trained(room, distillation=TAUGHT | {"final_weight": 0.0, "shared_noise": True, "soft_target": 0.5}, init=init)
+    told = {"final_weight": 0.0, "shared_noise": True, "soft_target": 0.5, "teacher_every": 3}
+    trained(room, distillation=TAUGHT | told, init=init)
     record, _ = release.pack(room, [str(pictures)], str(pictures))
     assert (record.name, record.distilled) == ("mdrn-2b-hmds-gray-50", "hmds")
     assert record.training["command"] == "mdrn distill --data 'my photos'"
     assert record.training["init"] == "mdrn-2b-gray-25"
-    kept = TAUGHT | {"teacher": "run25/best.safetensors", "final_weight": 0.0, "shared_noise": True, "soft_target": 0.5}
-    assert record.training["distillation"] == kept
+    assert record.training["distillation"] == TAUGHT | told | {"teacher": "run25/best.safetensors"}
 
 
 def test_what_noise_a_network_is_for_is_in_its_name_and_record(room, pictures):

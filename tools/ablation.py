@@ -100,7 +100,8 @@ def ablate(
     if results.is_file():
         about = json.loads(results.read_text())
         for run in filter(lambda run: run["distillation"], about["runs"]):  # of before there were such targets
-            run["distillation"].setdefault("soft_target", 0.0)
+            run["distillation"].setdefault("soft_target", Distillation.soft_target)
+            run["distillation"].setdefault("teacher_every", Distillation.teacher_every)
     for seed in range(seeds):
         for arm in (replace(config, distillation=None, seed=seed), replace(config, seed=seed)):
             identity = describe(arm)

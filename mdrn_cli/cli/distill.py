@@ -61,6 +61,14 @@ def distill(
         float,
         typer.Option(metavar="0..1", help="Share of the teacher's image in what the student's is held against."),
     ] = 0.0,
+    teacher_every: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Ask the teacher every N steps; in the others patches it has restored come again, turned. "
+            "With --soft-target.",
+        ),
+    ] = 1,
     blocks: Annotated[
         int | None, typer.Option(help="MSABs per MSAG of the student; 2 for hads, 8 for hmds by default.")
     ] = None,
