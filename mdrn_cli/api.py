@@ -31,7 +31,7 @@ ImageLike = TypeVar("ImageLike", NDArray[Any], Image.Image, NDArray[Any] | Image
 
 _DEPTHS = {"uint8": "uint8", "uint16": "uint16", "float32": "float32", "float64": "float32", "float16": "float32"}
 
-Number: TypeAlias = "float | np.floating[Any] | np.integer[Any]"
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
 
 
 def denoise(

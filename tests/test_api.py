@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import typing
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -392,3 +393,9 @@ def test_errors_of_floats_that_a_caller_asks_for_are_not_those_of_ours(photo):
     with np.errstate(all="raise"):
         assert mdrn_cli.estimate_sigma(small) == 0
         mdrn_cli.denoise(smaller)
+
+
+def test_the_functions_tell_their_types_and_are_listed():
+    for function in (mdrn_cli.denoise, mdrn_cli.estimate_sigma):
+        assert {"image", "white", "return"} <= typing.get_type_hints(function).keys()
+    assert set(mdrn_cli.__all__) <= set(dir(mdrn_cli))

@@ -1,5 +1,9 @@
 """What the shell offers when Tab is pressed."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from conftest import run_mdrn
 
@@ -59,7 +63,27 @@ def test_what_has_begun_is_completed(words, name):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_it_is_installed(shell, tmp_path):
-    assert run_mdrn("--install-completion", shell, env={"HOME": str(tmp_path)}).returncode == 0
+    # Else typer looks what shell this is, and does not ask.
+    env = {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    assert run_mdrn("--install-completion", shell, env=env).returncode == 0
     scripts = [path for path in tmp_path.rglob("*mdrn*") if path.is_file()]
     assert len(scripts) == 1
-    assert "_MDRN_COMPLETE" in scripts[0].read_text()
+    assert f"complete_{shell}" in scripts[0].read_text()
+
+
+def test_it_is_that_of_mdrn_by_python_too(tmp_path):
+    env = os.environ | {"HOME": str(tmp_path), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "mdrn_cli", "--install-completion", "bash"]
+    subprocess.run(command, env=env, check=True, timeout=120)
+    (script,) = (path for path in tmp_path.rglob("*mdrn*") if path.is_file())
+    assert script.name == "mdrn.sh"
+    assert script.read_text().split()[-1] == "mdrn"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="homes of Windows are found otherwise")
+def test_a_home_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "home").write_bytes(b"")
+    env = {"HOME": str(tmp_path / "home"), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = run_mdrn("--install-completion", "bash", env=env)
+    assert (done.returncode, "unexpected" in done.stderr) == (1, False), done.stderr
+    assert "cannot write" in done.stderr

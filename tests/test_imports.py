@@ -36,7 +36,6 @@ LEAVES = {
     "locks",
     "gpukernels",
     "recording",
-    "replay",
 }
 PARTS = {
     "metadata",
@@ -95,6 +94,7 @@ PARTS = {
     "runlog",
     "validation",
     "steps",
+    "replay",
 }
 PIPELINES = {
     "restore",

@@ -277,6 +277,14 @@ def test_no_color_where_none_is_wanted(noisy_file):
     assert plain.stderr.startswith("error: ")
 
 
+def test_color_that_is_asked_for_is_no_terminal_to_draw_bars_on(noisy_file):
+    """As CI has it, whose logs would be full of them."""
+    done = run_mdrn("denoise", noisy_file, "--model", "mdrn-2b", env={"FORCE_COLOR": "1"})
+    assert done.returncode == 0
+    assert "\x1b[2K" not in done.stderr
+    assert "\x1b[?25l" not in done.stderr
+
+
 @pytest.mark.parametrize(("name", "begins"), [("a.gif", b"GIF89a"), ("a.NEF", b"MM\0*"), ("a.heic", b"")])
 def test_a_picture_of_another_format_is_told_as_such(noisy_file, name, begins):
     (noisy_file.parent / name).write_bytes(begins + bytes(40))

@@ -68,9 +68,10 @@ def _run(app: typer.Typer) -> int:
         if os.name == "nt":
             arguments = with_patterns_expanded(arguments)
         with terminable():
-            code = app(arguments, standalone_mode=False)
+            # A name that is one word: of `python -m mdrn_cli`, completions would be made for python.
+            code = app(arguments, prog_name="mdrn", standalone_mode=False)
     except (Exception, KeyboardInterrupt, TerminatedError) as error:
-        return _told(_of_stdout(error), debug)
+        return _told(_of_typer(error), debug)
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # which typer has taken upon itself
             return UNREAD
@@ -106,10 +107,13 @@ def _told(error: BaseException, debug: bool) -> int:
     return 1
 
 
-def _of_stdout(error: BaseException) -> BaseException:
-    """What to tell of a full disk where that is no file's: help and completions are printed by typer itself."""
+def _of_typer(error: BaseException) -> BaseException:
+    """What to tell of what typer itself cannot write: help and completions to a full disk, which is no file's, and the
+    script that completes."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
         return write_error(Path("stdout"), error)
+    if isinstance(error, OSError) and error.filename and "--install-completion" in sys.argv:
+        return write_error(Path(error.filename), error)
     return error
 
 

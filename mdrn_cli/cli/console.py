@@ -165,6 +165,14 @@ def _print_labelled(label: str, style: str, text: str) -> None:
     stderr.print(line, highlight=False, soft_wrap=True)
 
 
+def shows_bars() -> bool:
+    """Whether stderr is a terminal on which bars can be drawn, whatever FORCE_COLOR has rich take it for."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty() and not stderr.is_dumb_terminal
+    except ValueError:  # it has been closed
+        return False
+
+
 def progress_bar(unit: str, quiet: bool = False) -> Progress:
     """A bar on stderr that counts `unit`s, which may be a field of each task as rich's columns have it. Nothing is
     drawn where stderr is no terminal, or if quiet."""
@@ -176,7 +184,7 @@ def progress_bar(unit: str, quiet: bool = False) -> Progress:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=stderr,
-        disable=quiet or not stderr.is_terminal,
+        disable=quiet or not shows_bars(),
         transient=True,
     )
 
@@ -190,7 +198,7 @@ def bytes_bar() -> Progress:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
         console=stderr,
-        disable=not stderr.is_terminal,
+        disable=not shows_bars(),
         transient=True,
     )
 

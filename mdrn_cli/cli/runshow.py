@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from mdrn_cli.cli.console import format_bytes, format_duration, print_note, print_warning, stderr
+from mdrn_cli.cli.console import format_bytes, format_duration, print_note, print_warning, shows_bars, stderr
 from mdrn_cli.parallel import launched
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
 
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-    return Progress(*columns, console=stderr, disable=not stderr.is_terminal)
+    return Progress(*columns, console=stderr, disable=not shows_bars())
 
 
 def _reading(bar: Progress, patch_size: int) -> Reading:
@@ -109,7 +109,7 @@ def _reporter(bar: Progress, task: Any) -> Callable[[TrainProgress], None]:
             state += f"  {progress.skipped} skipped"
         bar.update(task, completed=progress.fraction, state=state)
         now = time.monotonic()
-        if progress.psnr is None and (stderr.is_terminal or now - told < LINE_EVERY):
+        if progress.psnr is None and (shows_bars() or now - told < LINE_EVERY):
             return
         told = now
         psnr = "" if progress.psnr is None else f"PSNR {progress.psnr:.3f} dB, "
