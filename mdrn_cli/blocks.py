@@ -26,6 +26,12 @@ _ROWS = 64
 """In a product of matrices: so few that one thread does it."""
 _MIDDLE = 2
 """The band of middle frequencies."""
+_HIGH = slice(2, 5)
+"""The bands of the higher frequencies."""
+MOST_ROUNDED, LEAST_MORE, MOST_BETWEEN, WHOLLY = 1.0, 3.0, 0.08, 0.7
+"""Amplitude of the higher frequencies in a block that has no noise but that of rounding; times this at least those have
+that do; the share of blocks that may lie between, below half of that; and the share of it below which noise is in a
+part of a block. Chosen on photographs trained on."""
 _QUIETER = 0.1
 """Share of the blocks that are no louder than those by which the amplitude of all is told."""
 _REFERENCE = Path(__file__).parent / "reference"
@@ -81,6 +87,28 @@ class Blocks:
     def _uneven(self) -> Blocks | None:
         even = self.even
         return None if not even.any() or len(self) - even.sum() < ENOUGH_BLOCKS else self[~even]
+
+    def without_noiseless(self) -> Blocks:
+        """Those that noise may be in, where a part of the image, a face made unrecognizable or a bar of a gradient, has
+        none but that of rounding, and the others clearly more; all where it is not so. Of photographs without noise
+        some are taken for it: what is left of them tells no noise either."""
+        return self if self._noisy is None else self._noisy
+
+    @cached_property
+    def _noisy(self) -> Blocks | None:
+        kept = self.without_even()
+        amplitude = np.sqrt(kept.energy[:, :, _HIGH].mean(axis=2).max(axis=1))
+        noiseless = amplitude < MOST_ROUNDED
+        if not noiseless.any() or len(kept) - noiseless.sum() < ENOUGH_BLOCKS:
+            return None
+        # Few lie between the quietest noise and none, but where that part ends.
+        quiet = float(np.quantile(amplitude[~noiseless], _QUIETER))
+        between = np.mean(~noiseless & (amplitude < quiet / 2))
+        if quiet < LEAST_MORE * MOST_ROUNDED or between > MOST_BETWEEN:
+            return None
+        quiet = float(np.quantile(amplitude[amplitude >= WHOLLY * quiet], _QUIETER))  # without those of its edges
+        noisy = kept[amplitude >= WHOLLY * quiet]
+        return noisy if len(noisy) >= ENOUGH_BLOCKS else None
 
     @cached_property
     def features(self) -> tuple[NDArray[np.float32], float]:

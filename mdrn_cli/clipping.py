@@ -75,7 +75,7 @@ def _beyond(
     inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, is_white: bool
 ) -> NDArray[np.float32]:
     """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
-    solid, farness = _solid(at_end), np.minimum(inside, FARTHEST * level)
+    solid, farness = solid_part(at_end), np.minimum(inside, FARTHEST * level)
     counted: NDArray[np.float32] | np.float32 = np.float32(1)
     if solid.any():
         at_end, farness = at_end & ~solid, np.where(solid, np.float32(0), farness)
@@ -141,7 +141,7 @@ def _parts(farthest: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float
     return shares, distances + density / shares, density / (1 - shares) - distances
 
 
-def _solid(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def solid_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The part of a mask that squares of SOLID pixels a side within it cover."""
     begun = np.pad(within(mask, SOLID), SOLID - 1)
     covered = ~within(~begun, SOLID)

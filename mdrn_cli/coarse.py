@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
+from mdrn_cli.clipping import solid_part
 from mdrn_cli.monochrome import Tone
 from mdrn_cli.noise import SMALLEST_HALVED, estimate_coarse_sigma, is_out_of_focus
 from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
@@ -192,12 +193,19 @@ def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any])
     for top in range(0, before.shape[1], _STRIP):
         stop = min(top + _STRIP, before.shape[1])
         near = slice(max(top - 1, 0), stop + 1)
-        change = to_unit(after[:, near]) - to_unit(before[:, near])
+        there = to_unit(before[:, near])
+        change = to_unit(after[:, near]) - there
+        change[_without_noise(there)] = 0
         pads = (top == 0, stop == before.shape[1])
         larger = _doubled(_doubled(np.pad(change, ((0, 0), pads, (1, 1)), "edge"), 1), 2)
         place = slice(2 * top, min(2 * stop, height))
         changed = to_unit(channels[:, place]) + larger[:, : place.stop - place.start, :width]
         channels[:, place] = from_unit(changed, str(channels.dtype))
+
+
+def _without_noise(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Where an image (C, h, w) is black or white as only margins, bars and blown skies are, which stay as they are."""
+    return np.stack([solid_part(plane == 0) | solid_part(plane == 1) for plane in image])
 
 
 def _doubled(change: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -41,6 +41,9 @@ LEAST_COARSE = 2.0
 """Level that both differences of colors must have for noise to be seen in an image of half the size."""
 LEAST_GRAY_COARSE = 3.0
 """The least level told of an image of half the size in gray, where texture may pass for noise."""
+LEAST_OF_PART, LEAST_NOT_WHITE, STEADY = 3.0, 4.5, 1.5
+"""Level from which on noise is taken to be in a part of an image alone, and in color what is not white; that is to be
+alike from dark to light but for this ratio: under a clear sky a wall that has been through JPEG is told 2 to 13."""
 BRIGHTNESSES, LEAST_UNEVEN, UNEVEN = 4, 1.0, 1.25
 """Parts of an image, dark to light, in which noise is looked at by itself; the level from which on it is; and the
 highest of theirs over the lowest from which on it is taken to be uneven."""
@@ -164,7 +167,7 @@ def _find_in_quarters(
     those of the whole may have been looked at. Where it is not white, and texture may pass for it, the median of what
     is told of the image and of its quarters: what is in them differs, noise does not. Where that is next to none it is
     no more than is told of the whole. Where white is not 1, no level at each intensity is told."""
-    noise = _find_at_each_brightness(blocks or looked_at(image, seen, intensities, white))
+    noise, in_part = _find_in_part(blocks or looked_at(image, seen, intensities, white))
     height, width = (length // 2 for length in image.shape[1:])
     if not noise.is_white and min(height, width) >= SMALLEST_QUARTER:
         levels = []
@@ -172,7 +175,7 @@ def _find_in_quarters(
             part = None if seen is None else seen[place]
             if part is None or 2 * part.mean() > 1:
                 quarter = looked_at(image[(slice(None), *place)], part, intensities, white)
-                levels.append(_find_at_each_brightness(quarter).sigma)
+                levels.append((_find_in_part(quarter)[0] if in_part else _find_at_each_brightness(quarter)).sigma)
         level = float(np.median([noise.sigma, *filter(None, levels)]))
         noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
     if not noise.is_white and noise.sigma > STRONGEST:
@@ -233,6 +236,30 @@ def _quiet(planes: NDArray[np.float32]) -> float:
     return math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))
 
 
+def _find_in_part(blocks: Blocks) -> tuple[Noise, bool]:
+    """The noise of an image from its blocks, and whether it is in a part of them alone, where the others would tell
+    that there is none. That which is white is known more closely."""
+    noise = _find_at_each_brightness(blocks)
+    noisy = blocks.without_noiseless()
+    if noisy is blocks:
+        return noise, False
+    found = _find_at_each_brightness(noisy)
+    better = found.sigma > noise.sigma or (found.is_white and not noise.is_white)
+    if found.is_white:
+        in_part = better and found.sigma >= LEAST_OF_PART
+    else:
+        in_part = better and found.sigma >= LEAST_NOT_WHITE and blocks.pixels.shape[1] > 1 and _is_steady(noisy)
+    return (found if in_part else noise), in_part
+
+
+def _is_steady(blocks: Blocks) -> bool:
+    """Whether the noise of an image is much the same from dark to light, as that of texture is not."""
+    if len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
+        return False
+    levels = [part.sigma for part in _from_dark_to_light(blocks)]
+    return max(levels) <= STEADY * min(levels)
+
+
 def _find_at_each_brightness(blocks: Blocks) -> Noise:
     """The noise of an image from its blocks, where it may be stronger at one brightness than at another, as that of
     sensors is. Over all blocks the quieter ones tell the level; what restores best is the root mean square over the
@@ -240,7 +267,7 @@ def _find_at_each_brightness(blocks: Blocks) -> Noise:
     noise = _find(blocks)
     if noise.sigma < LEAST_UNEVEN or len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
         return noise
-    parts = [_find(blocks[part]) for part in np.array_split(_dark_to_light(blocks), BRIGHTNESSES)]
+    parts = _from_dark_to_light(blocks)
     levels = [part.sigma for part in parts]
     level = max(noise.sigma, _root_mean_square(levels))
     spread = max(levels) / max(min(levels), LEAST_AMPLITUDE)
@@ -268,6 +295,11 @@ def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
     if function.spread < LEAST_SPREAD:
         return noise
     return noise._replace(sigma=_root_mean_square(function(intensities)), by_intensity=function)
+
+
+def _from_dark_to_light(blocks: Blocks) -> list[Noise]:
+    """The noise of parts of an image."""
+    return [_find(blocks[part]) for part in np.array_split(_dark_to_light(blocks), BRIGHTNESSES)]
 
 
 def _dark_to_light(blocks: Blocks) -> NDArray[np.intp]:

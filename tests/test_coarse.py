@@ -151,6 +151,23 @@ def test_what_changes_in_halves_is_put_back(dtype, size, monkeypatch):
     assert np.array_equal(own, result)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_bars_in_black_and_white_stay_as_they_are(dtype):
+    """Where a network leaves a little on them; it is to change what is beside them, up to the pixels next to these."""
+    image = from_unit(np.full((3, 160, 160), 0.5, np.float32), dtype)
+    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    image[:, :40], image[:, 120:] = 0, top
+
+    def brighter(half, _sigma):
+        white = 1 if half.dtype == np.float32 else 65535
+        return from_unit(np.abs(half / np.float32(white) - np.float32(0.01)), str(half.dtype))
+
+    result, _ = without_coarse_noise(image, brighter, False, [9.0])
+    assert np.array_equal(result[:, :39], image[:, :39])
+    assert np.array_equal(result[:, 121:], image[:, 121:])
+    assert (result[:, 41:119] != image[:, 41:119]).all()
+
+
 def test_images_too_small_to_tell_are_left(photo):
     image = channels_of(with_grain(photo[:120, :300]))
     assert without_coarse_noise(image, pytest.fail, False) == (image, ())

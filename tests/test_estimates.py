@@ -50,6 +50,36 @@ def test_noise_that_the_dark_cuts_off_counts(photo, brightness, sigma, kept):
         assert estimate_sigma(kept(picture)) == pytest.approx(sigma, rel=0.08)
 
 
+def without_noise_in_a_part(noisy, clean, how):
+    """A picture with a face made unrecognizable, or a bar of a gradient, which have no noise."""
+    edited, part = noisy.copy(), (slice(70, 180), slice(60, 190))
+    if how == "blurred":
+        edited[part] = rounded(gaussian_filter(clean.astype(float), (8, 8, 0))[part])
+    else:
+        edited[part] = rounded((40 + 0.3 * np.add(*np.indices(noisy.shape[:2])))[part][:, :, None] * [0.6, 0.8, 1])
+    return edited
+
+
+@pytest.mark.parametrize("kept", [np.asarray, through_jpeg], ids=["8 bits", "JPEG"])
+@pytest.mark.parametrize("how", ["blurred", "gradient"])
+def test_a_part_without_noise_hides_no_noise_in_the_others(photo, noisy, how, kept):
+    """Of these 0.6 to 4 were told; levels told of JPEG are above what it left of the noise."""
+    edited = without_noise_in_a_part(noisy, photo[:256, :256], how)
+    told = estimate_sigma(kept(noisy))
+    assert estimate_sigma(kept(edited)) == pytest.approx(told, rel=0.2)
+    gray = edited.mean(axis=2).round().astype(np.uint8)
+    assert estimate_sigma(gray) == pytest.approx(estimate_sigma(noisy.mean(axis=2).round().astype(np.uint8)), rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
+@pytest.mark.parametrize("how", ["blurred", "gradient"])
+def test_a_part_without_noise_makes_no_noise_of_texture_in_the_others(name, how):
+    clean = getattr(skimage.data, name)()[:256, :256]
+    for picture in (clean, through_jpeg(clean), clean[:, :, 1:2].repeat(3, 2)):
+        told = estimate_sigma(picture)
+        assert estimate_sigma(without_noise_in_a_part(picture, clean, how)) < max(1.2 * told, 1.0)
+
+
 @pytest.mark.parametrize("gray", [False, True])
 @pytest.mark.parametrize(("black", "white"), [(5, 25), (25, 5), (3, 9)])
 def test_noise_that_depends_on_the_light_counts_where_there_is_most_of_it(photo, black, white, gray):
