@@ -40,7 +40,7 @@ def alike_features(
     image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None, white: float = 1.0
 ) -> NDArray[np.float32]:
     """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
-    noise of colors; both about luminance. float32 (300,)."""
+    noise of colors; both about luminance, and of what may have noise. float32 (300,)."""
     blocks = blocks or looked_at(image, seen, white=white)
     sizes = (blocks, looked_at(halved(image), wholly_seen(seen), white=white))
-    return np.concatenate([about_luminance(*noise_features(size))[0] for size in sizes])
+    return np.concatenate([about_luminance(*noise_features(size.without_noiseless()))[0] for size in sizes])

@@ -70,7 +70,7 @@ def without_coarse_noise(
     restored = denoise(half, sigma) if sigma else half
     changed = restored is not half
     restored, others = without_coarse_noise(restored, denoise, changed, deeper, seen, white)
-    return _changed(channels, half, restored, own), (sigma if changed else 0.0, *others)
+    return _changed(channels, half, restored, own, white), (sigma if changed else 0.0, *others)
 
 
 def without_smeared_noise(
@@ -104,12 +104,12 @@ def without_smeared_noise(
     if not sigma and not (deeper and _is_coarser(half, half_seen, tone, white)):
         return channels, ()
     if level is not None:
-        return _smallest_first(channels, denoise, levels)
+        return _smallest_first(channels, denoise, levels, white)
     restored, others = without_smeared_noise(half, denoise, half_seen, tone, levels=deeper, white=white)
     if restored is not half:
         sigma = estimate_coarse_sigma(restored, half_seen, tone, white)
     finer = denoise(restored, sigma) if sigma else restored
-    return _changed(channels, half, finer, False), (sigma if finer is not restored else 0.0, *others)
+    return _changed(channels, half, finer, False, white), (sigma if finer is not restored else 0.0, *others)
 
 
 def smeared_levels(
@@ -166,36 +166,38 @@ def _is_coarser(half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone |
 
 
 def _smallest_first(
-    channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None]
+    channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None], white: float
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """Denoise an image at smaller sizes, of levels that are given; see `without_smeared_noise`."""
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
     half, level = halved(channels), levels[0] or 0.0
-    restored, others = _smallest_first(half, denoise, levels[1:])
+    restored, others = _smallest_first(half, denoise, levels[1:], white)
     finer = denoise(restored, level) if level else restored
-    return _changed(channels, half, finer, False), (level if finer is not restored else 0.0, *others)
+    return _changed(channels, half, finer, False, white), (level if finer is not restored else 0.0, *others)
 
 
-def _changed(channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool) -> NDArray[Any]:
+def _changed(
+    channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool, white: float
+) -> NDArray[Any]:
     """An image after that of half its size was restored: itself where that is as it was, or a copy unless it may be
     changed."""
     if restored is half:
         return channels
     channels = channels if own else channels.copy()
-    _put_back(channels, half, restored)
+    _put_back(channels, half, restored, white)
     return channels
 
 
-def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:
+def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any], white: float) -> None:
     """Change an image by what has changed in that of half its size, enlarged linearly."""
     height, width = channels.shape[1:]
+    kept = _without_noise(before, white)
     for top in range(0, before.shape[1], _STRIP):
         stop = min(top + _STRIP, before.shape[1])
         near = slice(max(top - 1, 0), stop + 1)
-        there = to_unit(before[:, near])
-        change = to_unit(after[:, near]) - there
-        change[_without_noise(there)] = 0
+        change = to_unit(after[:, near]) - to_unit(before[:, near])
+        change[kept[:, near]] = 0
         pads = (top == 0, stop == before.shape[1])
         larger = _doubled(_doubled(np.pad(change, ((0, 0), pads, (1, 1)), "edge"), 1), 2)
         place = slice(2 * top, min(2 * stop, height))
@@ -203,9 +205,10 @@ def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any])
         channels[:, place] = from_unit(changed, str(channels.dtype))
 
 
-def _without_noise(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+def _without_noise(image: NDArray[Any], white: float) -> NDArray[np.bool_]:
     """Where an image (C, h, w) is black or white as only margins, bars and blown skies are, which stay as they are."""
-    return np.stack([solid_part(plane == 0) | solid_part(plane == 1) for plane in image])
+    most = white if image.dtype.kind == "f" else np.iinfo(image.dtype).max
+    return np.stack([solid_part(plane == 0) | solid_part(plane == most) for plane in image])
 
 
 def _doubled(change: NDArray[np.float32], axis: int) -> NDArray[np.float32]:

@@ -175,7 +175,9 @@ def _find_in_quarters(
             part = None if seen is None else seen[place]
             if part is None or 2 * part.mean() > 1:
                 quarter = looked_at(image[(slice(None), *place)], part, intensities, white)
-                levels.append((_find_in_part(quarter)[0] if in_part else _find_at_each_brightness(quarter)).sigma)
+                found, told = _find_in_part(quarter) if in_part else (_find_at_each_brightness(quarter), False)
+                if told == in_part:  # others may have no noise at all
+                    levels.append(found.sigma)
         level = float(np.median([noise.sigma, *filter(None, levels)]))
         noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)
     if not noise.is_white and noise.sigma > STRONGEST:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mdrn_cli.devices import layout
 
-KEPT = 512
-"""Batches whose images by the teacher are kept in memory, the newest."""
+KEPT, LEAST_KEPT, BYTES = 512, 8, 2**30
+"""Batches whose images by the teacher are kept in memory, the newest: as many as fit into so many bytes, but for a few
+that always are."""
 TURNS = 8
 """Orientations of a patch."""
 
@@ -56,18 +57,24 @@ class Batch:
         return [axis for axis, bit in ((2, 2), (3, 4)) if self.turn & bit]
 
 
-def batch_of(step: int, every: int, seed: int) -> Batch:
-    """The batch of a step: a new one every so many steps, and between these one of the newest KEPT once more.
+def most_kept(values: int) -> int:
+    """Batches whose images, of so many values, are kept."""
+    return min(KEPT, max(LEAST_KEPT, BYTES // (2 * values)))
+
+
+def batch_of(step: int, every: int, seed: int, kept: int = KEPT) -> Batch:
+    """The batch of a step: a new one every so many steps, and between these one of the newest once more.
 
     Args:
         step: of the run, counted from 0.
         every: how many steps there are for each new batch, at least 1.
         seed: of the run.
+        kept: how many the newest are.
     """
     number, turn, new = step // every, 0, step % every == 0
     if not new:
         drawn = random.Random(f"{seed} step {step}")
-        number, turn = drawn.randint(max(0, number - KEPT + 1), number), drawn.randrange(TURNS)
+        number, turn = drawn.randint(max(0, number - kept + 1), number), drawn.randrange(TURNS)
     return Batch(number, turn, new, random.Random(f"{seed} batch {number}").getrandbits(63))
 
 
@@ -92,6 +99,6 @@ class Memory:
 
     def _keep(self, number: int, image: Tensor) -> None:
         self.images[number] = image.half()
-        oldest = max(self.images) - KEPT + 1
+        oldest = max(self.images) - most_kept(image.numel()) + 1
         for forgotten in [kept for kept in self.images if kept < oldest]:
             del self.images[forgotten]

@@ -19,7 +19,7 @@ from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.recording import Recording
-from mdrn_cli.replay import Batch, batch_of
+from mdrn_cli.replay import Batch, batch_of, most_kept
 from mdrn_cli.runstate import Counters, RunState
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import autocast
@@ -27,7 +27,7 @@ from mdrn_cli.validation import autocast
 Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
 """`MDRN.forward_features`, compiled or not."""
 DrawNoise = Callable[[Tensor], Tensor]
-"""Standard normal noise of the shape of a batch, other noise at each call; `BatchNoise`, or in tests another."""
+"""Standard normal noise of the shape of a batch, other at each call: `BatchNoise`, or another to warm up, in tests."""
 
 
 class Terms(NamedTuple):
@@ -238,7 +238,8 @@ class Stepper:
         """Clean patches and noise of this process's part of the step."""
         count, generator, batch = self.config.batch_size, self.state.generator, None
         if self.every:
-            batch = batch_of(self.state.counters.iteration, self.every, self.config.seed)
+            values = count * self.copy.config.channels * self.config.patch_size**2
+            batch = batch_of(self.state.counters.iteration, self.every, self.config.seed, most_kept(values))
             generator = batch.generator(self.sampler.drawn_on)
         clean = self.sampler.sample(count, generator, self.part)
         noise = BatchNoise(generator, count, self.part, self.device, batch)

@@ -151,18 +151,20 @@ def test_what_changes_in_halves_is_put_back(dtype, size, monkeypatch):
     assert np.array_equal(own, result)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_bars_in_black_and_white_stay_as_they_are(dtype):
-    """Where a network leaves a little on them; it is to change what is beside them, up to the pixels next to these."""
+@pytest.mark.parametrize("strip", [256, 17])
+@pytest.mark.parametrize(("dtype", "white"), [("uint8", 1), ("uint16", 1), ("float32", 1), ("float32", 2.5)])
+def test_bars_in_black_and_white_stay_as_they_are(dtype, white, strip, monkeypatch):
+    """Where a network leaves a little on them, at the borders of the strips, too; it is to change what is beside them,
+    up to the pixels next to these."""
+    monkeypatch.setattr("mdrn_cli.coarse._STRIP", strip)
     image = from_unit(np.full((3, 160, 160), 0.5, np.float32), dtype)
-    top = 1 if dtype == "float32" else np.iinfo(dtype).max
+    top = white if dtype == "float32" else np.iinfo(dtype).max
     image[:, :40], image[:, 120:] = 0, top
 
-    def brighter(half, _sigma):
-        white = 1 if half.dtype == np.float32 else 65535
-        return from_unit(np.abs(half / np.float32(white) - np.float32(0.01)), str(half.dtype))
+    def changing(half, _sigma):
+        return from_unit(np.abs(to_unit(half) - np.float32(0.01)), str(half.dtype))
 
-    result, _ = without_coarse_noise(image, brighter, False, [9.0])
+    result, _ = without_coarse_noise(image, changing, False, [9.0], white=white)
     assert np.array_equal(result[:, :39], image[:, :39])
     assert np.array_equal(result[:, 121:], image[:, 121:])
     assert (result[:, 41:119] != image[:, 41:119]).all()

@@ -71,6 +71,23 @@ def test_a_part_without_noise_hides_no_noise_in_the_others(photo, noisy, how, ke
     assert estimate_sigma(gray) == pytest.approx(estimate_sigma(noisy.mean(axis=2).round().astype(np.uint8)), rel=0.2)
 
 
+@pytest.mark.parametrize("name", ["chelsea", "rocket", "astronaut"])
+def test_so_with_noise_that_all_channels_share(name):
+    """Taken for such as each has of its own it was told twice of what it is."""
+    clean = getattr(skimage.data, name)()[:256, :256]
+    noisy = rounded(clean + np.random.default_rng(0).normal(0, 15, (256, 256, 1)))
+    edited = noisy.copy()
+    edited[:50] = rounded((40 + 0.3 * np.add(*np.indices((50, 256))))[:, :, None] * [0.6, 0.8, 1])
+    assert estimate_sigma(edited) == pytest.approx(estimate_sigma(noisy), rel=0.15)
+
+
+def test_quarters_without_any_do_not_outvote_those_with_noise():
+    clean = skimage.data.coffee()[:400, :600]
+    noisy = rounded(clean + np.random.default_rng(0).normal(0, 14, clean.shape))
+    noisy[:240] = rounded((40 + 0.2 * np.add(*np.indices((240, 600))))[:, :, None] * [0.6, 0.8, 1])
+    assert estimate_sigma(through_jpeg(noisy, 90)) > 10
+
+
 @pytest.mark.parametrize("name", ["astronaut", "coffee", "chelsea", "rocket"])
 @pytest.mark.parametrize("how", ["blurred", "gradient"])
 def test_a_part_without_noise_makes_no_noise_of_texture_in_the_others(name, how):

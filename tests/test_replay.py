@@ -1,7 +1,7 @@
 """Batches that come again in distillation, so that a teacher is asked once for several steps."""
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import read_photographs
 from mdrn_cli.replay import Batch, Memory, batch_of
 from mdrn_cli.steps import BatchNoise, Stepper
-from mdrn_cli.trainconfig import Distillation
+from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import initial_model
 
 CPU = torch.device("cpu")
@@ -162,18 +162,36 @@ def test_the_teacher_of_a_run_is_asked_once_for_several_steps(photo_folder, tiny
     assert not torch.equal(first[0][0], first[1][0])
 
 
-def test_a_run_that_is_resumed_gives_what_one_without_a_break_does(photo_folder, tmp_path, tiny_weights):
+@pytest.mark.parametrize("mode", ["hads", "hmds"])
+def test_a_run_that_is_resumed_gives_what_one_without_a_break_does(photo_folder, tmp_path, tiny_weights, mode):
     one_rate = {"schedule": "halving", "halvings": 0}
     one_weight = replace(teaching(tiny_weights), final_weight=0.1)
+    if mode == "hmds":
+        teacher = {"teacher": str(tiny_weights("gray", 25.0)), "teacher_sigma": 25.0}
+        one_weight = replace(one_weight, mode=mode, shared_noise=False, **teacher)
     config = tiny_config(photo_folder, iterations=11, **one_rate, distillation=one_weight)
     run_distill(config, tmp_path / "whole", False, ignored)
     run_distill(replace(config, iterations=5), tmp_path / "parts", False, ignored)
     run_distill(config, tmp_path / "parts", True, ignored)
     whole, parts = (load_checkpoint(tmp_path / run / "last.safetensors").state for run in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    run_distill(replace(config, distillation=teaching(tiny_weights, 1)), tmp_path / "each", False, ignored)
+    run_distill(replace(config, distillation=replace(one_weight, teacher_every=1)), tmp_path / "each", False, ignored)
     each = load_checkpoint(tmp_path / "each" / "last.safetensors").state
     assert not all(torch.equal(whole[name], each[name]) for name in whole)
+
+
+def test_of_large_batches_fewer_are_kept():
+    assert replay.most_kept(4 * 3 * 192**2) == replay.KEPT
+    assert replay.most_kept(64 * 3 * 256**2) == 42
+    assert replay.most_kept(2**40) == replay.LEAST_KEPT
+    again = [step // 2 - batch_of(step, 2, 0, kept=8).number for step in range(500)]
+    assert max(again) == 7
+
+
+def test_an_older_run_asks_at_every_step():
+    saved = asdict(tiny_config("photos", distillation=Distillation("hads", "t", 50.0)))
+    del saved["distillation"]["teacher_every"]
+    assert TrainConfig.from_dict(saved).distillation.teacher_every == 1
 
 
 def test_without_soft_targets_there_is_nothing_to_come_again():

@@ -99,7 +99,7 @@ def ablate(
     about: dict[str, Any] = {"schema": SCHEMA, "runs": []}
     if results.is_file():
         about = json.loads(results.read_text())
-        for run in filter(lambda run: run["distillation"], about["runs"]):  # of before there were such targets
+        for run in filter(lambda run: run["distillation"], about["runs"]):  # of before there were these
             run["distillation"].setdefault("soft_target", Distillation.soft_target)
             run["distillation"].setdefault("teacher_every", Distillation.teacher_every)
     for seed in range(seeds):
@@ -142,6 +142,7 @@ def section(run: dict[str, Any], both: Sequence[tuple[dict[str, Any], dict[str, 
     begun = f", from `{settings['init']}`" if "init" in settings else ""
     own = "" if teacher["mode"] == "hads" or teacher["shared_noise"] else ", noise of its own"
     soft = f", soft target {teacher['soft_target']:g}" if teacher.get("soft_target") else ""
+    soft += f", asked every {teacher['teacher_every']} steps" if teacher.get("teacher_every", 1) > 1 else ""
     lines = [
         f"## {teacher['mode'].upper()}: {settings['color']} {settings['sigma']:g}, B = {settings['blocks']}",
         "",
@@ -256,6 +257,7 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weight", type=float, default=Distillation.weight)
     parser.add_argument("--final-weight", type=float, default=Distillation.final_weight)
     parser.add_argument("--soft-target", type=float, default=Distillation.soft_target)
+    parser.add_argument("--teacher-every", type=int, default=Distillation.teacher_every)
     parser.add_argument("--shared-noise", action=argparse.BooleanOptionalAction, default=True)
     for name in ("data", "val"):
         parser.add_argument(f"--{name}", required=True, help="folder of photographs")
@@ -304,7 +306,14 @@ def main(given: Sequence[str] | None = None) -> None:
         precision=a.precision,
         validate_every=a.validate_every,
         distillation=Distillation(
-            a.mode, str(teacher), teacher_sigma, a.weight, a.final_weight, a.shared_noise, a.soft_target
+            a.mode,
+            str(teacher),
+            teacher_sigma,
+            a.weight,
+            a.final_weight,
+            a.shared_noise,
+            a.soft_target,
+            a.teacher_every,
         ),
     )
     ablate(config, a.seeds, a.runs, a.set or ("Set12", "BSD68"), a.sets, a.document)
