@@ -14,13 +14,13 @@ from mdrn_cli.devices import layout
 from mdrn_cli.errors import UsageError, WeightsError
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose
-from mdrn_cli.model import MDRN
+from mdrn_cli.model import MDRN, Network
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.photographs import PhotoFolder, Reading
 from mdrn_cli.replay import Batch, Memory
 from mdrn_cli.runlog import Report
 from mdrn_cli.runstate import TEACHER, Counters, saved_sources
-from mdrn_cli.steps import BatchNoise, DrawNoise, Network, StepLoss, Terms, computing, network_of
+from mdrn_cli.steps import BatchNoise, DrawNoise, StepLoss, Terms, computing, network_of
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import all_records, explicit_path, find_weights, locate, recorded

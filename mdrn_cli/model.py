@@ -14,6 +14,7 @@ earlier nodes of its level and the reconstructed (transposed convolution) output
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 
 from mdrn_cli.errors import WeightsError
 
+Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
+"""`MDRN.forward_features`, compiled or not."""
 LEVELS = 4
 PAD_MULTIPLE = 2 ** (LEVELS - 1)
 MAX_BLOCKS = 256

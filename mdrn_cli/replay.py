@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from mdrn_cli.devices import layout
+from mdrn_cli.model import Network
 
 KEPT, LEAST_KEPT, BYTES = 512, 8, 2**30
 """Batches whose images by the teacher are kept in memory, the newest: as many as fit into so many bytes, but for a few
 that always are."""
 TURNS = 8
 """Orientations of a patch."""
-
-Teacher = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-"""`MDRN.forward_features` of a frozen network."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ class Memory:
     """A teacher that remembers its images of batches; what it has forgotten, as when a run is resumed, it is asked for
     again."""
 
-    def __init__(self, teacher: Teacher) -> None:
+    def __init__(self, teacher: Network) -> None:
         self.teacher = teacher
         self.images: dict[int, Tensor] = {}
 

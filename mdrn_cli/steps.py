@@ -14,7 +14,7 @@ from torch import Tensor
 from mdrn_cli.devices import compute_type
 from mdrn_cli.engine import in_type
 from mdrn_cli.errors import MdrnError, told_by
-from mdrn_cli.model import MDRN
+from mdrn_cli.model import MDRN, Network
 from mdrn_cli.optim import make_optimizers, step_where
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
@@ -24,8 +24,6 @@ from mdrn_cli.runstate import Counters, RunState
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import autocast
 
-Network = Callable[[Tensor], tuple[Tensor, tuple[Tensor, ...]]]
-"""`MDRN.forward_features`, compiled or not."""
 DrawNoise = Callable[[Tensor], Tensor]
 """Standard normal noise of the shape of a batch, other at each call: `BatchNoise`, or another to warm up, in tests."""
 

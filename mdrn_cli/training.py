@@ -24,7 +24,7 @@ from mdrn_cli.freedmemory import keep_freed_memory
 from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.losses import reconstruction_loss
 from mdrn_cli.manifest import WHITE
-from mdrn_cli.model import MDRN
+from mdrn_cli.model import MDRN, Network
 from mdrn_cli.parallel import Group, launched
 from mdrn_cli.patches import PatchSampler
 from mdrn_cli.photographs import PhotoFolder, Reading, each_photograph, read_photographs
@@ -41,7 +41,7 @@ from mdrn_cli.runfolder import (
 )
 from mdrn_cli.runlog import Report
 from mdrn_cli.runstate import PHOTOGRAPHS, STATE_FILE, Counters, is_alone, saved_sources
-from mdrn_cli.steps import DrawNoise, Network, StepLoss
+from mdrn_cli.steps import DrawNoise, StepLoss
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.validation import Validator
 from mdrn_cli.weights import LAST_FILE

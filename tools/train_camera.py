@@ -30,6 +30,7 @@ from mdrn_cli.files import telling_write_errors
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import LOWEST_SIGMA
 from mdrn_cli.manifest import CAMERA
+from mdrn_cli.model import Network
 from mdrn_cli.noise import find_noise
 from mdrn_cli.parallel import Group
 from mdrn_cli.patches import PatchSampler
@@ -39,7 +40,7 @@ from mdrn_cli.restore import NOISELESS
 from mdrn_cli.runfolder import alone_in, is_empty
 from mdrn_cli.runlog import Progress
 from mdrn_cli.runstate import saved_config
-from mdrn_cli.steps import DrawNoise, Network
+from mdrn_cli.steps import DrawNoise
 from mdrn_cli.trainconfig import TrainConfig
 from mdrn_cli.training import fit_from, initial_model, ready_device, telling_run_errors
 
