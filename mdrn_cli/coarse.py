@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.clipping import solid_part
+from mdrn_cli.grain import SMALLEST_HALVED, estimate_coarse_sigma, is_out_of_focus
 from mdrn_cli.monochrome import Tone
-from mdrn_cli.noise import SMALLEST_HALVED, estimate_coarse_sigma, is_out_of_focus
 from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 
 SCALES = 2

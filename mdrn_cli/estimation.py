@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.coarse import smeared_levels
 from mdrn_cli.levels import check_white
-from mdrn_cli.noise import Noise, find_noise
+from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import Picture
 from mdrn_cli.restore import may_be_smeared
 from mdrn_cli.unseen import filled_if_needed

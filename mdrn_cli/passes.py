@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.clipping import unclipped
 from mdrn_cli.coarse import Denoise, without_coarse_noise, without_smeared_noise
 from mdrn_cli.denoisers import Denoisers, labelled, mean_of
@@ -21,7 +22,6 @@ from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.monochrome import Tone, toned
-from mdrn_cli.noise import Noise
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import from_unit
 from mdrn_cli.stretch import Function

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.alike import is_alike
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.coarse import SCALES
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
@@ -20,7 +21,7 @@ from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA, check_factor, check_sigma, check_white
 from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
-from mdrn_cli.noise import Noise, find_noise, find_noise_of_tone
+from mdrn_cli.noise import find_noise, find_noise_of_tone
 from mdrn_cli.passes import AtSmallerSizes, Pass, Passes
 from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import as_depth, by_rows, from_unit, to_unit

@@ -15,16 +15,10 @@ from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.cli.outcomes import show
 from mdrn_cli.coarse import LEAST_COARSER, smeared_levels, without_coarse_noise, without_smeared_noise
 from mdrn_cli.errors import UsageError
+from mdrn_cli.grain import LEAST_COARSE, LEAST_GRAY_COARSE, estimate_coarse_sigma, is_out_of_focus
 from mdrn_cli.metrics import psnr
 from mdrn_cli.naming import Job
-from mdrn_cli.noise import (
-    LEAST_COARSE,
-    LEAST_GRAY_COARSE,
-    add_noise,
-    estimate_coarse_sigma,
-    find_noise,
-    is_out_of_focus,
-)
+from mdrn_cli.noise import add_noise, find_noise
 from mdrn_cli.outcome import DONE, Outcome
 from mdrn_cli.passes import OVERLAPPING
 from mdrn_cli.picture import Picture, picture_of

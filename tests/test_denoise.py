@@ -20,6 +20,7 @@ from PIL import Image
 
 import mdrn_cli.compare
 from mdrn_cli.batch import run_jobs
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.checkpoint import load_checkpoint
 from mdrn_cli.cli import app
 from mdrn_cli.cli.boundary import run
@@ -35,7 +36,7 @@ from mdrn_cli.jobs import plan_jobs
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.metrics import psnr
 from mdrn_cli.naming import Naming
-from mdrn_cli.noise import Noise, add_noise
+from mdrn_cli.noise import add_noise
 from mdrn_cli.passes import Passes
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import CONVERTED, TOO_SMALL, DenoiseOptions, Restorer

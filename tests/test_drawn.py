@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from mdrn_cli import estimate_sigma
 from mdrn_cli.blocks import Blocks, looked_at
 from mdrn_cli.drawn import drawn_features, is_drawn
-from mdrn_cli.noise import add_noise, estimate_coarse_sigma
+from mdrn_cli.grain import estimate_coarse_sigma
+from mdrn_cli.noise import add_noise
 from mdrn_cli.picture import picture_of
 from mdrn_cli.pixels import halved
 from mdrn_cli.restore import NO_NOISE, NOISELESS, DenoiseOptions, Restorer

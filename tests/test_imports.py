@@ -56,6 +56,8 @@ PARTS = {
     "naming",
     "collisions",
     "noise",
+    "blocknoise",
+    "grain",
     "levelfunction",
     "blocks",
     "drawn",

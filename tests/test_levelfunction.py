@@ -7,10 +7,11 @@ import pytest
 from conftest import rounded, run_mdrn
 from PIL import Image
 
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA
 from mdrn_cli.metrics import psnr
-from mdrn_cli.noise import Noise, find_noise
+from mdrn_cli.noise import find_noise
 from mdrn_cli.picture import picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 

@@ -7,11 +7,12 @@ import pytest
 from conftest import rounded
 from PIL import Image
 
+from mdrn_cli.blocknoise import Noise
 from mdrn_cli.errors import InputError
 from mdrn_cli.image import read_picture
 from mdrn_cli.metrics import psnr
 from mdrn_cli.monochrome import Tone, find_tone
-from mdrn_cli.noise import Noise, estimate_sigma
+from mdrn_cli.noise import estimate_sigma
 from mdrn_cli.picture import Picture, picture_of
 from mdrn_cli.restore import DenoiseOptions, Restorer
 

@@ -24,7 +24,9 @@ COARSE = "test_the_level_found_is_what_it_was_when_it_was_measured"
 TESTS = {
     "tiling": ["tests/test_tiling.py"],
     "metrics": ["tests/test_metrics.py"],
-    "noise": ["tests/test_metrics.py", f"tests/test_coarse.py::{COARSE}"],
+    "noise": ["tests/test_metrics.py"],
+    "blocknoise": ["tests/test_metrics.py"],
+    "grain": [f"tests/test_coarse.py::{COARSE}"],
     "manifest": ["tests/test_manifest.py"],
 }
 HEAVY = (

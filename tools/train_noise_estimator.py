@@ -19,6 +19,7 @@ from noisy_crops import Crop, camera_crop, contrasted, of_each, white_crop
 from numpy.typing import NDArray
 from torch import nn
 
+from mdrn_cli.blocknoise import camera_features
 from mdrn_cli.blocks import answer, looked_at, noise_features
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.files import write_atomically
@@ -26,7 +27,7 @@ from mdrn_cli.formats import find_images
 from mdrn_cli.image import read_uint8
 from mdrn_cli.levels import HIGHEST_SIGMA, LOWEST_SIGMA
 from mdrn_cli.metrics import psnr, to_uint8
-from mdrn_cli.noise import camera_features, estimate_sigma
+from mdrn_cli.noise import estimate_sigma
 
 PACKAGED = Path(__file__).parents[1] / "mdrn_cli" / "reference" / "noise_estimator.npz"
 """Which `estimate_sigma` reads, and so `report`."""

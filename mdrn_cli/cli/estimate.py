@@ -16,7 +16,7 @@ from mdrn_cli.cli.outcomes import at_smaller_sizes, ends_to_json, warn_of_others
 from mdrn_cli.errors import MdrnError, exit_code_of
 
 if TYPE_CHECKING:
-    from mdrn_cli.noise import Noise
+    from mdrn_cli.blocknoise import Noise
 
 SCHEMA = "mdrn.estimate/1"
 
