@@ -2,8 +2,8 @@
 
     python tools/audit.py [--unless-offline]    # needs `pip install pip-audit`
 
-Ends with 1 when a package is vulnerable or could not be looked up. When none could be, the service is out of reach:
-no clean bill, but with --unless-offline no failure either, so that CI without a network says so and goes on.
+Ends with 1 when a package is vulnerable or could not be looked up. When none of them could be, as by a mirror
+that has no such data, that is no clean bill, but with --unless-offline no failure either. Without any answer it fails.
 """
 
 from __future__ import annotations
