@@ -87,7 +87,8 @@ def failure(error: Exception) -> DeviceError:
 
 @contextmanager
 def exact_convolutions(device: torch.device) -> Iterator[None]:
-    """On CUDA, where by default convolutions of float32 round to the 10 bits of TF32, have them not do so."""
+    """On CUDA, where by default convolutions of float32 round to the 10 bits of TF32, have them not do so, and give the
+    same every time."""
     if device.type != "cuda":
         yield
         return
@@ -99,17 +100,17 @@ def exact_convolutions(device: torch.device) -> Iterator[None]:
 def _exact_cudnn() -> Iterator[None]:
     cudnn: Any = torch.backends.cudnn
     if not _precision_is_set():
-        with cudnn.flags(enabled=True, allow_tf32=False):
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
             yield
         return
     # Where it is as that of all of cuDNN, it is to follow that afterwards, too.
     before = "none" if cudnn.conv.fp32_precision == cudnn.fp32_precision else cudnn.conv.fp32_precision
-    tried = cudnn.benchmark
-    cudnn.conv.fp32_precision, cudnn.benchmark = "ieee", False
+    others = cudnn.benchmark, cudnn.deterministic
+    cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic = "ieee", False, True
     try:
         yield
     finally:
-        cudnn.conv.fp32_precision, cudnn.benchmark = before, tried
+        cudnn.conv.fp32_precision, (cudnn.benchmark, cudnn.deterministic) = before, others
 
 
 _exactly = Nested(_exact_cudnn)
@@ -212,11 +213,11 @@ def available_precisions(device: torch.device) -> tuple[str, ...]:
 @contextmanager
 def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
     """Whatever runs out of memory within is told as an OutOfMemoryError of this message and hint, and a GPU that fails
-    as a DeviceError."""
+    as a DeviceError. Where memory is spent during a recording, the end of that is an error, too."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if lacks_memory(error):
+        if lacks_memory(error) or (error.__context__ and lacks_memory(error.__context__)):
             raise OutOfMemoryError(message, hint) from error
         if is_fault(error):
             raise failure(error) from error

@@ -114,8 +114,9 @@ _NO_ROOM = (
     # Loading a library, or starting a thread, where there is no memory or address space for it.
     *("failed to map segment", "annot allocate memory", "can't start new thread"),
     # Torch: of its allocator on the CPU (with other words on Windows), of CUDA, its driver and libraries, and of MPS,
-    # which tells of no memory.
-    *("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "Invalid buffer size"),
+    # which tells of no memory. Where cuDNN has no room for any way of computing a convolution, torch has found none.
+    *("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED"),
+    *("unable to find an engine", "Invalid buffer size"),
 )
 
 

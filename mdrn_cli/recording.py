@@ -12,40 +12,45 @@ UNRECORDED = 2
 
 
 class Recording:
-    """Calls `work`, which takes all that changes from tensors that stay where they are, and leaves its results so.
+    """Does work that takes all that changes from tensors that stay where they are, and leaves its results so.
 
     Args:
-        work: everything in it happens on one CUDA device, which it never waits for.
         generators: of random numbers, that it draws from.
     """
 
-    def __init__(self, work: Callable[[], None], generators: Sequence[torch.Generator]) -> None:
-        self.work, self.generators = work, generators
+    def __init__(self, generators: Sequence[torch.Generator]) -> None:
+        self.generators = generators
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        """The work, once."""
+    def __call__(self, work: Callable[[], None]) -> None:
+        """The work, once.
+
+        Args:
+            work: the same every time; everything in it happens on one CUDA device, which it never waits for. It is not
+                kept: what it belongs to may keep the recording, and would live, with its memory on the device, until
+                Python looks for such circles.
+        """
         if self.graph is None and self.calls < UNRECORDED:
             self.calls += 1
-            self._beside()
+            self._beside(work)
             return
         if self.graph is None:
-            self.graph = self._recorded()
+            self.graph = self._recorded(work)
         self.graph.replay()
 
-    def _beside(self) -> None:
+    def _beside(self, work: Callable[[], None]) -> None:
         """As a recording does it: on a stream of its own."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self.work()
+            work()
         torch.cuda.current_stream().wait_stream(stream)
 
-    def _recorded(self) -> torch.cuda.CUDAGraph:
+    def _recorded(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph):
-            self.work()
+            work()
         return graph

@@ -138,7 +138,7 @@ def _load_generator(generator: torch.Generator, saved: Tensor, iteration: int) -
     if saved.numel() == generator.get_state().numel():
         generator.set_state(saved)
     else:
-        generator.manual_seed(generator.initial_seed() + iteration)
+        generator.manual_seed((generator.initial_seed() + iteration) % 2**63)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -147,7 +147,7 @@ class Stepper:
         self.every = every if every > 1 else None
         recorded = device.type == "cuda" and not config.compile and group.size == 1 and sampler.pixels.is_cuda
         recorded = recorded and not self.every  # steps are not all alike
-        self.take: Callable[[], None] = Recording(self._take, [generator]) if recorded else self._take
+        self.recording = Recording([generator]) if recorded else None
 
     @property
     def learning_rate(self) -> float:
@@ -194,7 +194,10 @@ class Stepper:
         steps = self.state.counters.iteration
         self.done.fill_(min(done, 1.0))
         self.gain.fill_(1 - min(self.config.ema, (1 + steps) / (10 + steps)))
-        self.take()
+        if self.recording:
+            self.recording(self._take)
+        else:
+            self._take()
         self.state.counters.iteration += 1
 
     def _take(self) -> None:

@@ -4,6 +4,7 @@ import math
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,11 +99,22 @@ def test_such_warnings_are_a_line_each(monkeypatch, capsys):
     assert warnings.showwarning is shown, "of the program that this is part of"
 
 
+@contextmanager
+def recording():
+    """Ends as torch's does after an error."""
+    try:
+        yield
+    finally:
+        raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
 def test_a_gpu_that_fails_is_a_device_error_wherever_it_does():
     said = r"failed: CUDA error: unspecified launch failure$"
     with pytest.raises(DeviceError, match=said), telling_out_of_memory("no room", "a hint"):
         raise RuntimeError("CUDA error: unspecified launch failure\nmore")
     with pytest.raises(OutOfMemoryError, match="no room"), telling_out_of_memory("no room", "a hint"):
+        raise RuntimeError("CUDA error: out of memory")
+    with pytest.raises(OutOfMemoryError, match="no room"), telling_out_of_memory("no room", "a hint"), recording():
         raise RuntimeError("CUDA error: out of memory")
     assert devices.is_fault(RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"))
     assert not devices.is_fault(RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"))
@@ -126,6 +138,10 @@ def test_float32_is_float32_on_cuda_too(monkeypatch):
     for device, expected in ((CUDA, False), (CPU, True)):
         with exact_convolutions(device):
             assert cudnn.allow_tf32 == expected
+            assert cudnn.deterministic != expected
+    monkeypatch.setattr(cudnn, "enabled", False)
+    with exact_convolutions(CUDA):
+        assert not cudnn.enabled, "by the program, which may know it to be broken"
     with pytest.raises(ValueError, match="x"), exact_convolutions(CUDA):
         raise ValueError("x")
     assert cudnn.allow_tf32
@@ -151,7 +167,9 @@ def test_a_program_may_have_set_precision_as_newer_versions_of_torch_have_it(mon
     for device, expected in ((CUDA, "ieee"), (CPU, "tf32")):
         with exact_convolutions(device):
             assert convolution.fp32_precision == expected
+            assert torch.backends.cudnn.deterministic == (device == CUDA)
         assert convolution.fp32_precision == "tf32"
+        assert not torch.backends.cudnn.deterministic
     torch.backends.fp32_precision = "ieee"
     assert convolution.fp32_precision == "ieee", "it follows what the program says next"
 

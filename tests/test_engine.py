@@ -44,6 +44,8 @@ def test_an_unknown_precision_is_refused():
         RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),  # on Windows
         RuntimeError("CUDA error: out of memory"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),  # since cuDNN 9
+        RuntimeError("GET was unable to find an engine to execute this computation"),  # in room for its workspace
     ],
 )
 def test_running_out_of_memory_is_a_device_error_with_a_hint(monkeypatch, error):

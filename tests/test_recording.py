@@ -45,13 +45,13 @@ def graphs(monkeypatch):
 
 def test_work_is_recorded_once_and_repeated_from_then_on(graphs):
     calls, generator = [], torch.Generator()
-    work = Recording(lambda: calls.append(1), [generator])
+    recording = Recording([generator])
     for _ in range(UNRECORDED):
-        work()
+        recording(lambda: calls.append(1))
     assert len(calls) == UNRECORDED
     assert not graphs
     for _ in range(3):
-        work()
+        recording(lambda: calls.append(1))
     assert len(calls) == UNRECORDED + 1
     (graph,) = graphs
     assert graph.replays == 3

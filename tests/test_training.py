@@ -144,8 +144,9 @@ def test_resumed_equals_uninterrupted(photo_folder, tmp_path, optimizer):
     assert same_weights(tmp_path / "whole" / "last.safetensors", tmp_path / "halves" / "last.safetensors")
 
 
-def test_a_run_goes_on_on_a_device_with_other_random_numbers(photo_folder, tmp_path):
-    config, run = tiny_config(photo_folder, iterations=5), tmp_path / "run"
+@pytest.mark.parametrize("seed", [0, -1])
+def test_a_run_goes_on_on_a_device_with_other_random_numbers(photo_folder, tmp_path, seed):
+    config, run = tiny_config(photo_folder, iterations=5, seed=seed), tmp_path / "run"
     run_train(config, run, False, silent)
     with safe_open(run / "state.safetensors", framework="pt") as file:
         about = file.metadata()
