@@ -1,4 +1,4 @@
-"""Where files may be had: addresses of the network, file URLs and paths; and which of them may be asked and told."""
+"""Sources of files: network addresses, file URLs and paths; whether they may be used, and how they are shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mdrn_cli.errors import FetchError
 
 _ON_WINDOWS = os.name == "nt"
 _SHARE = re.compile(r"[\\/]{2}(?![?.][\\/][A-Za-z]:)")
-"""How a path of Windows begins that is not of a disk of this machine."""
+"""Start of a Windows path that is not on a disk of this machine."""
 _ADDRESS = re.compile(r"\w+://[^\s'\"<>]+")
 
 
@@ -27,7 +27,7 @@ def is_remote(source: str) -> bool:
 
 
 def is_elsewhere(source: str) -> bool:
-    """Whether a source is on another machine: an address of the network, or what Windows opens as a file of it."""
+    """Whether a source is on another machine: a network address, or on Windows a path on a network share."""
     if is_remote(source):
         return True
     try:
@@ -38,7 +38,7 @@ def is_elsewhere(source: str) -> bool:
 
 
 def shown(source: str) -> str:
-    """A source as it may be told and kept: of an address without what follows it, and without name and password."""
+    """A source as it may be shown and stored: an address without query, fragment, user name and password."""
     if not is_remote(source):
         return source
     try:
@@ -73,5 +73,5 @@ def _local(source: str) -> str:
 
 
 def without_passwords(error: Exception) -> str:
-    """What an error says, addresses as they may be told."""
+    """The text of an error, with addresses as `shown`."""
     return _ADDRESS.sub(lambda address: shown(address[0]), str(error))

@@ -1,5 +1,5 @@
-"""Tells noise that is alike in all channels of a color photograph, as grain added to it is and what cameras leave that
-remove the noise of colors: no network for color has seen it, and one for gray removes it from what channels share."""
+"""Recognizes noise that is alike in all channels of a color photograph: added grain, or what is left by cameras that
+remove color noise. No network for color has seen such noise; one for gray removes it from the mean of the channels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mdrn_cli.blocks import Blocks, about_luminance, answer, looked_at, noise_fe
 from mdrn_cli.pixels import halved, wholly_seen
 
 NETWORK = "alike.npz"
-"""Trained by tools/train_alike.py to say 1 of noise that is alike in all channels, -1 of other noise and of none."""
+"""Trained by tools/train_alike.py to answer 1 for noise that is alike in all channels, -1 for other noise or none."""
 SURE = 0.5
-"""Answer from which on it is taken to be alike: a network for color does less harm to it than one for gray to other
-noise."""
+"""Answer above which noise counts as alike. Not 0, as a mistake is worse this way: a network for gray does more harm to
+other noise than one for color to noise that is alike."""
 SMALLEST = 32
-"""Shortest side in pixels of an image of which it is told, at half its size too."""
+"""Shortest side in pixels of an image that is judged: its half-size version is looked at, too."""
 
 
 def is_alike(
@@ -28,7 +28,7 @@ def is_alike(
     Args:
         image: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
         seen: (H, W), the pixels that count; see `blocks_of`.
-        blocks: of the image, where they have been looked at.
+        blocks: of the image, where they have been measured already.
         white: see `estimate_sigma`.
     """
     if min(image.shape[1:]) < SMALLEST:
@@ -39,8 +39,8 @@ def is_alike(
 def alike_features(
     image: NDArray[Any], seen: NDArray[np.bool_] | None = None, blocks: Blocks | None = None, white: float = 1.0
 ) -> NDArray[np.float32]:
-    """What `is_alike` is told from: `noise_features` of the image and at half its size, where JPEG leaves more of the
-    noise of colors; both about luminance, and of what may have noise. float32 (300,)."""
+    """The input of the network of `is_alike`, float32 (300,): `noise_features` of the image and of its half-size
+    version, in which JPEG leaves more color noise; relative to luminance, and without noiseless parts."""
     blocks = blocks or looked_at(image, seen, white=white)
     sizes = (blocks, looked_at(halved(image), wholly_seen(seen), white=white))
     return np.concatenate([about_luminance(*noise_features(size.without_noiseless()))[0] for size in sizes])

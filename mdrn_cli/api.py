@@ -145,7 +145,7 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
 
 @contextmanager
 def _as_the_command() -> Iterator[None]:
-    """What the command does, told in arguments, and as NumPy treats floats by default, whatever the caller has set."""
+    """Work as in the command: errors name arguments, and NumPy's error settings are its defaults, not the caller's."""
     with told_in_arguments(), np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"):
         yield
 
@@ -172,7 +172,7 @@ def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
 
 
 def _restored(data: NDArray[Any], restore: Restorer) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """The pixels restored, and what there is to warn of."""
+    """The restored pixels, and warnings."""
     given = _picture(data)
     picture, _ = restore(given)
     if picture.channels is given.channels:
@@ -209,7 +209,7 @@ def _picture(data: NDArray[Any]) -> Picture:
 
 
 def _denoisers(model: str, device: str, precision: str) -> Denoisers:
-    """The networks of a model, kept; of a file or run folder as long as it stays what it is."""
+    """The networks of a model, cached; those of a file or run folder until it changes."""
     file = explicit_path(model)
     key = (file.absolute(), *stamp_of(file)) if file and is_file(file) else ()
     return _kept(model, device, precision, key)

@@ -32,28 +32,28 @@ def number(name: str, value: object) -> float:
 
 
 def numbers(name: str, value: object) -> tuple[float, ...]:
-    """An argument that is to be a number, or some in a row."""
+    """An argument that must be a number or a sequence of numbers."""
     row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
     return tuple(number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
 
 
 def check_type(name: str, value: object, *types: type) -> None:
-    """Hold an argument to be of one of some types.
+    """Refuse an argument that is of none of the types.
 
     Raises:
-        UsageError: it is of another.
+        UsageError: it is of another type.
     """
     if not isinstance(value, types):
-        # Of numpy and of Python, some are called alike.
+        # Names once each: some types of numpy and of Python have the same.
         named = dict.fromkeys(each.__name__.rstrip("_") for each in types)
         raise UsageError(f"{name} must be {' or '.join(named)}, not {value!r}")
 
 
 def none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
-    """An argument that may be "auto", as options have it: None then.
+    """An argument that may be "auto", which becomes None.
 
     Raises:
-        UsageError: it is another word.
+        UsageError: it is another string.
     """
     if not isinstance(value, str):
         return value
@@ -64,7 +64,7 @@ def none_if_auto(name: str, value: _T | str | None, wanted: str) -> _T | None:
 
 @contextmanager
 def told_in_arguments() -> Iterator[None]:
-    """Have errors and hints name arguments where the command line has options."""
+    """Make errors and hints name arguments of Python instead of command-line options."""
     try:
         yield
     except MdrnError as error:
@@ -74,7 +74,7 @@ def told_in_arguments() -> Iterator[None]:
 
 
 def in_arguments(text: str) -> str:
-    """Text with options of the command line as arguments."""
+    """Text in which command-line options are replaced by arguments, such as "--white 4095" by "white=4095"."""
     named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
     named = re.sub(r"--(device) (\w+)", r"\1='\2'", named)
     return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)

@@ -54,7 +54,7 @@ def run_jobs(
     on_restored: OnRestored | None = None,
     on_outcome: OnOutcome | None = None,
 ) -> Iterator[Outcome]:
-    """Do the jobs, giving each outcome before the next picture but one is computed; one that fails does not stop the
+    """Do the jobs, yielding each outcome before the picture after the next is computed. A failure does not stop the
     rest.
 
     The next pictures are read and finished ones encoded and written in other threads, so the processor that
@@ -122,7 +122,7 @@ def run_jobs(
 
 
 def _foreseen(jobs: Sequence[Job], told: Pending) -> Iterator[Outcome]:
-    """What becomes of jobs that need not be done, those that fail last."""
+    """Outcomes of the jobs that need not be run; failures come last."""
     for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
         told.add(known(outcome))
         yield from told.finished(everything=True)
@@ -135,7 +135,7 @@ def _executor(jobs: Sequence[Job]) -> Executor:
 
 
 class _InTurn(Executor):
-    """Does at once what is submitted, in this thread, where Ctrl-C ends the wait for the other end of a pipe."""
+    """Runs what is submitted at once in this thread, so that Ctrl-C can end the wait for the other end of a pipe."""
 
     def submit(self, fn: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> Future[_T]:
         future: Future[_T] = Future()
@@ -148,7 +148,7 @@ class _InTurn(Executor):
 
 @dataclass(frozen=True)
 class _Input:
-    """A picture read and from what, in which format, what its file was then (see `stamp_of`), and the seconds taken."""
+    """A picture as read: its source, its format, its file's stamp at that time (see `stamp_of`), the seconds taken."""
 
     picture: Picture
     source: Path | bytes
@@ -167,18 +167,18 @@ def _read(job: Job) -> _Input:
 
 
 def _overlaps(given: Future[_Input], memory: int) -> bool:
-    """Whether, beside a picture that is to be restored, another is read and one written; waits for it."""
+    """Whether there is room to read and write other pictures while this one is restored; waits until it is read."""
     return given.exception() is not None or has_room(given.result().picture, memory)
 
 
 def _kind_of_result(job: Job, given: _Input) -> str:
-    """The format of a job's result. A file that is replaced keeps its own, whatever it is named: in another it would
-    lose, if its name is that of a JPEG."""
+    """The format of a job's result. A file that is replaced keeps its format whatever its name says: a PNG named .jpg
+    would lose by becoming a JPEG."""
     return given.kind or job.kind if job.target == job.source != PIPE else job.kind
 
 
 def _misnamed(job: Job, given: _Input) -> tuple[str, ...]:
-    """A warning of an input that is not what its name says, whose result is."""
+    """A warning where the input's content is not of the format that its name says, while the result's will be."""
     named = FORMATS.get(job.source.suffix.lower())
     if given.kind in (None, named) or named != job.kind or job.source == PIPE:
         return ()
@@ -215,7 +215,7 @@ def _restore(
         restored,
         facts,
         given.stamp,
-        # The picture as read is let go where nobody wants it any more: encoding takes its room.
+        # The picture as read is not kept unless it is still needed: encoding takes its room.
         before=replace(given.picture, white=restored.white) if finish.on_restored else None,
         same_as=given.source if restored.channels is given.picture.channels else None,
         told=restored.warnings[len(given.picture.warnings) :],
@@ -226,8 +226,16 @@ def _restore(
 
 @dataclass(frozen=True)
 class _Result:
-    """A picture restored and what was done, the stamp of its file, the picture before where it is still wanted, where
-    nothing was done what it came from, warnings of what was done, and the seconds it took."""
+    """A restored picture to be written.
+
+    Attributes:
+        facts: what was done.
+        stamp: of the input file when it was read.
+        before: the picture as read, if `on_restored` needs it.
+        same_as: the source, where nothing was done.
+        told: warnings of restoring, without those of reading.
+        seconds: spent so far.
+    """
 
     picture: Picture
     facts: Facts
@@ -240,7 +248,7 @@ class _Result:
 
 @dataclass(frozen=True)
 class _Finish:
-    """The last part of a job: its result encoded and written."""
+    """The last step of a job: encodes and writes its result."""
 
     save: SaveOptions
     on_restored: OnRestored | None
@@ -264,8 +272,8 @@ class _Finish:
         return Outcome(job, DONE, None, facts, warnings, result.seconds + time.perf_counter() - began)
 
     def _content(self, job: Job, result: _Result) -> tuple[bytes | None, Facts, tuple[str, ...]]:
-        """What to write, what was done, and warnings. A file to which nothing was done is taken as it is: decoded and
-        encoded again it would lose, if it is a JPEG; None where it is its own result."""
+        """What to write (None: nothing), what was done, and warnings. A file to which nothing was done is copied as it
+        is, for a JPEG would lose by being encoded again, or stays in place if it is its own result."""
         if result.same_as and self.save.ask_nothing_of(result.picture, job.kind):
             same = result.same_as if isinstance(result.same_as, bytes) else read_again(job, result.stamp)
             if kind_of(same) == job.kind:

@@ -31,14 +31,14 @@ PROTOCOL = (
 )
 
 PUBLIC_PIXELS = 768 * 512
-"""Of the largest images of Set12, BSD68, CBSD68 and Kodak24: taken whole on every machine, so that figures of these are
-the same. Urban100 has larger ones."""
+"""Pixels of the largest images in Set12, BSD68, CBSD68 and Kodak24, which every machine takes whole, so that figures
+are the same everywhere. Urban100 has larger ones."""
 
 HMDS_METHODS = {("gray", 50.0): "MDRN + HMDS (25)", ("color", 70.0): "MDRN + HMDS (50)"}
 """The paper's names of the networks that it distilled so, by color mode and noise level (Table 5)."""
 
 ChooseTile = Callable[[NDArray[np.float32]], int]
-"""Side of the tiles, 0 for none, in which an image (C, H, W) is done."""
+"""Gives the side of the tiles for an image (C, H, W); 0 for the whole image."""
 
 OnImage = Callable[[Path, NDArray[np.uint8]], None]
 """Called with an image's file and its restored version, uint8 (H, W, C)."""
@@ -105,7 +105,7 @@ class Result:
 
     @property
     def exact(self) -> int:
-        """Images that were restored to the last value, of which PSNR is infinite and in no mean."""
+        """Number of images restored exactly: their PSNR is infinite and left out of means."""
         return sum(math.isinf(row.psnr) for row in self.images)
 
     @property
@@ -126,8 +126,8 @@ class Result:
 
 
 def tile_by_memory(engine: Engine) -> ChooseTile:
-    """Images taken whole, as the field does, where a network has room for them: in half of this machine's memory,
-    on CUDA in what is free there. Else the largest tiles that it has room for."""
+    """Take images whole, as the field does, where they fit into half of this machine's memory, or on CUDA into what is
+    free there; else in the largest tiles that fit."""
 
     def choose(image: NDArray[np.float32]) -> int:
         _, height, width = image.shape
@@ -140,7 +140,7 @@ def tile_by_memory(engine: Engine) -> ChooseTile:
 
 
 def check_images(dataset: Dataset) -> None:
-    """Read every image once, which is nothing beside measuring, so that a bad one is told of before that.
+    """Read every image once, which takes little time beside measuring, so that a bad one is reported first.
 
     Raises:
         InputError: an image cannot be read.

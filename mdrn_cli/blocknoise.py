@@ -1,4 +1,4 @@
-"""What is told of noise from blocks of an image: its level, and of what kind it is."""
+"""The level and the kind of an image's noise, estimated from its blocks."""
 
 from __future__ import annotations
 
@@ -15,41 +15,45 @@ from mdrn_cli.monochrome import Tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS
 
 AGREEMENT = 0.3
-"""Between the two networks, in natural logarithms of the level; up to twice that where clipping left less of noise."""
+"""Noise is white where the two networks' levels differ by less than this, as natural logarithms; up to twice as much
+the larger the share of blocks that clipping has touched."""
 LEAST_OF_PART, LEAST_NOT_WHITE, STEADY = 3.0, 4.5, 1.5
-"""Level from which on noise is taken to be in a part of an image alone, and in color what is not white; that is to be
-alike from dark to light but for this ratio: under a clear sky a wall that has been through JPEG is told 2 to 13."""
+"""For believing that only a part of an image has noise: the least level of white noise; that of other noise, which
+counts in color images only; and the greatest ratio of such noise's levels from dark to light, where texture varies
+more: a wall under a clear sky, stored as JPEG, gives levels from 2 to 13."""
 BRIGHTNESSES, LEAST_UNEVEN, UNEVEN = 4, 1.0, 1.25
-"""Parts of an image, dark to light, in which noise is looked at by itself; the level from which on it is; and the
-highest of theirs over the lowest from which on it is taken to be uneven."""
+"""Number of parts, dark to light, whose noise is estimated separately; the level of the whole image from which on it
+is; and the ratio of the highest to the lowest of their levels from which on noise counts as uneven."""
 LEAST_SURE, MOST_UNEVEN, MOST_MORE = 3.0, 4.0, 1.6
-"""Of noise that is not white, of which texture is told less well: the same level; the ratio beyond which one of them is
-taken for texture; and the level by the parts, over that by the whole, beyond which some are."""
+"""Noise that is not white, and harder to tell from texture, counts as uneven only if its level in the whole image is at
+least the first; the ratio of the parts' levels at most the second, for beyond it one of them is texture; and the level
+by the parts over that of the whole image at most the third, for beyond it some of them are."""
 INTENSITIES, LEAST_WHITE = 8, 6
-"""Parts of an image, dark to light, by which the level of noise at each intensity is told; and how many must show white
+"""Number of parts, dark to light, for estimating the noise level at each intensity; and how many must have white
 noise."""
 LEAST_SPREAD, MOST_ABOVE = 1.25, 1.8
-"""The highest level over the lowest from which on noise is taken to depend on the intensity; and the level by these
-parts, over that by all blocks, beyond which some are taken to be texture. All four chosen on validation photographs."""
+"""Ratio of the highest to the lowest level from which on noise counts as depending on the intensity; and the level by
+these parts over that of all blocks beyond which some parts are texture. All four chosen on validation photographs."""
 FEW, LEAST_STEP = 4, 8
-"""Intensities, and steps between them on the 0-255 scale, of an image that has too few for noise to be among them."""
+"""An image of at most so many intensities, at least so far apart on the 0-255 scale, has no noise."""
 MOST_CUT_OFF = 0.05
-"""Share of a block's intensities at an end of the scale up to which it counts where no more is told than the level of
-white noise at each intensity, or of noise that is not white."""
+"""Share of a block's intensities at an end of the scale up to which it still counts, where the level of white noise at
+each intensity is estimated, and that of other noise in gray."""
 BY_CONTENT = 0.5
-"""Share of the blocks that may well be cut off where there is no noise."""
+"""Share of the blocks that content alone, without noise, may cut off."""
 SOME = 64
-"""Blocks that show of most images that it has more."""
+"""Number of blocks looked at first: they show that most images have more than FEW intensities."""
 _NETWORKS = "noise_estimator.npz"
 
 
 class Noise(NamedTuple):
-    """What is told of the noise of an image.
+    """The noise estimated in an image.
 
     Attributes:
-        sigma: its level as `estimate_sigma` tells it.
+        sigma: its level as `estimate_sigma` gives it.
         is_white: whether it is independent from pixel to pixel.
-        tone: of which it is: that of a photograph of one tone, or what all channels share; None where each has its own.
+        tone: the tone that the noise follows: that of a one-tone photograph, or SHARED for noise that all channels have
+            in common; None where each channel has its own.
         by_intensity: its level at each intensity, where that clearly depends on it.
     """
 
@@ -60,8 +64,8 @@ class Noise(NamedTuple):
 
 
 def find_in_part(blocks: Blocks) -> tuple[Noise, bool]:
-    """The noise of an image from its blocks, and whether it is in a part of them alone, where the others would tell
-    that there is none. That which is white is known more closely."""
+    """The noise of an image from its blocks, and whether only a part of them has it, while the others would hide it.
+    A level of white noise is believed sooner than another, as it is the more reliable."""
     noise = find_at_each_brightness(blocks)
     noisy = blocks.without_noiseless()
     if noisy is blocks:
@@ -76,7 +80,7 @@ def find_in_part(blocks: Blocks) -> tuple[Noise, bool]:
 
 
 def _is_steady(blocks: Blocks) -> bool:
-    """Whether the noise of an image is much the same from dark to light, as that of texture is not."""
+    """Whether the noise level is much the same from dark to light, which that of texture is not."""
     if len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
         return False
     levels = [part.sigma for part in _from_dark_to_light(blocks)]
@@ -84,9 +88,9 @@ def _is_steady(blocks: Blocks) -> bool:
 
 
 def find_at_each_brightness(blocks: Blocks) -> Noise:
-    """The noise of an image from its blocks, where it may be stronger at one brightness than at another, as that of
-    sensors is. Over all blocks the quieter ones tell the level; what restores best is the root mean square over the
-    image."""
+    """The noise of an image from its blocks, where it may depend on the brightness, as that of sensors does. An
+    estimate from all blocks together follows the quieter ones; what restores best is the root mean square of the levels
+    over the image."""
     noise = find_in_blocks(blocks)
     if noise.sigma < LEAST_UNEVEN or len(blocks) < BRIGHTNESSES * ENOUGH_BLOCKS:
         return noise
@@ -102,9 +106,9 @@ def find_at_each_brightness(blocks: Blocks) -> Noise:
 
 
 def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
-    """White noise of blocks with its level at each intensity; as it was told where that hardly depends on it, or where
-    much of what is told of it is texture. Margins and bars do not count: they have an intensity, but no noise. Where
-    most noise is cut off, as on white paper, the less of it a block has the lighter it is, whatever the level."""
+    """White noise with its level at each intensity added; unchanged where that hardly varies, or where much of it may
+    be texture. Margins and bars do not count: they have an intensity, but no noise. Nor is it done where too many
+    blocks are cut off, as on white paper: there less noise is left the lighter a block is, whatever the level."""
     blocks = blocks.without_even()
     if (blocks.cut_off <= MOST_CUT_OFF).sum() < INTENSITIES * ENOUGH_BLOCKS:
         return noise
@@ -121,12 +125,12 @@ def _at_each_intensity(blocks: Blocks, noise: Noise) -> Noise:
 
 
 def _from_dark_to_light(blocks: Blocks) -> list[Noise]:
-    """The noise of parts of an image."""
+    """The noise of BRIGHTNESSES equal parts of the blocks, ordered by mean intensity."""
     return [find_in_blocks(blocks[part]) for part in np.array_split(_dark_to_light(blocks), BRIGHTNESSES)]
 
 
 def _dark_to_light(blocks: Blocks) -> NDArray[np.intp]:
-    """The order of blocks by their mean intensity."""
+    """Indices of the blocks in order of mean intensity."""
     return np.argsort(blocks.pixels.mean(axis=(1, 2, 3)), kind="stable")
 
 
@@ -135,7 +139,7 @@ def _root_mean_square(values: ArrayLike) -> float:
 
 
 def find_in_blocks(blocks: Blocks) -> Noise:
-    """The noise of an image from its blocks."""
+    """The noise of an image from its blocks, all taken together."""
     channels = blocks.pixels.shape[1]
     features, log_reference = noise_features(blocks)
     even = log_reference + features[:-3].max() < math.log(2 * LEAST_AMPLITUDE)
@@ -145,17 +149,17 @@ def find_in_blocks(blocks: Blocks) -> Noise:
     clipped = float(features[-2])
     features, log_reference = camera_features(blocks)
     camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
-    # Where they agree, noise is white, which the first knows more closely.
+    # Where the networks agree, noise is white, and the first one is the more accurate.
     if abs(as_white - camera) < AGREEMENT * (1 + clipped):
         return Noise(whole_level(blocks.pixels, math.exp(as_white)), is_white=True)
     return Noise(math.exp(camera), is_white=False)
 
 
 def camera_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
-    """`noise_features` as the network for noise as files have it sees them: about luminance. In gray blocks count, too,
-    of which a little is cut off: where content alone does that, those left are the ones with most texture. What share
-    is cut off tells no more than the others do while it is small, but texture in the light would pass for noise by it.
-    The network for color has not learned it so: trained alike, it told noise that channels share far too low."""
+    """`noise_features` relative to luminance, the input of the network for noise as files have it. In gray, blocks
+    that are cut off a little count, too: where it is content that cuts blocks off, the others are those with most
+    texture. And the share of cut-off blocks counts only above BY_CONTENT, or texture in the light would pass for noise.
+    In color neither is done: a network trained so found far too little of noise that channels share."""
     if blocks.pixels.shape[1] > 1:
         return about_luminance(*noise_features(blocks))
     features, log_reference = about_luminance(*noise_features(blocks, MOST_CUT_OFF))
@@ -164,7 +168,7 @@ def camera_features(blocks: Blocks) -> tuple[NDArray[np.float32], float]:
 
 
 def _few_intensities(blocks: NDArray[np.float32]) -> bool:
-    """Whether intensities are as far from each other as in line art, fax and dithered pictures."""
+    """Whether intensities are few and far apart, as in line art, fax and dithered pictures."""
     if len(_intensities(blocks[:: len(blocks) // SOME + 1])) > FEW:
         return False
     there = _intensities(blocks)
@@ -172,5 +176,5 @@ def _few_intensities(blocks: NDArray[np.float32]) -> bool:
 
 
 def _intensities(blocks: NDArray[np.float32]) -> NDArray[Any]:
-    """Whole intensities that there are, in rising order."""
+    """The rounded intensities that occur, in rising order."""
     return np.flatnonzero(np.bincount(np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).ravel()))

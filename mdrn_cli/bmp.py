@@ -1,4 +1,4 @@
-"""What Pillow passes over in a BMP: its color profile, how many bits a pixel of grays has, an alpha within 16 bits."""
+"""What Pillow ignores or misreads in a BMP: its color profile, the bits of gray palettes, alpha within 16 bits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from mdrn_cli.errors import InputError
 
 _FILE_HEADER, _VERSION_5 = 14, 124
 _COLOR_SPACE, _PROFILE = 56, 112
-"""Where the header says of which kind the colors are, and where the profile lies and how long it is."""
+"""Offsets in the header: of the kind of color space, and of the profile's position and length."""
 _EMBEDDED = b"DEBM"
 _VERSION_1, _VERSION_3, _ALPHA_MASK, _MASKS = 12, 56, 52, (3).to_bytes(4, "little")
-"""Lengths of the oldest header, in which numbers are shorter, and of the first with a mask of alpha, and where that is
-if there are masks."""
+"""Lengths of the oldest header, whose numbers are shorter, and of the first one with an alpha mask; the offset of that;
+and the compression field of files that have masks."""
 _BITS_OF_GRAY = {"1": 1, "L": 8}
-"""Of pixels as Pillow would decode them, by its name of that."""
+"""Bits a pixel that Pillow would decode, by its name for the raw mode."""
 
 
 def refuse_misread(file: Image.Image, stream: IO[bytes]) -> None:
-    """See that a BMP that Pillow has opened is decoded as what it is: of a palette of grays Pillow takes the number of
-    colors, two or more, for that of bits, one or eight; an alpha within 16 bits it passes over.
+    """Refuse a BMP that Pillow would misread: in a gray palette it derives the bits a pixel (1 or 8) from the number of
+    colors, and it ignores alpha within 16 bits.
 
     Raises:
-        InputError: it has other bits, or such an alpha.
+        InputError: a gray palette has other bits a pixel, or there is such an alpha.
     """
     at = stream.tell()
     stream.seek(_FILE_HEADER)
@@ -43,7 +43,7 @@ def refuse_misread(file: Image.Image, stream: IO[bytes]) -> None:
 
 
 def read_profile(stream: IO[bytes]) -> bytes:
-    """The profile that a BMP has within it, of version 5 of its header; empty where there is none or not all of it."""
+    """The color profile embedded in a BMP (version 5 of the header); empty if there is none or it is cut short."""
     stream.seek(_FILE_HEADER)
     header = stream.read(_VERSION_5)
     if len(header) < _VERSION_5 or header[_COLOR_SPACE : _COLOR_SPACE + 4] != _EMBEDDED:

@@ -1,4 +1,5 @@
-"""The cache: files kept by SHA-256, fetched once, checked always. What is missing is decided apart from fetching it."""
+"""The cache: files stored by SHA-256, fetched once, verified at each use. `plan` finds what is missing without
+fetching it."""
 
 from __future__ import annotations
 
@@ -50,7 +51,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fetch would do: items that are here with their files, and items to bring."""
+    """What a fetch would do: items that are here, with their files, and items to fetch."""
 
     present: tuple[tuple[Item, Path], ...]
     missing: tuple[Item, ...]
@@ -83,8 +84,8 @@ def cache_root() -> Path:
 
 
 def library_folder(name: str) -> Path:
-    """A folder of the cache that a library writes into. One that is made here is marked, and so told apart from a
-    folder of that name which somebody else has there; where none can be made, it is not there."""
+    """A folder of the cache that a library writes into; missing if it cannot be created. A folder created here gets the
+    cache tag, which tells it from a folder of the same name that is somebody else's."""
     folder = (cache_root() / name).absolute()
     with contextlib.suppress(OSError):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +116,10 @@ class Cache:
         self.root = root or cache_root()
 
     def refuse_file(self) -> None:
-        """See that the folder can be one.
+        """Refuse a cache folder that is a file.
 
         Raises:
-            UsageError: it is a file.
+            UsageError: it is one.
         """
         if exists(self.root) and not is_folder(self.root):
             raise UsageError(f"the cache folder {self.root} is a file", "give a folder by MDRN_HOME")

@@ -1,5 +1,5 @@
-"""What the cache folder holds, and removing it: only what is called as mdrn calls it, and no link is followed, so that
-a folder that holds other things too does not lose them."""
+"""What the cache folder holds, and removing it: only names that mdrn gives, and no links are followed, so that other
+things in the folder are not lost."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mdrn_cli.paths import is_link
 from mdrn_cli.photographs import FOLDER
 
 KINDS = ("checkpoints", "sets", "photographs", "libraries")
-"""Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training; what libraries make
-once: compiled kernels, and which fonts there are."""
+"""Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training; what libraries store:
+compiled kernels, and a list of fonts."""
 _KEY = re.compile("[0-9a-f]{64}")
 _MAP_SUFFIXES = (".bin", ".json", ".part")
 _PART = re.compile(r"(\.[0-9a-f]{16})?\.part$")
-"""That `part_of` adds to a name."""
+"""Suffix that `part_of` adds to a name."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Kept:
 
     Attributes:
         kind: one of KINDS.
-        name: of a file, as it is called; of decoded photographs the folder they come from; of what a library makes
-            that of its folder. Empty where the first is not here and the second not finished.
+        name: a file's name; for decoded photographs the folder they come from; for a library the name of its folder.
+            Empty if the file is not here (yet) or the photographs are not finished.
         path: its folder, or the map of photographs.
         files: what it consists of.
         bytes: their size.

@@ -1,7 +1,7 @@
-"""What noise lost when a picture was stored: a file has nothing below black or above white.
+"""Undoes the clipping of noise: a file has nothing below black or above white.
 
-There noise has no longer the mean 0 that a network expects, and what it gives is too dark near white and too light
-near black: paper turns gray. So the mean is mended before the network sees the picture."""
+Near these ends noise no longer has the mean 0 that a network expects, so results are too dark near white and too light
+near black: paper turns gray. So the mean is corrected before the network sees the picture."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from numpy.typing import NDArray
 from mdrn_cli.pixels import within
 
 WINDOW = 11
-"""Side in pixels of the square whose pixels are counted."""
+"""Side in pixels of the square around a pixel in which those at an end are counted."""
 SOLID = 5
-"""Side of squares that are all at an end only where there is no noise: margins, bars, blown skies."""
+"""Side in pixels of squares that lie wholly at an end only where there is no noise: margins, bars, blown skies."""
 FARTHEST = 3.0
-"""Noise levels from an end beyond which a pixel is no noise of that end."""
+"""Limit for a pixel's distance from an end, in noise levels: farther away it is not noise about that end."""
 NEAR = 2.0
-"""Noise levels from an end up to which a pixel may show that end with noise."""
+"""Distance from an end, in noise levels, within which a pixel may be that end plus noise."""
 NOT_TOLD = 0.5
-"""Noise levels from an end up to which a pixel tells no more than that: JPEG moves what was cut off that far."""
+"""Distance from an end, in noise levels, within which a pixel counts as cut off: JPEG moves those that were so far."""
 HELD = (0.2, 0.8)
-"""Shares of a block's pixels that are so near an end, between which they tell the noise level."""
+"""Shares of cut-off pixels between which a block gives an estimate of the noise level."""
 FEW_BLOCKS, MOST_BLOCKS = 0.5, 0.8
-"""Shares of such blocks in the image: below the first nothing is told, above the second the others do not count."""
+"""Shares of such blocks in the image: up to the first their estimate is not used, from the second on it alone is."""
 ALIKE, MOST_LOST = 1.4, 1.7
-"""From which on what lies at the end is no noise: third quartile of the levels that blocks tell over the first, and
-level over what is seen of it."""
+"""Limits from which on what lies at an end is not noise: of the third over the first quartile of the blocks' levels,
+and of their median over the level seen."""
 
 
 def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], is_white: bool) -> NDArray[np.float32]:
     """An image whose noise has the mean 0 at black and white, too.
 
-    How many pixels around lie at an end tells how far the true intensity is from it, for noise is Gaussian; that, and
-    how far the others are, tells how far the noise of those at the end went beyond. Where all do there is no noise, and
-    these pixels do not count.
+    As noise is Gaussian, the share of surrounding pixels at an end gives the distance of the true intensity from it;
+    with the mean distance of the other pixels that gives how far, on average, the clipped noise went beyond. Where a
+    whole square of SOLID pixels is at the end there is no noise, and its pixels are left out.
 
     Args:
         image: (C, h, w), clipped to [0, 1].
         sigma: noise level, 0-255 scale, or those in black and in white.
-        is_white: whether noise is, so that a network expects all of it: then the pixels at the end are moved beyond.
-            Of other noise it would leave the more, so all pixels near the end are moved by their mean.
+        is_white: whether the noise is white: then the pixels at an end are moved beyond it, as a network expects such
+            noise. It would leave more of other noise that way, so there all pixels near the end move by the mean.
 
     Returns:
         float32 (C, h, w), not clipped; the image itself where nothing is at an end.
@@ -65,7 +65,7 @@ def unclipped(image: NDArray[np.float32], sigma: float | tuple[float, float], is
 
 
 def _about(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The part of a plane (h, w) that anything held by a mask has to do with."""
+    """The part of a plane (h, w) that the pixels of a mask, some of which are set, can affect."""
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     top, left = (max(int(held[0]) - WINDOW, 0) for held in (rows, columns))
     return slice(top, int(rows[-1]) + WINDOW + 1), slice(left, int(columns[-1]) + WINDOW + 1)
@@ -74,7 +74,7 @@ def _about(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 def _beyond(
     inside: NDArray[np.float32], at_end: NDArray[np.bool_], level: np.float32, is_white: bool
 ) -> NDArray[np.float32]:
-    """How far pixels (h, w) that are `inside` of an end by so much are to be moved beyond it."""
+    """How far to move pixels (h, w) outwards, given how far `inside` of an end they are; in units of `inside`."""
     solid, farness = solid_part(at_end), np.minimum(inside, FARTHEST * level)
     counted: NDArray[np.float32] | np.float32 = np.float32(1)
     if solid.any():
@@ -82,7 +82,7 @@ def _beyond(
         counted = np.maximum(_mean(~solid, at_end), np.float32(1e-3))
     share = _mean(at_end, at_end) / counted
     others = np.maximum(1 - share, np.float32(1e-3))
-    depth = _mean(farness, at_end) / counted / others  # of those that are not at the end
+    depth = _mean(farness, at_end) / counted / others  # mean distance of those not at the end
     most = level * np.float32(math.sqrt(2 / math.pi))  # where the true intensity is the end itself
     excess = np.zeros_like(inside)
     shares, beyond, within_end = _parts()
@@ -95,17 +95,16 @@ def _beyond(
 
 
 def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
-    """Noise level of an image, of which less is seen where it is so dark or so light that much of its noise is cut off.
+    """Noise level before clipping, which leaves as little as 0.6 of it in very dark or very light images.
 
-    Down to 0.6 of it is seen. All of it is told by how many of a block's pixels are near the end, and how far from it
-    the others are, for noise is Gaussian.
+    As noise is Gaussian, it follows from the share of a block's pixels near an end and the distance of the others.
 
     Args:
         blocks: (N, C, side, side), intensities from 0 to 255.
-        seen: the noise level that is seen in them, on the 0-255 scale.
+        seen: the noise level after clipping, 0-255 scale.
 
     Returns:
-        The level on that scale, `seen` itself where few blocks are near an end, or where what lies there is no noise.
+        The level on that scale, `seen` itself where few blocks are near an end, or where what lies there is not noise.
     """
     planes = blocks.reshape(len(blocks) * blocks.shape[1], -1)
     levels: list[NDArray[Any]] = []
@@ -118,7 +117,7 @@ def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
         held = (share > HELD[0]) & (share < HELD[1])
         if held.any():
             inside, near = inside[held], near[held]
-            limit = (inside[near].max() + inside[~near].min()) / 2  # the farthest that was rounded to what is near
+            limit = (inside[near].max() + inside[~near].min()) / 2  # between the near and the others
             depth = np.where(near, 0, inside - limit).sum(axis=1) / (~near).sum(axis=1)
             shares, _, rest = _parts(1.0)
             levels.append(depth / np.interp(share[held], shares, rest))
@@ -133,8 +132,8 @@ def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
 
 @lru_cache
 def _parts(farthest: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Shares at an end, and the mean distances from it of Gaussian noise beyond and of the rest: of true intensities
-    from 4 within to `farthest` beyond, all in noise levels."""
+    """For true intensities from 4 inside an end to `farthest` beyond it: the share of Gaussian noise that is beyond
+    the end, and the mean distances from the end of that and of the rest. Distances are in noise levels."""
     distances = np.linspace(-4, farthest, 401)
     shares = np.array([math.erfc(-t / math.sqrt(2)) / 2 for t in distances])
     density = np.exp(-(distances**2) / 2) / math.sqrt(2 * math.pi)
@@ -142,14 +141,14 @@ def _parts(farthest: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float
 
 
 def solid_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The part of a mask that squares of SOLID pixels a side within it cover."""
+    """The part of a mask that is covered by squares of SOLID x SOLID pixels lying wholly within it."""
     begun = np.pad(within(mask, SOLID), SOLID - 1)
     covered = ~within(~begun, SOLID)
     return covered if covered.shape == mask.shape else np.zeros_like(mask)  # no square fits in
 
 
 def _window_sums(counts: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Sums of WINDOW (11 = 8 + 2 + 1) rows one after another."""
+    """Sums of each WINDOW (11 = 8 + 2 + 1) consecutive rows."""
     size = len(counts) - WINDOW + 1
     two = counts[:-1] + counts[1:]
     four = two[:-2] + two[2:]
@@ -159,8 +158,8 @@ def _window_sums(counts: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _mean(plane: NDArray[Any], where: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    """Means over the window about each pixel of (h, w), which is mirrored beyond its borders; of a mask's pixels alone,
-    one after another, where there is one."""
+    """Means over the window around each pixel of (h, w), mirrored beyond its borders: (h, w), or with a mask (n,), for
+    the n pixels where it is set."""
     padded = np.pad(plane, WINDOW // 2, "symmetric")
     if padded.dtype == bool:  # counts of 121 at most, which is exact
         counts = _window_sums(_window_sums(padded.view(np.uint8)).T).T

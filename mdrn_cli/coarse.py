@@ -1,7 +1,7 @@
 """Noise of coarse grain, which a network for white noise leaves: found and removed in images of half the size.
 
-Where noise is smeared that is done first, at the smallest size before the next: at full size a network would need a
-level that takes detail, too, and what it leaves is no longer like noise. Elsewhere it is done to what is left."""
+Where noise is smeared this comes before full size, the smallest size first: at full size a network would need a level
+that removes detail, too, and what it left would no longer look like noise. Elsewhere it comes after full size."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
 SCALES = 2
 """Half the size, and a quarter."""
 SMEARED = 1.5
-"""Level at half the size, over what there is at full size of middle frequencies, from which on noise is removed at half
-the size first; chosen on validation photographs."""
+"""Noise counts as smeared where its level at half the size is at least so many times the amplitude of middle
+frequencies at full size; chosen on validation photographs."""
 SMEARED_GRAY = 0.5
-"""In gray also over the level that is told at full size: white noise has half of that at half the size, even where JPEG
-has left nothing of its middle frequencies; chosen on the same."""
+"""In gray or one tone also at least so many times the level estimated at full size: halving leaves white noise half its
+level, also where JPEG has removed its middle frequencies; chosen on the same."""
 LEAST_COARSER = 6.0
-"""Level at a quarter of the size from which on it counts where nothing is told of half the size, in gray; of 148
-photographs without noise 4.5 is told there at most."""
+"""In gray or one tone: the level at a quarter of the size from which on noise counts as smeared although none is found
+at half the size; noise-free photographs (148) had 4.5 at most."""
 _STRIP = 256
-"""Rows of an image of half the size worked on at once."""
+"""Rows of a halved image worked on at once."""
 
 Denoise = Callable[[NDArray[Any], float], NDArray[Any]]
 """(channels, level on the 0-255 scale) -> channels of the same data type, denoised."""
@@ -43,21 +43,21 @@ def without_coarse_noise(
     seen: NDArray[np.bool_] | None = None,
     white: float = 1.0,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Denoise an image once more at half its size and at a quarter, where there is noise; what that changes is put back
-    into the image.
+    """Denoise an image at half its size, and then at a quarter, where there is noise; what that changes is enlarged and
+    added to the image.
 
     Args:
         channels: (C, H, W), denoised already: uint8, uint16, or floats with intensities in [0, 1].
-        denoise: for an image of half the size, which is of uint16 or floats; may give back what it was given.
-        own: whether `channels` may be changed.
-        levels: of the noise at half the size, at a quarter and so on, 0-255 scale, 0 for none; None: as estimated,
-            for which there must be three channels.
+        denoise: for smaller images, which are of uint16 or floats; returns its very argument where it does nothing.
+        own: whether `channels` may be changed in place.
+        levels: of the noise at half the size, at a quarter and so on, 0-255 scale, 0 for none; None to estimate one,
+            which takes three channels.
         seen: (H, W), the pixels that count in the estimate; None for all.
         white: see `estimate_sigma`.
 
     Returns:
-        The image, `channels` itself where nothing was done, and the level denoised at each size, 0-255 scale, 0 where
-        nothing was; fewer levels where the image is too small.
+        The image (`channels` itself where nothing was done), and the level removed at each size, 0-255 scale, 0 where
+        nothing was; fewer levels than asked for where the image is too small.
     """
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
@@ -82,19 +82,19 @@ def without_smeared_noise(
     levels: Sequence[float | None] = (None,) * SCALES,
     white: float = 1.0,
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Denoise an image that has not been denoised at half its size, and before that at a quarter, where its noise is
-    smeared; what that changes is put back into a copy of the image.
+    """Where the noise of an image that is not denoised yet is smeared, denoise it at a quarter of its size and then at
+    half; what that changes is enlarged and added to a copy of the image.
 
     Args:
         channels: (C, H, W): uint8, uint16, or floats with intensities in [0, 1].
         denoise, seen: as for `without_coarse_noise`.
         tone: see `estimate_coarse_sigma`.
-        told: level of the noise in the image, 0-255 scale, as `estimate_sigma` tells it.
+        told: noise level of the image by `estimate_sigma`, 0-255 scale.
         levels: as for `without_coarse_noise`, for any number of channels.
         white: see `estimate_sigma`.
 
     Returns:
-        As `without_coarse_noise`; no levels where noise is not smeared.
+        As `without_coarse_noise`; no levels where the noise is not smeared.
     """
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
@@ -120,15 +120,15 @@ def smeared_levels(
     white: float = 1.0,
     sizes: int = SCALES,
 ) -> tuple[float, ...]:
-    """Levels of the noise at half the size of an image, at a quarter and so on, where it is smeared; before any of it
-    is removed, which leaves less at each size than there is before.
+    """Noise levels of an image at half its size, at a quarter and so on, where its noise is smeared. All are those
+    before anything is removed: removing noise at one size leaves less at the next.
 
     Args:
         channels, seen, tone, told, white: as for `without_smeared_noise`.
-        sizes: how many there are.
+        sizes: how many smaller sizes to look at.
 
     Returns:
-        Levels on the 0-255 scale, none where noise is not smeared.
+        Levels on the 0-255 scale, 0 where there is no noise at a size; no levels where the noise is not smeared.
     """
     if not sizes or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return ()
@@ -147,7 +147,7 @@ def _smeared_level(
     told: float,
     white: float,
 ) -> float:
-    """Level of the noise at half the size of an image, 0 where it is not smeared."""
+    """Noise level of an image at half its size, 0 where its noise is not smeared."""
     sigma = estimate_coarse_sigma(half, wholly_seen(seen), tone, white)
     if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
         return 0.0
@@ -157,8 +157,8 @@ def _smeared_level(
 
 
 def _is_coarser(half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float) -> bool:
-    """Whether noise of one channel is so coarse that little of it is told of an image of half the size, but much of a
-    quarter."""
+    """Whether noise of one channel or tone is so coarse that it is found at half the size of the halved image, though
+    hardly in that image itself."""
     if not (tone or len(half) == 1) or min(half.shape[1:]) < 2 * SMALLEST_HALVED:
         return False
     level = _smeared_level(half, halved(half), seen, tone, 0.0, white)
@@ -168,7 +168,7 @@ def _is_coarser(half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone |
 def _smallest_first(
     channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None], white: float
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
-    """Denoise an image at smaller sizes, of levels that are given; see `without_smeared_noise`."""
+    """`without_smeared_noise` for levels that are given: the smallest size is denoised first."""
     if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
         return channels, ()
     half, level = halved(channels), levels[0] or 0.0
@@ -180,8 +180,8 @@ def _smallest_first(
 def _changed(
     channels: NDArray[Any], half: NDArray[Any], restored: NDArray[Any], own: bool, white: float
 ) -> NDArray[Any]:
-    """An image after that of half its size was restored: itself where that is as it was, or a copy unless it may be
-    changed."""
+    """An image after its half-size version was restored: itself where `restored` is `half`, else changed, in place if
+    it is the caller's `own`, or as a copy."""
     if restored is half:
         return channels
     channels = channels if own else channels.copy()
@@ -190,7 +190,7 @@ def _changed(
 
 
 def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any], white: float) -> None:
-    """Change an image by what has changed in that of half its size, enlarged linearly."""
+    """Add to an image, in place, what changed in its half-size version, enlarged linearly."""
     height, width = channels.shape[1:]
     kept = _without_noise(before, white)
     for top in range(0, before.shape[1], _STRIP):
@@ -206,13 +206,14 @@ def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any],
 
 
 def _without_noise(image: NDArray[Any], white: float) -> NDArray[np.bool_]:
-    """Where an image (C, h, w) is black or white as only margins, bars and blown skies are, which stay as they are."""
+    """Where an image (C, h, w) is solidly black or white, as margins, bars and blown skies are, and is not changed."""
     most = white if image.dtype.kind == "f" else np.iinfo(image.dtype).max
     return np.stack([solid_part(plane == 0) | solid_part(plane == most) for plane in image])
 
 
 def _doubled(change: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Twice as many values along an axis, less the two beyond each end, between which they are interpolated."""
+    """Linear interpolation to twice as many values along an axis, whose first and last value are padding that the
+    result leaves out: n -> 2 (n - 2)."""
     values = np.moveaxis(change, axis, 0)
     doubled = np.empty((2 * (len(values) - 2), *values.shape[1:]), np.float32)
     doubled[::2] = 0.25 * values[:-2] + 0.75 * values[1:-1]

@@ -1,4 +1,4 @@
-"""Files of a run that stand in one another's way: results, inputs, and what is written beside them."""
+"""Finds files of a run that would overwrite one another: results, inputs, and what is written beside them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mdrn_cli.places import Place, Places
 
 
 def without_other_names(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs that replace their inputs, but one for each file: links to it, and paths through links, are passed over. It
-    goes by the first that is no link itself, if there is one."""
+    """Jobs that replace their inputs, with all but one name of each file skipped: links to it, and paths through links.
+    The first name that is not itself a link stays, if there is one."""
     known = Places()
     places = [known.of(job.source) for job in jobs]
     names: dict[Place, Path] = {}
@@ -31,7 +31,7 @@ def without_other_names(jobs: Sequence[Job]) -> list[Job]:
 
 
 def refuse_collisions(jobs: Sequence[Job], in_place: bool) -> None:
-    """Hold every result to have a place of its own.
+    """Refuse results that would overwrite one another or another job's input.
 
     Raises:
         UsageError: two would be written to one file, or one would replace an input that is not its own.
@@ -54,7 +54,7 @@ def refuse_collisions(jobs: Sequence[Job], in_place: bool) -> None:
 
 
 def refuse_extra(path: Path, jobs: Sequence[Job], overwrite: bool) -> None:
-    """Tell, before any work, that a file that a run is to write beside its results cannot be written.
+    """Refuse, before any work, a file to be written beside the results that cannot be.
 
     Args:
         path: the file.

@@ -22,7 +22,7 @@ WIDEST = 900
 """Width of a whole picture on the sheet, in pixels, at most."""
 CROPS = 3
 FINEST = 1e-6
-"""Difference of intensities that no file but one of floats can hold."""
+"""Difference of intensities too small for any file but one of floats."""
 MARGIN = 12
 LABEL = 28
 _PAPER, _INK, _FRAME = (250, 250, 250), (20, 20, 20), (230, 60, 40)
@@ -64,7 +64,7 @@ def are_colors_alike(picture: Picture, other: Picture) -> bool:
 
 
 def _colors_told(picture: Picture) -> tuple[object, ...]:
-    """What tells other colors than those of sRGB."""
+    """The parts of the metadata that define colors other than sRGB."""
     metadata = picture.to_color("color").metadata
     chunks = dict(metadata.color_chunks)
     told = [chunks[name.encode()] for name in unlike_srgb(metadata.color_chunks, bool(metadata.icc_profile))]
@@ -74,7 +74,7 @@ def _colors_told(picture: Picture) -> tuple[object, ...]:
 
 
 def _shared_colors(pictures: Sequence[Picture]) -> Metadata:
-    """What tells the colors of all of them; nothing where they differ."""
+    """The metadata that define the colors of all pictures; none where they differ."""
     first, *others = pictures
     if not all(are_colors_alike(first, other) for other in others):
         return Metadata()

@@ -1,4 +1,4 @@
-"""What a picture is read from: a file, or the content of one."""
+"""What a picture is read from: a file, or bytes with the content of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mdrn_cli.errors import InputError
 from mdrn_cli.formats import HANDLED, kind_of, not_handled
 
 LARGEST_CONTENT = 1 << 32
-"""Bytes of a file; more than the pixels that are let in can take."""
+"""Most bytes of a file: more than the largest picture that is accepted can take."""
 _BLOCK = 1 << 20
 """Bytes read from a pipe at once."""
 
@@ -21,7 +21,7 @@ def open_file(path: Path) -> IO[bytes]:
     devices.
 
     Raises:
-        InputError: missing, no regular file, larger than any picture that is let in, or not to be read.
+        InputError: missing, no regular file, larger than any picture that is accepted, or unreadable.
     """
     try:
         about = path.stat()
@@ -37,17 +37,17 @@ def open_file(path: Path) -> IO[bytes]:
 
 
 def open_source(source: Path | bytes) -> IO[bytes]:
-    """As `open_file`, of content, too."""
+    """As `open_file`; content is opened, too."""
     return io.BytesIO(source) if isinstance(source, bytes) else open_file(source)
 
 
 def name_of(source: Path | bytes) -> str:
-    """What messages call it."""
+    """What messages call the source."""
     return "the input" if isinstance(source, bytes) else str(source)
 
 
 def kind_of_file(source: Path | bytes) -> str | None:
-    """The format, as FORMATS of formats.py calls it, that a file or the content of one begins as.
+    """The format, by its name in FORMATS of formats.py, that the first bytes of a file or content show.
 
     Raises:
         InputError: see `open_file`.
@@ -57,18 +57,18 @@ def kind_of_file(source: Path | bytes) -> str | None:
 
 
 def refuse_other_formats(path: Path) -> None:
-    """Hold a file that is called as a picture of a format that is not handled to be another.
+    """Refuse a file whose name is that of a format not handled, unless its content is of one that is.
 
     Raises:
-        InputError: it is what it is called; or see `open_file`.
+        InputError: its content is not of another format, or see `open_file`.
     """
-    # What many cameras write begins as a TIFF does, and holds a small picture to look at.
+    # Many cameras' raw files begin as a TIFF does, but what would be read as one is a small preview.
     if (problem := not_handled(path)) and kind_of_file(path) in (None, "TIFF"):
         raise InputError(problem, HANDLED)
 
 
 def read_content(stream: IO[bytes], name: str) -> bytes:
-    """All of a stream that is an image; of anything else, no more than its first bytes.
+    """All of a stream that begins as an image; of any other no more than its first bytes are read.
 
     Raises:
         InputError: it does not begin as an image, or is larger than any.
@@ -77,7 +77,7 @@ def read_content(stream: IO[bytes], name: str) -> bytes:
     if not kind_of(start):
         raise InputError(f"{name} is not an image that can be read")
     content = bytearray(start)
-    while block := stream.read(_BLOCK):  # to read all that there may be would take that much memory first
+    while block := stream.read(_BLOCK):  # a single read of the limit would reserve that much memory
         content += block
         if len(content) > LARGEST_CONTENT:
             raise InputError(f"{name} is larger than {LARGEST_CONTENT} bytes")

@@ -36,7 +36,7 @@ class Denoiser:
         name: of the checkpoint, or its path.
         sha256: of its file.
         distilled: "hads" or "hmds", where its record or its run says so.
-        noise: that it was trained on, WHITE or CAMERA of manifest.py; of the latter at all levels, stretched to one.
+        noise: that it was trained on, WHITE or CAMERA of manifest.py; with CAMERA, all levels, stretched to one.
     """
 
     engine: Engine
@@ -49,12 +49,12 @@ class Denoiser:
 
     @property
     def label(self) -> str:
-        """Its name, and how it comes to serve another level than its own."""
+        """Its name, with a note where it serves another level than it was trained at."""
         return labelled(self.name, self.trained, self.sigma)
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped. Of a gray one a network for color gives
-        the mean of three channels."""
+        """Denoise one image or tile, float32 (C, H, W) in [0, 1]; not clipped. A network for color is shown a gray one
+        as three equal channels, and the mean of its results is taken."""
         function = stretched(self.engine, self.trained, self.sigma, wholly=self.noise == CAMERA)
         channels = self.engine.config.channels
         if len(image) == channels:
@@ -64,7 +64,7 @@ class Denoiser:
 
 
 def mean_of(denoisers: Sequence[Denoiser]) -> Function:
-    """What gives the mean of what denoisers make of an image."""
+    """A function that averages the results of denoisers for an image."""
     if len(denoisers) == 1:
         return denoisers[0]
 
@@ -78,7 +78,7 @@ def mean_of(denoisers: Sequence[Denoiser]) -> Function:
 
 
 def labelled(name: str, trained: float, sigma: float) -> str:
-    """A network's name, and what becomes of it at another noise level than its own."""
+    """A network's name, with a note where it serves another noise level than it was trained at."""
     return name if trained == sigma else f"{name} (trained at {trained:g}, stretched)"
 
 
@@ -95,7 +95,7 @@ class Denoisers:
 
     Raises:
         UsageError: `MDRN_THREADS` makes no sense.
-        WeightsError: no file and no checkpoint is called as the model asked for, or a manifest cannot be had.
+        WeightsError: there is no file or checkpoint of the model's name, or a manifest cannot be had.
     """
 
     def __init__(
@@ -117,13 +117,12 @@ class Denoisers:
                 named(self._records, model, choices)
 
     def are_for(self, noise: str, color: str) -> bool:
-        """Whether among those to choose from there is a network trained on such noise; False where one was asked for
-        by its name or path."""
+        """Whether a network trained on such noise can be chosen from; False where one is asked for by name or path."""
         return bool(serving(self._records, self.model, self._learned(color, noise), noise))
 
     def find(self, color: str, sigma: float, noise: str = WHITE) -> Denoiser:
-        """The network for a color mode and a noise level, trained on such noise where it was not asked for by name. Of
-        noise as files have it one for color serves gray, which it has learned, too, where there is none for gray alone.
+        """The network for a color mode and a noise level, trained on the kind of noise unless one is asked for by name
+        or path. For CAMERA noise in gray one for color is used, which has learned gray, too, if there is none for gray.
 
         Raises:
             WeightsError: no checkpoint serves the request, or it is corrupt.
@@ -147,13 +146,13 @@ class Denoisers:
         return Denoiser(engine, trained, sigma, name, sha256, distilled, learned)
 
     def _learned(self, color: str, noise: str) -> str:
-        """The color mode of the networks for a kind of noise in pictures of a color mode."""
+        """The color mode of the networks that serve a kind of noise in pictures of mode `color`."""
         own = noise != CAMERA or serving(self._records, self.model, color, noise)
         return color if own else "color"
 
     def _load(self, path: Path) -> tuple[Engine, Checkpoint]:
         began = time.perf_counter()
-        # torch takes seconds to import, which whoever is told of a mistake should not wait for.
+        # torch takes seconds to import, for which messages about a mistake should not have to wait.
         with _nothing_collected():
             from mdrn_cli.checkpoint import load_checkpoint
             from mdrn_cli.engine import Engine
@@ -165,7 +164,7 @@ class Denoisers:
 
 
 def _as_it_says(checkpoint: Checkpoint) -> tuple[str | None, str]:
-    """How a network was distilled and on which noise it was trained, for which there is no record."""
+    """How a network without a record was distilled and on which noise it was trained, by its checkpoint."""
     return checkpoint.distillation.get("mode"), checkpoint.noise
 
 

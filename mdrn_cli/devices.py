@@ -1,4 +1,4 @@
-"""The devices of this machine: which compute, in what types, with what memory, and what their faults are."""
+"""The devices of this machine: which can compute, in which types, with how much memory, and how they fail."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mdrn_cli.nesting import Nested
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The torch device of a name; "auto" takes CUDA, then MPS, then the CPU, which takes the place of one that is there
-    and cannot compute, with a warning.
+    """The torch device of a name. "auto" takes CUDA, then MPS, then the CPU; the last, with a warning, also where a GPU
+    is there but cannot compute.
 
     Raises:
         DeviceError: no such device on this machine, or one that cannot compute.
-        OutOfMemoryError: a GPU that can has no room; the CPU would be slow where it is soon free.
+        OutOfMemoryError: a GPU has no room left. With "auto", too: the CPU would be slow, and the GPU may be free soon.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -45,16 +45,16 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def fault_of(device: torch.device) -> str:
-    """Why a device cannot compute, in one line; empty where it can. A GPU may be there that this torch has no kernels
-    for, or that another process has for itself alone.
+    """Why a device cannot compute, in one line; empty if it can. This torch may lack kernels for a GPU, or another
+    process may use it exclusively.
 
     Raises:
-        OutOfMemoryError: it has no room even for this.
+        OutOfMemoryError: it has no room even for this test.
     """
     if device.type == "cpu" or device in _computing:
         return ""
     try:
-        # Which the device "meta", of no memory, cannot do.
+        # Reading the result back fails on the device "meta", which has no memory.
         image, kernel = (torch.ones(1, 1, side, side, dtype=torch.float32, device=device) for side in (8, 3))
         F.conv2d(image, kernel).cpu()
     except (RuntimeError, AssertionError, ImportError, TypeError) as error:
@@ -70,8 +70,7 @@ _computing: set[torch.device] = set()
 
 
 def is_fault(error: Exception) -> bool:
-    """Whether an error is that of a GPU which from then on computes nothing in this process, as after one of memory it
-    does."""
+    """Whether an error is one after which a GPU computes nothing more in this process; lack of memory is not."""
     if lacks_memory(error):
         return False
     accelerator = getattr(torch, "AcceleratorError", ())  # not before torch 2.8
@@ -81,14 +80,14 @@ def is_fault(error: Exception) -> bool:
 
 
 def failure(error: Exception) -> DeviceError:
-    """What to tell of such an error."""
+    """The error to raise for one that `is_fault`."""
     return DeviceError(f"the GPU has failed: {told_by(error)}", "run it again, or use --device cpu")
 
 
 @contextmanager
 def exact_convolutions(device: torch.device) -> Iterator[None]:
-    """On CUDA, where by default convolutions of float32 round to the 10 bits of TF32, have them not do so, and give the
-    same every time."""
+    """Keep CUDA from rounding float32 in convolutions to the 10 bits of TF32, its default, and have them give the same
+    every time."""
     if device.type != "cuda":
         yield
         return
@@ -103,7 +102,7 @@ def _exact_cudnn() -> Iterator[None]:
         with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
             yield
         return
-    # Where it is as that of all of cuDNN, it is to follow that afterwards, too.
+    # If it equals the setting for all of cuDNN, "none" makes it follow that again afterwards.
     before = "none" if cudnn.conv.fp32_precision == cudnn.fp32_precision else cudnn.conv.fp32_precision
     others = cudnn.benchmark, cudnn.deterministic
     cudnn.conv.fp32_precision, cudnn.benchmark, cudnn.deterministic = "ieee", False, True
@@ -117,7 +116,7 @@ _exactly = Nested(_exact_cudnn)
 
 
 def _precision_is_set() -> bool:
-    """Whether the program has set precision as torch has it since 2.9, beside which what was before cannot be used."""
+    """Whether the program has set `fp32_precision`, torch's interface since 2.9: it excludes using the older one."""
     above = (torch.backends, torch.backends.cudnn)
     if any(getattr(place, "fp32_precision", "none") != "none" for place in above):
         return True
@@ -128,16 +127,16 @@ def _precision_is_set() -> bool:
 
 
 def layout(device: torch.device) -> torch.memory_format:
-    """How images and 3x3 weights lie in memory where they are computed with: channels_last, but on MPS, whose
-    convolutions have read parts of such tensors wrongly (pytorch issue 180984)."""
+    """The memory layout of images and 3x3 weights on a device: channels_last, except on MPS, whose convolutions have
+    read parts of such tensors wrongly (pytorch issue 180984)."""
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def limit_threads(processes: int = 1) -> None:
-    """Compute with as many CPU threads as `MDRN_THREADS` says, where it is set, and else no more than there are cores.
+    """Limit torch's CPU threads to `MDRN_THREADS` if that is set, else to the number of cores.
 
     Args:
-        processes: of this machine that share the threads, or else all cores.
+        processes: number of processes on this machine among which these are divided.
 
     Raises:
         UsageError: see `threads_asked_for`.
@@ -151,13 +150,13 @@ def limit_threads(processes: int = 1) -> None:
 
 
 _forked = False
-"""Whether this process is a copy of one in which networks were made ready."""
+"""Whether this process was forked from one in which an `Engine` (or training) had set up threads."""
 
 
 @lru_cache
 def _one_thread_after_fork() -> None:
-    """Have copies of this process, as multiprocessing makes them, compute with one thread each: GNU's OpenMP waits for
-    ever for the others, which are not copied. The result is the same, to the last bit."""
+    """Make forks of this process, as multiprocessing makes them, compute with one thread each: GNU's OpenMP would wait
+    for ever for the other threads, which a fork does not copy. Results are the same to the last bit."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_be_alone)
 
@@ -169,10 +168,10 @@ def _be_alone() -> None:
 
 
 def as_a_fork_can(device: torch.device) -> None:
-    """In such a copy, see to it that one thread computes, whatever was set since, and on the CPU.
+    """In a forked process make sure that one thread computes, whatever was set since, and not on the parent's GPU.
 
     Raises:
-        DeviceError: the copied process has used the GPU, which copies cannot.
+        DeviceError: the parent process has used the GPU, which its forks therefore cannot.
     """
     if not _forked:
         return
@@ -212,8 +211,8 @@ def available_precisions(device: torch.device) -> tuple[str, ...]:
 
 @contextmanager
 def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
-    """Whatever runs out of memory within is told as an OutOfMemoryError of this message and hint, and a GPU that fails
-    as a DeviceError. Where memory is spent during a recording, the end of that is an error, too."""
+    """Turn running out of memory into an OutOfMemoryError with this message and hint, and a failing GPU into a
+    DeviceError. Running out while steps are recorded ends in another error, which has the first as its context."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -225,7 +224,7 @@ def telling_out_of_memory(message: str, hint: str) -> Iterator[None]:
 
 
 def free_memory(device: torch.device) -> float:
-    """Bytes that tensors may yet take on a GPU, those that torch keeps for reuse among them; of a CPU, no bound."""
+    """Bytes that tensors may still take on a GPU, including those that torch keeps for reuse; infinite for a CPU."""
     if device.type == "mps":
         most = getattr(torch.mps, "recommended_max_memory", half_of_memory)()  # not before torch 2.5
         return float(most - torch.mps.driver_allocated_memory())

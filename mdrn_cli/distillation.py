@@ -89,8 +89,8 @@ def found_again(config: TrainConfig, folder: Path) -> TrainConfig:
 
 
 def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: float | None) -> float:
-    """Noise level of a student of whom none is told, 0-255 scale: for hads its teacher's, where no teacher is named
-    that of the bundled one, and where there is none the level of `mdrn train`; for hmds the paper's.
+    """Noise level of a student where none is given, 0-255 scale: for hads that of its teacher, the bundled one if none
+    is named, or of `mdrn train` if there is none; for hmds the paper's.
 
     Args:
         mode, teacher, color: as for `find_teacher`.
@@ -110,8 +110,8 @@ def default_sigma(mode: str, teacher: str | None, color: str, teacher_sigma: flo
 
 
 def default_teacher_sigma(teacher: str | None, color: str, sigma: float) -> float | None:
-    """Noise level of an hmds teacher of whom none is told, 0-255 scale: that of the one named, else the paper's; None
-    where the paper has no such student.
+    """Noise level of an hmds teacher where none is given, 0-255 scale: that of the teacher named, else the paper's;
+    None where the paper has no such student.
 
     Args:
         teacher, color: as for `find_teacher`.
@@ -127,8 +127,8 @@ def default_teacher_sigma(teacher: str | None, color: str, sigma: float) -> floa
 
 
 def level_of(teacher: str | None) -> float | None:
-    """Noise level that a teacher named by name, file or run folder was trained at, 0-255 scale; None where a family or
-    nothing is named.
+    """Noise level that a teacher given by name, file or run folder was trained at, 0-255 scale; None for a family, or
+    where none is given.
 
     Raises:
         WeightsError: it is missing or no checkpoint.
@@ -212,7 +212,7 @@ def check_levels(mode: str, teacher: float, student: float) -> None:
 
 
 def frozen(teacher: MDRN, device: torch.device) -> MDRN:
-    """A teacher ready to be asked: on the device, in evaluation mode, without gradients."""
+    """A teacher ready for use: on the device, in evaluation mode, without gradients."""
     moved: MDRN = teacher.to(device, memory_format=layout(device))  # type: ignore[call-overload]
     return moved.eval().requires_grad_(False)
 

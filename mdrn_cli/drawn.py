@@ -1,4 +1,4 @@
-"""Tells what is drawn, text, tables, plots, patterns, screens, which has no noise, from what is photographed."""
+"""Tells noise-free drawings (text, tables, plots, patterns, screens) from photographs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, Blocks, answer, noise_features, stored_network
 
 NETWORKS = "drawn.npz"
-"""Trained by tools/train_drawn.py to say 1 of what is drawn, and -1 of what is not, or has noise."""
+"""Trained by tools/train_drawn.py to answer 1 for drawings, -1 for what is not drawn or has noise."""
 SURE = 0.5
-"""Answer from which on it is taken to be drawn: noise that is left is the lesser fault, but in a photograph."""
+"""Answer above which an image counts as drawn, and any noise is left: the lesser fault, except in photographs."""
 _RANGES, _SHARES = (0, 2, 6), (0.02, 0.1, 0.3, 0.5, 0.8)
-"""Within quarters of blocks, on the 0-255 scale; and shares of the quarters whose ranges are told."""
+"""Of the ranges of intensity in quarters of blocks: limits, 0-255 scale, up to which shares of them are counted; and
+the quantiles of them that are taken."""
 
 
 def is_drawn(blocks: Blocks) -> bool:
@@ -24,8 +25,8 @@ def is_drawn(blocks: Blocks) -> bool:
 
 
 def drawn_features(blocks: Blocks) -> NDArray[np.float32]:
-    """What `is_drawn` is told from: `noise_features`, and beside these, which are of the strength of frequencies, how
-    often the same comes again in blocks, as it does in all that is drawn, and does not where there is noise.
+    """The input of the network of `is_drawn`: `noise_features`, and how often lines, pixels, blocks and intensities
+    repeat, as they do in all drawings but not where there is noise.
 
     Returns:
         float32 (49 C + 25,).
@@ -38,7 +39,7 @@ def drawn_features(blocks: Blocks) -> NDArray[np.float32]:
 
 
 def _repeated(blocks: NDArray[np.float32]) -> list[float]:
-    """Shares of blocks that are there more than once, and of pixels equal to the next in a row and in a column."""
+    """The share of blocks that repeat others, and of pixels that equal the next in their row, and in their column."""
     whole = np.rint(np.clip(blocks, 0, 255)).astype(np.uint8).reshape(len(blocks), -1)
     different = len(np.unique(whole.view(f"V{whole.shape[1]}")))
     row = (blocks[:, :, :, 1:] == blocks[:, :, :, :-1]).all(axis=1).mean()
@@ -47,8 +48,8 @@ def _repeated(blocks: NDArray[np.float32]) -> list[float]:
 
 
 def _levels(blocks: NDArray[np.float32]) -> list[float]:
-    """Of the intensities: the share of the one that is most frequent, of those next to it, and of the two most frequent
-    sixteenths of the scale; and their entropy."""
+    """Of the rounded intensities: the share of the most frequent one, of those up to 3 from it, and of the two most
+    frequent sixteenths of the scale; and their entropy in nats / 5."""
     counts = np.bincount(np.rint(np.clip(blocks.mean(axis=1), 0, 255)).astype(np.uint8).ravel(), minlength=256)
     shares = counts / counts.sum()
     most, there = int(shares.argmax()), shares[shares > 0]
@@ -58,8 +59,8 @@ def _levels(blocks: NDArray[np.float32]) -> list[float]:
 
 
 def _steps(blocks: NDArray[np.float32]) -> list[float]:
-    """How far from Gaussian the differences between pixels next to each other are, and how much the quarters of blocks
-    differ within."""
+    """How far from Gaussian the first and second differences between neighbouring pixels are, and how large the ranges
+    of intensity within quarters of blocks are."""
     luminance = blocks.mean(axis=1)
     steps, bends = (np.abs(np.diff(luminance, n=n, axis=2)) for n in (1, 2))
     tails = [*_typical(steps, 0.5, 0.25), *_typical(bends, 0.5)]
@@ -68,7 +69,7 @@ def _steps(blocks: NDArray[np.float32]) -> list[float]:
 
 
 def _of_quarters(extreme: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The largest or smallest intensity of each channel in each quarter, (N, C, 2, 2)."""
+    """The largest or smallest intensity (np.maximum, np.minimum) of each channel in each quarter, (N, C, 2, 2)."""
     half = SIDE // 2
     rows = reduce(extreme, [blocks[..., k::half] for k in range(half)])
     quarters: NDArray[np.float32] = reduce(extreme, [rows[:, :, k::half] for k in range(half)])
@@ -76,7 +77,7 @@ def _of_quarters(extreme: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.f
 
 
 def _typical(differences: NDArray[np.float32], *shares: float) -> list[float]:
-    """Logarithms of quantiles over the mean."""
+    """Logarithms of quantiles / mean."""
     rising, mean = np.sort(differences, axis=None), differences.mean() + LEAST_AMPLITUDE
-    # One at a time: of several numpy tells in float64.
+    # One at a time, for numpy gives several in float64.
     return [float(np.log((np.quantile(rising, share) + LEAST_AMPLITUDE) / mean)) for share in shares]

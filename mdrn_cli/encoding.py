@@ -27,9 +27,9 @@ _USUAL_PROFILE = 1 << 20
 _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")}
 _NO_ALPHA = ("JPEG", "BMP")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
-"""Pixels, where a format has a limit below that of the others."""
+"""Longest side in pixels of the formats whose limit is below that of the others."""
 _BEYOND, _NOTED = 0.02, 0.001
-"""How far beyond black or white a float counts as such, and the share of such values that is told of."""
+"""How far beyond black or white a float counts as out of range, and the share of such values that gets a warning."""
 
 
 def format_of(path: Path) -> str:
@@ -79,7 +79,7 @@ class SaveOptions:
 
 
 def refuse_unwritable(picture: Picture, kind: str, options: SaveOptions) -> None:
-    """Tell, before any work is done for it, that a format cannot hold a picture.
+    """Refuse, before any work is done for it, a picture that the format cannot hold.
 
     Raises:
         UsageError: its transparency would be lost, and no background is given; what is no transparency would become
@@ -174,17 +174,17 @@ def encode_picture(picture: Picture, kind: str, options: SaveOptions | None = No
 
 
 def _background(picture: Picture, options: SaveOptions) -> str | None:
-    """The color that the picture is laid on; None for none."""
+    """The color that the picture is to be laid on, or None."""
     return options.flatten if picture.alpha is not None and picture.metadata.extra_is_alpha else None
 
 
 def _is_turned(picture: Picture, kind: str, options: SaveOptions) -> bool:
-    """Whether pixels are turned, for the file will not say how they are to be."""
+    """Whether pixels are turned upright, because the file will carry no orientation."""
     return options.strip_metadata or not carried_exif(picture.metadata.exif, kind)[0]
 
 
 def _cut_off(picture: Picture) -> tuple[str, ...]:
-    """A warning of floats that integers cannot hold, where more are seen than restoring leaves so."""
+    """A warning about floats that integers cannot hold, where they are more than restoring itself produces."""
     beyond = by_rows(lambda rows: np.abs(rows - 0.5) > 0.5 + _BEYOND, picture.channels)
     share = beyond.mean() if picture.seen is None else beyond[:, picture.seen].mean() if picture.seen.any() else 0
     return (f"{share:.1%} of the values are beyond black or white and are cut off",) if share >= _NOTED else ()
@@ -195,7 +195,8 @@ def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:
 
 
 def _told_of_colors(picture: Picture, metadata: Metadata, kind: str) -> tuple[str, ...]:
-    """Warnings of what is kept of the colors, or not, other than by its name."""
+    """Warnings about colors beside the names of what is lost: a profile that some programs refuse, or Adobe RGB that
+    only the EXIF told of."""
     if kind == "PNG" and len(metadata.icc_profile) > _USUAL_PROFILE:
         return ("programs that read PNG by Pillow may refuse one with an ICC profile of more than 1 MiB",)
     without = kind == "BMP" or not metadata.exif

@@ -1,4 +1,4 @@
-"""A checkpoint made fast on a device."""
+"""A checkpoint's network, ready to run fast on a device."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from mdrn_cli.fused import fuse, fusible
 from mdrn_cli.fusedgpu import has_kernels, with_kernels
 from mdrn_cli.model import MDRN, exactly
 
-# Measured as peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: features of full
-# size that live at once at most (eight of the fused network, but glibc seldom fits one into the room of another), and
-# bytes of the process without any.
+# Measured by peak resident memory over tiles of 256 to 1024 pixels, of several shapes in one process: the most feature
+# maps of full size in memory at once, plain and fused (which has eight, but glibc seldom reuses the room of one for
+# another), and bytes of the process without any.
 _LIVE_FEATURES, _LIVE_FUSED = 22, 18
 _LIBRARIES = 300e6
 TRUSTED = ("cpu", "cuda")
-"""Kinds of devices whose results have been measured; on others they are held against the CPU's each time."""
+"""Kinds of devices that are known to compute right; on others results are compared with the CPU's each time."""
 MOST_APART = 0.02
-"""Difference, on a scale of 1, that rounding to bfloat16 stays well below."""
+"""Largest difference of intensities in [0, 1] from the CPU's results; rounding to bfloat16 stays well below."""
 
 
 class Engine:
@@ -98,7 +98,7 @@ class Engine:
         return live * self.config.features * self.dtype.itemsize
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Denoise one image or tile; not clipped. What reduced precision cannot hold is computed again in float32.
+        """Denoise one image or tile; not clipped. If reduced precision overflows it is computed again in float32.
 
         Raises:
             OutOfMemoryError: the device ran out of memory.
@@ -125,7 +125,7 @@ class Engine:
         )
 
     def _run(self, model: MDRN, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        # A caller's autocast would have some layers compute in another type than that of their weights.
+        # A caller's autocast would make some layers compute in another type than that of their weights.
         with torch.inference_mode(), exactly(self.device), exact_convolutions(self.device):
             batch = torch.from_numpy(image.copy())[None].to(self.device, memory_format=layout(self.device))
             denoised: NDArray[np.float32] = model(batch)[0].cpu().numpy()
@@ -133,8 +133,8 @@ class Engine:
 
 
 def in_type(model: MDRN, device: torch.device, dtype: torch.dtype) -> MDRN:
-    """A network as it computes on a device in a type: all but the head, which alone sees intensities; by kernels of our
-    own where there are.
+    """A network moved to a device and, but for the head, which alone sees intensities, to a type; with our own kernels
+    where there are any.
 
     Args:
         model: changed in place.
@@ -151,8 +151,8 @@ def in_type(model: MDRN, device: torch.device, dtype: torch.dtype) -> MDRN:
 
 
 def computes_right(model: MDRN, twin: MDRN) -> bool:
-    """Whether a network on a device gives what the same network gives on the CPU. Errors of a library there have been
-    silent, and their pictures plausible; others are that it lacks an operation.
+    """Whether a network gives the same on a device as on the CPU. Faults of a device's library have been silent, with
+    plausible pictures; a missing operation, too, counts as wrong.
 
     Args:
         model: on the device.
@@ -171,7 +171,7 @@ def computes_right(model: MDRN, twin: MDRN) -> bool:
 
 
 def wrong_device(device: torch.device) -> DeviceError:
-    """What to tell of a device that computes wrongly."""
+    """The error for a device that computes wrongly."""
     return DeviceError(
         f"{device} computes wrongly with torch {torch.__version__}", "use --device cpu, or another version of torch"
     )

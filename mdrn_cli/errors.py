@@ -1,4 +1,4 @@
-"""The errors a user can meet, each with the exit code of its kind."""
+"""The errors that are shown to users, each with the exit code of its kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 BY_SIGNAL = 128
-"""What shells add to the number of the signal that ended a program, for its exit code."""
+"""Added to the number of the signal that ended a program, gives its exit code in shells."""
 INTERRUPTED = BY_SIGNAL + 2
 """Exit code after Ctrl-C."""
 UNREAD = BY_SIGNAL + 13
@@ -47,19 +47,19 @@ class MdrnError(Exception):
 
 
 def _names(message: str, path: str) -> bool:
-    """Whether a message names a file: as a word of it, or, where the name may be any word, as the first."""
+    """Whether a message names a file: as any word of it, or as the first if it might be an ordinary word."""
     begins = "" if {".", "/", "\\"} & {*path} else "^"
     return bool(re.search(rf"{begins}(?<!\S){re.escape(path)}(?![^\s:,)])", message))
 
 
 def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int = 1) -> str:
-    """A hint for a name that is none of those there are: what is spelled nearly so, else all of them.
+    """A hint for an unknown name: those with similar spelling, else all.
 
     Args:
         name: what was given.
-        names: those there are.
-        whole: what the list of all begins with.
-        most: how many that are spelled nearly so are told.
+        names: the known names.
+        whole: words before the list of all names.
+        most: how many similar names are given at most.
     """
     from difflib import get_close_matches
 
@@ -69,13 +69,13 @@ def hint_of(name: str, names: Iterable[str], whole: str = "there are", most: int
 
 
 def told_by(error: Exception) -> str:
-    """The first line of what a library says of a fault, or what the fault is called."""
+    """The first line of a library's error, or its type if it has no text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
 
 
 class SharedError(MdrnError):
-    """What all processes of a run meet alike, at the same step: that it diverged (exit code 1)."""
+    """An error that all processes of a run raise at the same step: it diverged (exit code 1)."""
 
 
 class UsageError(MdrnError):
@@ -113,15 +113,15 @@ class OutOfMemoryError(DeviceError):
 _NO_ROOM = (
     # Loading a library, or starting a thread, where there is no memory or address space for it.
     *("failed to map segment", "annot allocate memory", "can't start new thread"),
-    # Torch: of its allocator on the CPU (with other words on Windows), of CUDA, its driver and libraries, and of MPS,
-    # which tells of no memory. Where cuDNN has no room for any way of computing a convolution, torch has found none.
+    # Torch: its allocator on the CPU (second one: Windows), CUDA, its driver and libraries, and MPS, which does not
+    # mention memory. Where cuDNN lacks the room for any way of computing a convolution, torch finds no engine.
     *("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED"),
     *("unable to find an engine", "Invalid buffer size"),
 )
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, this machine's or a GPU's, or what the process may take of it, is spent."""
+    """Whether an error says that there is no memory left, this machine's, a GPU's or of the process's limit."""
     if isinstance(error, OSError) and error.errno is not None:  # its text may have the name of a file
         return error.errno == errno.ENOMEM
     says = isinstance(error, (ImportError, OSError, RuntimeError)) and any(text in str(error) for text in _NO_ROOM)

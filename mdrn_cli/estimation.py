@@ -1,4 +1,4 @@
-"""What is told of a picture's noise without restoring it."""
+"""Estimating the noise of a picture without restoring it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Estimate:
     """The noise of a picture.
 
     Attributes:
-        picture: as it was looked at.
-        noise: at full size; its level is NaN of a picture too small to tell.
-        warnings: of what was done to the picture for that.
+        picture: as prepared for the estimate.
+        noise: at full size; its level is NaN if the picture is too small for an estimate.
+        warnings: those that preparing the picture added.
     """
 
     picture: Picture
@@ -29,8 +29,8 @@ class Estimate:
     warnings: tuple[str, ...]
 
     def at_smaller_sizes(self) -> tuple[float, ...]:
-        """Levels at half the size and at a quarter, 0-255 scale, of noise that restoring would begin with there; none
-        where it would not."""
+        """Noise levels at half the size and at a quarter, 0-255 scale, where the noise is smeared, so that restoring
+        would begin there; else none."""
         picture, noise = self.picture, self.noise
         if not may_be_smeared(picture, noise, noise.tone):
             return ()

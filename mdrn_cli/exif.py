@@ -10,13 +10,13 @@ from PIL import ExifTags, Image, TiffTags
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 IPTC, PHOTOSHOP, TRANSFER_FUNCTION = 33723, 34377, 301
-"""Tags; the last is of a table with a value for each intensity, or three of them."""
+"""Tags; the last one holds one or three tables with a value for each intensity."""
 _SUBDIRECTORIES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 LARGEST_SEGMENT = 65_500
-"""Bytes that a JPEG segment can hold, less its heading."""
+"""Bytes that a JPEG segment can hold, without its heading."""
 _SRGB = 1
 _MOST_LEFT_OUT = 16
-"""Tags that are left out of EXIF before all of it is."""
+"""Most tags that are left out to shorten EXIF; if that is not enough, all of it is left out."""
 EXIF_START = b"Exif\0\0"
 _UNDEFINED = (
     *(ExifTags.Base.OECF, ExifTags.Base.ComponentsConfiguration, ExifTags.Base.MakerNote, ExifTags.Base.UserComment),
@@ -27,7 +27,7 @@ _SIGNED = (ExifTags.Base.ShutterSpeedValue, ExifTags.Base.BrightnessValue, ExifT
 _TYPES: dict[tuple[int, int], int] = {(int(tag), TiffTags.BYTE): TiffTags.UNDEFINED for tag in _UNDEFINED} | {
     (int(tag), TiffTags.RATIONAL): TiffTags.SIGNED_RATIONAL for tag in _SIGNED
 }
-"""Of a tag that Pillow does not know, which it gives the type of its value: that of EXIF, of the same size."""
+"""(tag, type that Pillow derives from the value, as it does not know the tag) -> the type in EXIF, of the same size."""
 
 
 def exif_directory(exif: bytes) -> Image.Exif:
@@ -84,7 +84,7 @@ def tag_values(directory: Image.Exif, but: frozenset[int]) -> dict[int, Any]:
 
 
 def _within(directory: Image.Exif, pointer: int) -> dict[int, Any]:
-    """A directory that one points to; empty where it is broken."""
+    """A directory that another one points to; empty where it is broken."""
     try:
         return directory.get_ifd(pointer)
     except Exception:  # of many kinds, as Pillow raises them
@@ -100,7 +100,7 @@ def exif_written(values: dict[int, Any], endian: str | None) -> bytes:
 
 
 def with_own_types(content: bytes) -> bytes:
-    """A TIFF, as Pillow has written it, whose EXIF has the types that EXIF says; readers go by them.
+    """A TIFF written by Pillow, with the types of EXIF tags corrected to those of the standard, which readers expect.
 
     Args:
         content: the file to the end of its directories.
@@ -115,14 +115,14 @@ def with_own_types(content: bytes) -> bytes:
 
 
 def _entries(data: bytearray, order: str, at: int) -> Iterator[tuple[int, int, int]]:
-    """Of each entry of a directory where it is, its tag and its type."""
+    """(offset, tag, type) of each entry of a directory."""
     (count,) = struct.unpack_from(f"{order}H", data, at)
     for place in range(at + 2, at + 2 + 12 * count, 12):
         yield (place, *struct.unpack_from(f"{order}HH", data, place))
 
 
 def _exact(value: Any) -> Any:
-    """A tag's value such that Pillow writes the bytes it has read: it reads text as Latin-1 but writes ASCII."""
+    """A tag's value in a form that Pillow writes as the bytes it read: it reads text as Latin-1 but writes ASCII."""
     if isinstance(value, dict):
         return {tag: _exact(inner) for tag, inner in value.items()}
     return value.encode("latin-1", "replace") if isinstance(value, str) and not value.isascii() else value

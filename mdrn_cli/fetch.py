@@ -23,16 +23,16 @@ TIMEOUT = (10.0, 30.0)
 """Seconds to connect, and between two pieces of the answer."""
 BLOCK = 1 << 16
 RETRIES = 4
-"""Tries after the first, counted anew whenever there are PROGRESS bytes more than there ever were."""
+"""Tries after the first; the count starts again whenever PROGRESS bytes more than ever before have arrived."""
 PROGRESS = 1 << 20
 BACKOFF = 0.5
 LONGEST_WAIT = 30.0
 RETRIED_STATUS = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505}
 
 _TLS_REASON = re.compile(r"\[SSL[^]]*\] ([^'\"]*?)( \(_ssl|['\")])")
-"""In what the libraries say of a connection that failed."""
+"""Finds the reason in the libraries' text on a failed TLS connection."""
 _LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL")
-"""Why a connection is not secure, and will not be the next time either."""
+"""TLS errors that trying again does not cure."""
 
 OnBytes = Callable[[int], None]
 """Called with the number of bytes that have come since the last call; negative when some are dropped."""
@@ -47,7 +47,7 @@ class Expected:
 
 
 class StoppedError(Exception):
-    """A download has been asked to stop; what has come of it is there to be gone on from."""
+    """A download was asked to stop; what has arrived is kept and can be continued."""
 
 
 class _GiveUpError(Exception):
@@ -157,7 +157,7 @@ def _copy(path: Path, part: Path, expected: Expected, on_bytes: OnBytes) -> None
 
 
 def _blocks(source: BinaryIO) -> Iterator[bytes]:
-    """The content of a file, whose faults are those of a source."""
+    """The content of a file in blocks; if it cannot be read, this source is given up."""
     while True:
         try:
             block = source.read(BLOCK)
@@ -177,7 +177,7 @@ def _download_with_retries(
             _download_once(url, part, expected.bytes, on_bytes)
             return
         except _TryAgainError as error:
-            come = size_of(part) - most  # of what a server takes back again and again, nothing
+            come = size_of(part) - most  # what a server sends again does not count
             failures, most = (0, most + come) if come >= PROGRESS else (failures + 1, most)
             if failures > RETRIES:
                 raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error

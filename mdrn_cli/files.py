@@ -20,7 +20,7 @@ LEFTOVER_AGE = 600.0
 _READ_BY_ALL = stat.S_IRGRP | stat.S_IROTH
 _PARTIAL = ".mdrn-{}.part"
 _IN_USE, _PATIENCE = (5, 32, 33), 2.0
-"""Errors of Windows about files that others have open, and seconds for which it is tried again."""
+"""Windows errors for files that others have open, and seconds for which writing is tried again."""
 _ACL = "system.posix_acl_access"  # rights of further users and groups, on Linux
 _HINTS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, then run it again") | dict.fromkeys(
     (errno.EROFS, errno.EACCES, errno.EPERM), "choose a folder that can be written to"
@@ -178,7 +178,7 @@ def _copy_acl(path: Path, descriptor: int) -> bool:
 
 
 def write_error(path: Path, error: OSError) -> MdrnError:
-    """What to tell of a file or folder that cannot be written."""
+    """The error for a file or folder that cannot be written."""
     return MdrnError(
         f"cannot write {path} ({error.strerror or error})",
         _HINTS.get(error.errno or 0, "look at the folder, then run it again"),
@@ -186,7 +186,7 @@ def write_error(path: Path, error: OSError) -> MdrnError:
 
 
 def as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
-    """What to tell of whatever has befallen one file of several.
+    """Turn any error about one file of several into an MdrnError.
 
     Args:
         error: as it was raised.
@@ -209,7 +209,7 @@ def as_mdrn_error(error: Exception, path: Path, doing: str) -> MdrnError:
 
 @contextmanager
 def telling_write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into what `write_error` tells."""
+    """Turn an OSError into that of `write_error`."""
     try:
         yield
     except OSError as error:
@@ -217,7 +217,7 @@ def telling_write_errors(path: Path) -> Iterator[None]:
 
 
 def refuse_closed_stdout() -> None:
-    """Tell that nothing can be put out.
+    """Refuse to go on without standard output.
 
     Raises:
         MdrnError: standard output is closed.

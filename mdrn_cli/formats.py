@@ -27,9 +27,9 @@ _OTHER = (
     " pgm pnm ppm psb psd qoi svg tga wdp xcf"
 )
 OTHER_PICTURES = frozenset(f".{suffix}" for suffix in f"{_RAW} {_OTHER}".split())
-"""Suffixes of pictures that are not handled, so that it can be told that there are such."""
+"""Suffixes of pictures that are not handled, so that messages can name them as such."""
 HANDLED = f"handled are {', '.join(sorted(FORMATS))}"
-"""A hint."""
+"""The hint for such files."""
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 """First bytes: either byte order, plain and BigTIFF."""
 _STARTS = {
@@ -42,13 +42,13 @@ _STARTS = {
 
 
 def not_handled(path: Path) -> str:
-    """What to tell of a file whose suffix is of a picture that is not handled; empty of any other."""
+    """A message for a file whose suffix is of a picture that is not handled; empty for any other."""
     suffix = path.suffix.lower()
     return f"{suffix[1:].upper()} is not handled: {path.name!r}" if suffix in OTHER_PICTURES else ""
 
 
 def kind_of(content: bytes) -> str | None:
-    """The format, as `FORMATS` calls it, that content begins as."""
+    """The format, by its name in `FORMATS`, that the first bytes of content show; None if unknown."""
     return next((kind for start, kind in _STARTS.items() if content.startswith(start)), None)
 
 

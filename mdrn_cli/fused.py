@@ -1,6 +1,6 @@
-"""The network's groups on oneDNN's fused convolutions: ReLU and residual sum happen while the result is in registers,
-so that on a CPU, where memory is what one waits for, a block passes over its features less often; and sums that nothing
-else needs are taken in place, for less of it to be in use."""
+"""The network's groups by oneDNN's fused convolutions: ReLU and residual sum are done while the result is in registers,
+so that a block passes over its features less often, as memory is the bottleneck on a CPU. Sums whose operands are not
+needed afterwards are done in place, to use less memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, restored_and_fused
 
 
 def fusible(device: torch.device) -> bool:
-    """Whether this torch has the fused convolutions, which it keeps for its own compiler, for the device."""
+    """Whether this torch has the fused convolutions, which are internal to its compiler, for the device."""
     return (
         device.type == "cpu"
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -89,8 +89,8 @@ def _dense(weight: Tensor) -> Tensor:
 
 
 def _in_any_type(convolve: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """oneDNN refuses bfloat16 on a processor without the instructions it needs (x86 before AVX-512). There, asked for
-    all the same, the values that bfloat16 holds are computed in float32 and rounded again: what other machines give."""
+    """Let a convolution take bfloat16 also where oneDNN refuses it, on processors without the instructions it needs
+    (x86 before AVX-512): it is computed in float32 and rounded to bfloat16, which gives what other machines do."""
 
     @wraps(convolve)
     def run(x: Tensor, *rest: Any, **named: Any) -> Tensor:

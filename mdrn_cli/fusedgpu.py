@@ -1,5 +1,5 @@
-"""The network's groups on a GPU by kernels of our own (`gpufunctions.py`), for inference and for training: there, as
-on a CPU, memory is what one waits for."""
+"""The network's groups on a GPU by our own kernels (`gpufunctions.py`), for inference and training: memory is the
+bottleneck there, as on a CPU."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mdrn_cli.model import MDRN, MSAB, MSAG, Coarse, MDRNConfig, restored_and_fu
 WIDTHS = (32, 64, 128)
 """Features that the kernels can work with: tensor cores multiply matrices of 16 and more."""
 MOST_APART = 0.1
-"""Of what kernels give and the plain network does, relative to its size: rounding to bfloat16 stays well below."""
+"""Relative difference between kernels and plain network beyond which kernels are wrong; bfloat16 stays well below."""
 MOST_VALUES = 2**31
-"""Of features, which the kernels count in 32 bits."""
+"""Number of feature values from which on the plain network is used: the kernels count in 32 bits."""
 _running: set[tuple[int, torch.device, torch.dtype, bool]] = set()
-"""Widths, devices and types that the kernels have been tried on in this process, and whether they learned there."""
+"""What the kernels have been tried on successfully in this process: (width, device, type, whether for training)."""
 
 
 def has_kernels(model: MDRN, device: torch.device, dtype: torch.dtype) -> bool:
@@ -32,8 +32,7 @@ def has_kernels(model: MDRN, device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def with_kernels(model: MDRN) -> MDRN:
-    """Let the groups of a network compute by the kernels, where these can be kept and run as they should; its weights
-    and their names stay.
+    """Let a network's groups use the kernels, if these can be stored and pass a test; weights and their names stay.
 
     Args:
         model: on its device and in its type; changed in place.
@@ -53,13 +52,13 @@ def with_kernels(model: MDRN) -> MDRN:
 
 
 def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: bool) -> str:
-    """Why the kernels of a width do not run on a device, in one line; empty where they do: tried on a group that uses
-    all of them. They are compiled there, for which a compiler of C may be missing; may need more memory of a
-    multiprocessor than there is; or be compiled wrongly."""
+    """Why the kernels of a width do not run on a device, in one line; empty if they do. They are tried on a group that
+    uses all of them: compiling needs a C compiler, which may be missing, a multiprocessor may have too little memory,
+    or they may be compiled wrongly."""
     if (known := (features, device, dtype, learning)) in _running:
         return ""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # alone: another seeds those of GPUs, too
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would seed those of GPUs, too
         plain = MSAG(4, MDRNConfig("gray", 1, features))
         restore = nn.ConvTranspose2d(features, features, 2, 2)
         parts = nn.ModuleList((plain, restore)).requires_grad_(learning)
@@ -85,7 +84,7 @@ def _why_not(features: int, device: torch.device, dtype: torch.dtype, learning: 
 
 
 def _switch(model: nn.Module) -> None:
-    """Have the parts of a network, or of a group, compute by the kernels."""
+    """Make the blocks and groups of a network use the kernels."""
     for part in model.modules():
         if type(part) is MSAB:
             part.__class__ = KernelMSAB
@@ -94,8 +93,8 @@ def _switch(model: nn.Module) -> None:
 
 
 def _have_a_place() -> bool:
-    """See to it that kernels, which take seconds to compile, are kept with all else that is, not in a folder of
-    triton's; whether that is possible."""
+    """Have compiled kernels, which take seconds to make, stored in this program's cache and not in triton's own folder.
+    A `TRITON_CACHE_DIR` that is set is kept. Returns whether the folder can be written."""
     told = os.environ.get("TRITON_CACHE_DIR")
     folder = Path(told) if told is not None else library_folder(KERNELS)
     os.environ["TRITON_CACHE_DIR"] = str(folder)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mdrn_cli import gpukernels
 
 PROGRAMS = 132
-"""Of kernels that sum over all pixels, each of which goes over many tiles: one for each multiprocessor of an H100."""
+"""Most programs of the kernels that sum over all pixels, each of many tiles: one per multiprocessor of an H100."""
 SUMMING = ("kernels_back", "spread_back", "squeeze_back", "fuse_back")
 LAUNCH = {
     "squeeze": (128, 4, 1),
@@ -28,13 +28,13 @@ LAUNCH = {
     "fuse": (128, 8, 1),
     "fuse_back": (128, 8, 3),
 }
-"""Pixels that a program of a kernel works on at once, its warps, and the stages of its pipeline of loads."""
+"""By kernel: pixels that a program works on at once, its warps, and the stages of its pipeline of loads."""
 TOTALS = 64
-"""Values that a program adds up over the programs that have summed them."""
+"""Values per program of the kernel `total`, which adds up the partial sums of other programs."""
 
 
 def dense(x: Tensor) -> Tensor:
-    """Channels_last and dense, as the kernels take features and 3x3 weights."""
+    """Make features or 3x3 weights channels_last and dense, as the kernels expect them."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
@@ -54,7 +54,7 @@ def _launch(name: str, pixels: int, *arguments: Any, rows: int = 0) -> None:
 
 
 def _programs(name: str, pixels: int) -> int:
-    """Of a kernel: one for each tile; of those that sum, each of which goes over many, PROGRAMS at most."""
+    """Number of programs of a kernel: one per tile; of kernels that sum at most PROGRAMS, over several tiles each."""
     tiles: int = triton.cdiv(pixels, LAUNCH[name][0])
     return min(tiles, PROGRAMS) if name in SUMMING else tiles
 
@@ -146,12 +146,12 @@ class Fusion(torch.autograd.Function):
 
 
 def _sums(name: str, pixels: int, sizes: Sequence[int], like: Tensor) -> Tensor:
-    """Room for what each program of a kernel sums: (programs, values)."""
+    """Uninitialized memory for the sums of each program of a kernel: (programs, values)."""
     return torch.empty((_programs(name, pixels), sum(sizes)), dtype=torch.float32, device=like.device)
 
 
 def _totals(sums: Tensor, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, ...]:
-    """What the programs of a kernel have summed, over them all, in the type of the features."""
+    """The sums of a kernel's programs added up, split by `sizes`, in the type of the features."""
     programs, values = sums.shape
     out = torch.empty(values, dtype=like.dtype, device=like.device)
     with torch.cuda.device_of(sums):  # type: ignore[no-untyped-call]
@@ -160,5 +160,5 @@ def _totals(sums: Tensor, sizes: Sequence[int], like: Tensor) -> tuple[Tensor, .
 
 
 def _as(gradient: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of a 1x1 convolution's weights, which it has in their order: with their strides, or it is copied."""
+    """The gradient of a 1x1 convolution's weights, given their strides: with other strides autograd would copy it."""
     return gradient.as_strided(weight.shape, weight.stride())

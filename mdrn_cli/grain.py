@@ -1,4 +1,4 @@
-"""How much coarse grain an image has: the level of the noise in one of half the size, and whether that is noise."""
+"""How much coarse grain an image has: the noise level of the image at half the size, unless that is content."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from mdrn_cli.monochrome import Tone
 from mdrn_cli.pixels import halved, to_unit, wholly_seen
 
 LEAST_COARSE = 2.0
-"""Level that both differences of colors must have for noise to be seen in an image of half the size."""
+"""Level below which coarse noise of a color image counts as none: of the halved image, and of each of its two color
+differences."""
 LEAST_GRAY_COARSE = 3.0
-"""The least level told of an image of half the size in gray, where texture may pass for noise."""
+"""The same for gray, where texture may pass for noise."""
 SMALLEST_HALVED = 64
-"""Shortest side in pixels of an image of half the size whose noise is looked for."""
+"""Shortest side in pixels of a halved image whose noise is looked for."""
 STEEPEST = {1: 2.0, 2: 2.2}
-"""Amplitude in the quieter blocks over that in an image twice as large, by the number of planes, beyond which that is
-content: of noise smeared by a Gaussian of four pixels it is 1.8 and 1.9 at most."""
+"""By the number of planes (1 gray, 2 color differences): the ratio of the amplitude in quiet blocks to that at twice
+the size beyond which both are content: for noise smeared by a Gaussian of four pixels it is 1.8 and 1.9 at most."""
 QUIET, COARSE_EXCESS = 0.1, 2.5
-"""Share of the blocks that are quieter than those by which a bound is set, and times the amplitude there that it is."""
+"""Quantile over blocks that gives the amplitude of the quiet ones; and how many times that a level may be at most."""
 
 
 def estimate_coarse_sigma(
     half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None, white: float = 1.0
 ) -> float:
-    """Level of the noise in an image of half the size, that is of coarse grain in the whole one; 0 where there is none.
+    """Level of the noise in a halved image, which is coarse grain in the whole one, 0-255 scale; 0 where there is none.
 
-    So far from the pixel, texture is as sharp as noise, but seldom colored: what is noise is told by the differences of
-    colors, and noise that all channels have in common is not found. In gray, or of one tone, texture may pass for it.
+    At this scale texture is as sharp as noise, but seldom colored. So in color, noise is recognized by the color
+    differences, and what all channels have in common is not found. In gray or one tone, texture may pass for noise.
 
     Args:
         half: (C, H, W), as for `estimate_sigma`.
         seen: (H, W), the pixels that count; see `blocks_of`.
-        tone: of which the noise is, where an image of three channels is taken as gray.
+        tone: that the noise follows, where an image of three channels is to be taken as gray.
         white: see `estimate_sigma`.
     """
     blocks, planes = _coarse_planes(half, seen, tone, white)
@@ -53,8 +54,8 @@ def estimate_coarse_sigma(
 def is_out_of_focus(
     half: NDArray[Any], seen: NDArray[np.bool_] | None = None, tone: Tone | None = None, white: float = 1.0
 ) -> bool:
-    """Whether what an image of half the size, as for `estimate_coarse_sigma`, holds of coarse structure grows so much
-    from there to a quarter that it is content without noise: a picture out of focus, one enlarged much, a relief."""
+    """Whether the amplitude of a halved image, as for `estimate_coarse_sigma`, grows so much from there to a quarter of
+    the size that it is content, not noise: a picture out of focus or much enlarged, a relief."""
     if min(half.shape[1:]) < 2 * SMALLEST_HALVED:
         return False
     _, planes = _coarse_planes(half, seen, tone, white)
@@ -65,8 +66,8 @@ def is_out_of_focus(
 def _coarse_planes(
     half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float
 ) -> tuple[Blocks, NDArray[np.float32]]:
-    """Blocks of an image, and what of their pixels tells of coarse grain: (N, 1, SIDE, SIDE) in gray or of one tone,
-    (N, 2, SIDE, SIDE), the differences of colors, else."""
+    """Blocks of an image, and the planes of them in which coarse grain is looked for: their pixels (N, 1, SIDE, SIDE)
+    in gray or one tone, else the two color differences (N, 2, SIDE, SIDE)."""
     blocks = looked_at(half, seen, tone.intensity if tone else to_unit, white).without_even()
     if blocks.pixels.shape[1] == 1:
         return blocks, blocks.pixels
@@ -74,6 +75,6 @@ def _coarse_planes(
 
 
 def _quiet(planes: NDArray[np.float32]) -> float:
-    """Amplitude of all but the lowest frequencies in the quieter blocks, 0-255 scale."""
+    """Amplitude of all but the lowest frequencies in the quiet blocks, 0-255 scale; the larger one of two planes."""
     energy = energies_of(planes)[:, :, np.add(*np.indices((SIDE, SIDE))).ravel() >= 2].mean(axis=2)
     return math.sqrt(float(np.quantile(energy, QUIET, axis=0).max()))

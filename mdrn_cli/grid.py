@@ -1,4 +1,4 @@
-"""Tells a picture that has been through JPEG, in whatever format it is now, by the grid of the blocks of that."""
+"""Recognizes a picture that has been through JPEG, in whatever format it is now, by the grid of JPEG's blocks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from mdrn_cli.blocks import SIDE, energies_of
 from mdrn_cli.pixels import LUMA, to_unit, within
 
 HIGH = np.add(*np.indices((SIDE, SIDE))).ravel() >= 5
-"""Frequencies of which JPEG leaves least."""
+"""Mask of the frequencies that JPEG suppresses most."""
 NONE = 0.5
-"""Amplitude on the 0-255 scale below which a frequency is taken for none; rounding to 8 bits leaves 0.3."""
+"""Amplitude below which a frequency counts as absent, 0-255 scale; rounding to 8 bits leaves 0.3."""
 MOST_PLACES, LEAST_PLACES = 400, 30
-"""Of blocks looked at, and that there must be."""
+"""How many cells of the grid are looked at at most, and how many there must be at least."""
 CLEAR = 0.28
-"""Excess from which on noise is that of JPEG: of quality 93 and less most photographs have it, of 97 few do. Chosen on
-validation photographs."""
+"""Value of `grid_excess` above which an image counts as JPEG: most photographs of quality 93 and less exceed it, few of
+97 do. Chosen on validation photographs."""
 
 
 def is_through_jpeg(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> bool:
-    """Whether an image has been through JPEG, and much was lost there: not where it has been resized or noise has been
-    added since.
+    """Whether an image has been through JPEG and lost much there; False if it was resized or given noise since.
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
@@ -34,13 +33,13 @@ def is_through_jpeg(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) 
 
 
 def grid_excess(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> float:
-    """By how much more of the high frequencies are none in the blocks of JPEG than in those of any other grid, of what
-    there could be; about 0 of an image that has no such blocks, or is too small to tell.
+    """How much larger the share of absent high frequencies is on the best of the 64 possible grids of blocks than on
+    the next best, relative to what is left to 1: near 0 without a JPEG grid, 0 if the image is too small, 1 at most.
 
     Args:
         image, seen: as for `is_through_jpeg`.
     """
-    side = 2 * SIDE - 1  # a block at any place of the grid, beginning at one in the first
+    side = 2 * SIDE - 1  # holds a block at each of the SIDE x SIDE offsets
     if min(image.shape[1:]) < side:
         return 0.0
     windows = sliding_window_view(image, (side, side), axis=(1, 2))[:, ::SIDE, ::SIDE]  # (C, h, w, side, side)

@@ -1,4 +1,4 @@
-"""What this machine has, and what a user may ask of it, checked; without loading torch."""
+"""The memory and cores of this machine, and checks of what a user asks of it; without loading torch."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mdrn_cli.errors import UsageError
 PRECISIONS = ("auto", "bfloat16", "float32")
 MOST_THREADS = 1024
 _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-"""Where Linux says of which control groups this process is, and what those may use."""
+"""Where Linux lists the control groups of this process, and where it keeps their limits."""
 _MEMORY_LIMITS = (("", "memory.max"), ("memory", "memory.limit_in_bytes"))
-"""By controller, "" of the second version: the file with the bytes that a group may use."""
+"""(controller, file with the bytes that a group may use); the controller is "" for version 2 of control groups."""
 _CPU_LIMITS = (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
-"""The same of processors: microseconds in a period, and those of the period."""
+"""The same for CPU time: files with the microseconds a group may use in a period, and with the period's length."""
 _MOST_MEMORY, _SHARE_OF_MEMORY = 2 * 2**30, 0.8
-"""Bytes that restoring uses unless more is given, and how much of a smaller machine's."""
+"""Bytes that restoring uses by default, and the share of a machine's memory that it is at most."""
 
 
 def system_name() -> str:
-    """Such as "Linux 6.1.0 x86_64". (What `platform.platform` gives starts a program.)"""
+    """Such as "Linux 6.1.0 x86_64". (`platform.platform` would start a program.)"""
     return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
@@ -33,7 +33,7 @@ def half_of_memory() -> float:
 
 
 def memory_to_use() -> int:
-    """Bytes that restoring may use unless it is told: 2 GiB, or less where that is too much for this machine."""
+    """Bytes that restoring may use by default: 2 GiB, or 80 % of this machine's memory if that is less."""
     return min(_MOST_MEMORY, int(_SHARE_OF_MEMORY * _memory()))
 
 
@@ -45,16 +45,16 @@ def _memory() -> float:
 
 
 def _read(file: Path) -> str:
-    """What the system tells in a file; nothing where there is none, or a sandbox does not let one read it."""
+    """The text of a system file; empty where it is missing, or a sandbox does not allow reading it."""
     try:
         return file.read_text()
-    except (OSError, ValueError):  # the latter of a name that the locale has no characters for
+    except (OSError, ValueError):  # ValueError: a name that the locale cannot encode
         return ""
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that a process is in, of containers, services and jobs of a cluster: each may use
-    no more than those around it."""
+    """Folders of this process's control group and all those around it (containers, services, cluster jobs), as the
+    limits of each apply."""
     root = _GROUPS / controller
     own = PurePosixPath("/")
     for line in _read(_OWN_GROUPS).splitlines():
@@ -62,12 +62,12 @@ def _groups(controller: str) -> Iterator[Path]:
         if controller in controllers.split(","):
             own = PurePosixPath("/", path)
     for group in (own, *own.parents):
-        if ".." not in group.parts:  # of one that lies outside what the container sees
+        if ".." not in group.parts:  # such a group lies outside what the container sees
             yield root / group.relative_to("/")
 
 
 def cores() -> int:
-    """CPU cores this process may run on, or as many as the time that a container may use them for is worth."""
+    """CPU cores that this process may run on, or fewer where a container may use only so much of their time."""
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group, names in ((group, names) for controller, names in _CPU_LIMITS for group in _groups(controller)):
         numbers = " ".join(_read(group / name) for name in names).split()
@@ -77,7 +77,7 @@ def cores() -> int:
 
 
 def check_precision(precision: str) -> None:
-    """Refuse a precision that there is not.
+    """Refuse an unknown precision.
 
     Raises:
         UsageError: not one of PRECISIONS.
@@ -87,13 +87,13 @@ def check_precision(precision: str) -> None:
 
 
 def threads_asked_for() -> int | None:
-    """CPU threads that `MDRN_THREADS` says, None where it is not set.
+    """CPU threads that `MDRN_THREADS` asks for, None where it is not set.
 
     Raises:
         UsageError: it is not a whole number from 1 to MOST_THREADS.
     """
     threads = os.environ.get("MDRN_THREADS", "").strip()
-    # So many that the system cannot start them would end the process.
+    # More threads than the system can start would end the process.
     if threads and (not threads.isdecimal() or len(threads) > 9 or not 1 <= int(threads) <= MOST_THREADS):
         raise UsageError(f"MDRN_THREADS must be a whole number from 1 to {MOST_THREADS}, not {threads[:40]!r}")
     return int(threads) if threads else None

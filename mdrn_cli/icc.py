@@ -11,7 +11,7 @@ _RGB, _GRAY, _XYZ = b"RGB ", b"GRAY", b"XYZ "
 _CURVES = (b"rTRC", b"gTRC", b"bTRC")
 _GRAY_CURVE = b"kTRC"
 _TABLES = tuple(f"{kind}{intent}".encode() for kind in ("A2B", "D2B") for intent in range(4))
-"""Those of a profile that has them count before its curves."""
+"""Tags of tables, which take precedence over curves in a profile that has them."""
 _KEPT = (b"desc", b"cprt", b"wtpt", b"chad")
 _SRGB_PRIMARIES = {
     b"rXYZ": (0x6FA2, 0x38F5, 0x0390),
@@ -22,14 +22,14 @@ _SRGB_PRIMARIES = {
 _PRIMARIES = tuple(_SRGB_PRIMARIES)
 _PRIMARY_TOLERANCE, _XYZ_LENGTH = 330, 20
 _SRGB_MIDDLE, _MIDDLE_TOLERANCE = 0.214, 0.012
-"""A gamma of 2.2, as screens have it, is within that."""
+"""What the curve of sRGB makes of 0.5, and a tolerance that also admits a gamma of 2.2, as screens have it."""
 _MEANING = (b"wtpt", *_PRIMARIES, *_CURVES, _GRAY_CURVE, *_TABLES)
 _MOST_TAGS, _LARGEST_TAG = 100, 1 << 20
 
 
 def profile_for(profile: bytes, color: str) -> bytes:
-    """The profile with the same curve of intensities for pictures of the other color mode; empty where the profile is
-    none of one curve for all channels, as of a printer, or has tables that tell otherwise.
+    """A profile with the same curve of intensities for pictures of the other color mode; empty where the profile has no
+    single curve for all channels, as of a printer, or has tables that take precedence.
 
     Args:
         profile: of a picture in color, or in gray.

@@ -11,15 +11,15 @@ from typing import IO, Literal, NamedTuple
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""Of a segment. Within coded pixels 0xFF is followed by 0, or by the number of a restart."""
+"""The marker of a segment. Within coded pixels 0xFF is followed by 0 or by a restart marker instead."""
 _END, _APP0, _APP2, _APP14, _SCAN = 0xD9, 0xE0, 0xE2, 0xEE, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1, 0xC9)
-"""Frames whose scans have all of a block's frequencies."""
+"""Markers of frames whose scans hold all frequencies of a block."""
 _FRAMES = (*_SEQUENTIAL, 0xC2, 0xCA)
 _NO_TRANSFORM, _YCBCR = b"\0", b"\x01"
-"""Color transforms: none, and that which libjpeg takes for any other."""
+"""Color transforms: none, and the one that libjpeg assumes for unknown values."""
 _ALL_FREQUENCIES = b"\0\x3f\0"
-"""How a scan's segment ends."""
+"""End of the segment of a scan with all frequencies."""
 _SHORTEST = 16
 """Bytes of the segments of JFIF and Adobe that libjpeg reads."""
 _MOST_SEGMENTS = 100_000

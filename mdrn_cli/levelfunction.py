@@ -1,5 +1,5 @@
 """Noise whose level depends on the intensity, as that of sensors does: its noise level function, and the transform of
-intensities after which it is the same everywhere, as networks expect it (variance stabilization)."""
+intensities that makes the level the same everywhere, as networks expect it (variance stabilization)."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from numpy.typing import NDArray
 from mdrn_cli.stretch import Function
 
 LEAST_LEVEL = 0.3
-"""On the 0-255 scale: the rounding of 8 bits leaves as much."""
+"""Floor of the levels fitted, 0-255 scale: rounding to 8 bits alone leaves as much."""
 OUTLIER = 0.15
-"""Natural logarithms from the function beyond which a level that was found counts less: it has texture in it."""
+"""Distance from the fit, in natural logarithms, beyond which a level counts less: there may be texture in it."""
 STIFFNESS = (0.0, 0.03, 0.3)
-"""Weights of the squares of the level's logarithm, its slope and its bend over half the scale, beside those of what is
-left of each level found. Chosen on validation photographs, as OUTLIER is."""
+"""Penalties on the squares of the polynomial's coefficients: constant, slope and bend, for intensities from -1 to 1. A
+level's squared residual has weight 1. Chosen on validation photographs, as OUTLIER is."""
 ROUNDS = 20
+"""Of the reweighted least squares fit."""
 REACH, STEPS = 1.0, 3001
-"""How far beyond black and white the transform goes, in units of the scale, and the points by which it is kept."""
+"""How far the transform is tabulated beyond black and white, in units of the scale, and the number of points."""
 _DEVIATES, _SHARES = np.polynomial.hermite_e.hermegauss(9)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A function by its values at equal steps; a tenth of the time of `numpy.interp`.
+    """A function tabulated at equal steps; takes a tenth of the time of `numpy.interp`.
 
     Attributes:
-        values: (N,) float32, from `least` on, at steps of which there are `per_unit`.
+        least: the first point.
+        per_unit: steps per unit.
+        values: (STEPS,) float32, at `least` and each step on from there.
     """
 
     least: np.float32
@@ -39,13 +42,13 @@ class _Table:
 
     @classmethod
     def of(cls, points: NDArray[np.float64], values: NDArray[np.float64]) -> _Table:
-        """Of values at points that rise, or stay where they are."""
+        """Tabulate a function given by its values at points that do not fall."""
         steps = np.linspace(points[0], points[-1], STEPS)
         per_unit = (STEPS - 1) / (points[-1] - points[0])
         return cls(np.float32(points[0]), np.float32(per_unit), np.interp(steps, points, values).astype(np.float32))
 
     def __call__(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Of the same shape; beyond the ends in a straight line, and what is not finite stays so."""
+        """Interpolate, any shape; beyond the ends in a straight line. What is not finite stays so."""
         place = (image - self.least) * self.per_unit
         below = np.fmax(np.fmin(place, np.float32(STEPS - 2)), np.float32(0)).astype(np.intp)
         place -= below.astype(np.float32)
@@ -55,11 +58,11 @@ class _Table:
 
 @dataclass(frozen=True)
 class LevelFunction:
-    """The noise level at each intensity: its logarithm is a polynomial, and constant beyond what was seen.
+    """The noise level at each intensity: its logarithm is a polynomial, constant beyond the intensities fitted.
 
     Attributes:
-        coefficients: of powers of the intensity, which is from -1 (black) to 1 (white) there.
-        darkest, lightest: intensities in [0, 1] between which the level was seen.
+        coefficients: of rising powers of the intensity, scaled to -1 (black) to 1 (white).
+        darkest, lightest: intensities in [0, 1] between which levels were known.
     """
 
     coefficients: tuple[float, ...]
@@ -68,7 +71,7 @@ class LevelFunction:
 
     @classmethod
     def of(cls, intensities: NDArray[np.float64], levels: Sequence[float]) -> LevelFunction:
-        """The smooth function through levels found at intensities, of which some may be wrong.
+        """Fit a smooth function to levels found at intensities, some of which may be wrong.
 
         Args:
             intensities: (N,), in [0, 1], rising.
@@ -102,13 +105,12 @@ class LevelFunction:
 
     @property
     def stabilized_sigma(self) -> float:
-        """The level of the noise, 0-255 scale, after the transform, at every intensity."""
+        """The noise level after the transform, 0-255 scale: the same at every intensity."""
         return self._transform[2]
 
     def stabilized(self, function: Function) -> Function:
-        """A denoiser of images with noise of `stabilized_sigma`, for those with noise of this function: intensities
-        are transformed, denoised, and transformed back by the inverse that is right on the average (Makitalo and Foi
-        2011).
+        """Make a denoiser for noise of `stabilized_sigma` one for noise of this function: intensities are transformed,
+        denoised, and transformed back by the inverse that is unbiased (Makitalo and Foi 2011).
 
         Args:
             function: on float32 (C, H, W) in [0, 1].
@@ -128,8 +130,8 @@ class LevelFunction:
 
     @cached_property
     def _transform(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """What becomes of the points: of themselves, and on the average of what noise makes of them; black and white
-        stay where they are. And the level after it."""
+        """What the transform makes of the points, its mean over the noise at each of them, and the noise level after it
+        on the 0-255 scale. Black and white are mapped to themselves."""
         points, deviations = self._points, self._levels / 255
         steepness = 1 / deviations
         area = np.concatenate([[0], np.cumsum((steepness[1:] + steepness[:-1]) / 2 * np.diff(points))])

@@ -1,4 +1,4 @@
-"""Noise levels, on the 0-255 scale, and whites that can be meant."""
+"""Checks of the noise levels (0-255 scale), factors and whites that a user gives."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 from mdrn_cli.errors import UsageError
 
 LOWEST_SIGMA, HIGHEST_SIGMA = 1, 100
-"""Those restored."""
+"""Range of the noise levels that can be removed."""
 LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
-"""That a level which was found may be multiplied by."""
+"""Range of the factor for estimated levels."""
 LEAST_WHITE = 1e-30
-"""That floats of 32 bits can be divided by, as what is white in them; and its inverse, the most."""
+"""Least value for white that floats of 32 bits can be divided by; the inverse of it is the largest."""
 HIGHEST_TRAINED = 255
-"""A network may be trained for more."""
+"""Highest level that a network may be trained at, which is above HIGHEST_SIGMA."""
 
 
 def check_white(white: float) -> None:
-    """Refuse a value that nothing can be white at.
+    """Refuse a value that cannot be white.
 
     Raises:
         UsageError: not above 0, or beyond what floats of 32 bits can be scaled by.
@@ -42,10 +42,10 @@ def check_sigma(sigma: float, highest: float = HIGHEST_SIGMA, name: str = "sigma
 
 
 def parse_sigma(text: str) -> tuple[float | None, float]:
-    """A noise level as it may be asked for: "auto", a number, or "x1.3" for 1.3 times what is found.
+    """Parse a noise level: "auto", a number, or "x1.3" for 1.3 times the estimate.
 
     Returns:
-        The level, None where it is to be found, and what that is then multiplied by.
+        The level, None where it is to be estimated, and the factor for the estimate.
 
     Raises:
         UsageError: it is none of these.
@@ -61,10 +61,10 @@ def parse_sigma(text: str) -> tuple[float | None, float]:
 
 
 def number(text: str) -> float:
-    """A number as people write it; Python takes 2_5 for 25.
+    """A number without underscores, as people write it: Python's float() takes 2_5 for 25.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is no such number.
     """
     if "_" in text:
         raise ValueError(text)
@@ -72,7 +72,7 @@ def number(text: str) -> float:
 
 
 def check_factor(factor: float) -> None:
-    """Refuse what no level can be meant to be multiplied by.
+    """Refuse a factor for estimated levels that cannot be meant.
 
     Raises:
         UsageError: not in [LEAST_FACTOR, MOST_FACTOR].

@@ -17,22 +17,22 @@ from mdrn_cli.stretch import stretch_loss
 
 SCHEMA = "mdrn.manifest/1"
 FAMILY_LOSS = {"mdrn": 0.0, "mdrn-2b": 0.3}
-"""About how many dB a family is behind the best: measured on validation photographs, of the networks there are (0.15 to
+"""About how many dB a family is behind the best, measured on validation photographs with the networks of today (0.15 to
 0.4 in gray, 0.3 to 0.5 in color)."""
 FAMILIES = tuple(FAMILY_LOSS)
 FAMILY_BLOCKS = {"mdrn": 8, "mdrn-2b": 2}
 DISTILLATIONS = (None, "hads", "hmds")
 WHITE, CAMERA = "white", "camera"
 NOISES = (WHITE, CAMERA)
-"""That networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
+"""Kinds of noise that networks are trained on: white noise, as benchmarks draw it, and noise as files have it."""
 RESERVED = ("auto", *FAMILIES)
-"""What `--model` takes beside names, and so the name of no checkpoint."""
+"""What `--model` takes beside names of checkpoints, which therefore cannot be such a name."""
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHA256_PATTERN = re.compile(r"[0-9a-f]{64}")
 
 _PACKAGE = Path(__file__).parent
 _DEEPEST = 16
-"""Lists and objects within one another in what a record says of training."""
+"""Deepest nesting of lists and objects in a record's `training`."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def parse_manifest(content: bytes, origin: str) -> tuple[Record, ...]:
 
 
 def _refuse_constant(name: str) -> None:
-    """Of NaN and infinities, which JSON does not have.
+    """Refuse NaN and infinities, which JSON does not have.
 
     Raises:
         ValueError: always.
@@ -223,7 +223,7 @@ _FIELDS: dict[str, Any] = {
 
 
 def serving(records: Sequence[Record], model: str, color: str, noise: str = WHITE) -> list[Record]:
-    """Those of a family, "auto" being any, for a color mode and a kind of noise; none for the name of a checkpoint."""
+    """The records of a family ("auto" is any) for a color mode and a kind of noise; none if `model` is another name."""
     families = FAMILIES if model == "auto" else (model,)
     return [r for r in records if (r.color, r.noise) == (color, noise) and r.family in families]
 
@@ -267,7 +267,7 @@ def choose(
 
 
 def for_another_color(name: str, trained: str, color: str) -> UsageError:
-    """What to tell where the network that is asked for is of another color mode than the picture."""
+    """The error where the network asked for is of another color mode than the picture."""
     hint = f"leave --model out to have one chosen, or make the picture {trained} first"
     return UsageError(f"{name} is for {trained} images, not {color} ones", hint)
 

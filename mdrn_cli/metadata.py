@@ -24,11 +24,11 @@ from mdrn_cli.png import LARGEST_TEXT, LONGEST_KEYWORD, XMP_KEYWORD
 from mdrn_cli.tiff import CENTIMETRE, INCH, NO_UNIT, RESOLUTION, RESOLUTION_UNIT
 
 Resolution: TypeAlias = "tuple[tuple[float, float] | None, tuple[float, float, int] | None]"
-"""`Metadata.dpi` and `Metadata.tiff_resolution`, of which there is one at most."""
+"""`Metadata.dpi` and `Metadata.tiff_resolution`, of which one at most is not None."""
 
 PHOTOSHOP_START = b"Photoshop 3.0\0"
 _IPTC_BLOCK = b"8BIM\x04\x04\0\0"
-"""How Photoshop's block begins in which IPTC is."""
+"""Start of Photoshop's block that holds IPTC."""
 _PROFILE_START = b"ICC_PROFILE\0"
 _SEGMENT_STARTS = {
     "APP0": ((), (b"JFIF\0", b"JFXX\0")),
@@ -39,23 +39,24 @@ _SEGMENT_STARTS = {
     "APP14": ((), (b"Adobe",)),
     "COM": ((b"",), ()),
 }
-"""How JPEG segments start that are kept as they are, and those that are read otherwise or about the coding alone."""
+"""By type of JPEG segment: starts of those that are kept as they are, and of those that are no loss, as they are read
+in another way or describe the coding only."""
 _ABOUT_CODING = b"Ducky"
-"""The quality at which Photoshop has written a JPEG, in APP12."""
+"""Start of the APP12 segment with the quality at which Photoshop has written a JPEG."""
 _SEGMENT_NAMES = {"APP1": "extended XMP", "APP12": "segment APP12", "APP13": "IPTC"}
-"""Of what another format than JPEG loses; comments are told of already."""
+"""Names of the segments that formats other than JPEG lose; comments are reported elsewhere."""
 _PNG_XMP, _EXIF_TEXT = XMP_KEYWORD.decode(), "Raw profile type exif"
 _ENCODINGS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"} | dict.fromkeys(
     (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "utf-16"
 )
-"""Of XMP that is not in UTF-8, by how it starts; the longer marks first, of which one begins with a shorter."""
+"""Encodings of XMP that is not in UTF-8, by byte order mark; longer marks first, for one begins with a shorter one."""
 _LARGEST_PROFILE = {"PNG": LARGEST_TEXT, "JPEG": 255 * 65_519}
-"""Bytes: what is taken from a PNG, and what the segments of a JPEG can hold."""
+"""Most bytes of an ICC profile: what is accepted from a PNG, and what the segments of a JPEG can hold."""
 _LARGEST_RESOLUTION = 1 << 31
 _JFIF_UNITS = (1, 2)
-"""Of a resolution: an inch, a centimetre; 0 is for the shape of pixels alone."""
+"""JFIF's units of a resolution: per inch, per centimetre; 0 gives the shape of pixels only."""
 _HIGHEST_DPI = 65_535
-"""The most that JPEG can hold; beyond it is no resolution that a picture has."""
+"""The most that JPEG can hold; no picture really has a higher resolution."""
 
 
 @dataclass(frozen=True)
@@ -97,23 +98,23 @@ class Metadata:
 
     @property
     def profile_color(self) -> str:
-        """Of which pictures the ICC profile is: "gray", or "color" (of one that lies in a gray file, too)."""
+        """The color mode that the ICC profile is for: "gray" or "color", whatever that of the file."""
         return "gray" if self.icc_profile[16:20] == b"GRAY" else "color"
 
     @property
     def appearance(self) -> Metadata:
-        """What says how the channels look, alone."""
+        """Only what determines how the channels look."""
         return Metadata(self.icc_profile, color_chunks=self.color_chunks, extra_is_alpha=self.extra_is_alpha)
 
     @property
     def sideways(self) -> Metadata:
-        """The same of a picture turned by a right angle: the resolution across is that down."""
+        """The metadata of the picture turned by a right angle: resolutions across and down are swapped."""
         dpi, alone = self.dpi, self.tiff_resolution
         return replace(self, dpi=dpi and dpi[::-1], tiff_resolution=alone and (alone[1], alone[0], alone[2]))
 
     @property
     def png_chunks(self) -> tuple[tuple[bytes, bytes], ...]:
-        """What a PNG is to have beside what Pillow writes: the color chunks that go with the profile, and texts."""
+        """PNG chunks that Pillow does not write: the color chunks (sRGB only without a profile), and repeated texts."""
         colors = tuple(chunk for chunk in self.color_chunks if chunk[0] != b"sRGB" or not self.icc_profile)
         return colors + self.repeated_texts
 
@@ -125,7 +126,7 @@ class Metadata:
 
 
 def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
-    """Of an image opened with Pillow and loaded, other than TIFF; and warnings of what is damaged and left out."""
+    """The metadata of an image loaded by Pillow, not TIFF; and warnings of what is damaged and left out."""
     texts = getattr(file, "text", {})  # of a PNG, which is read to its end for them: EXIF may lie there
     info = file.info
     warnings = []
@@ -165,7 +166,7 @@ def read_metadata(file: Image.Image) -> tuple[Metadata, tuple[str, ...]]:
 
 
 def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tuple[str, bytes]], tuple[str, ...]]:
-    """Of a JPEG's segments the comments, others that are kept as they are, and the names of those that are dropped."""
+    """A JPEG's segments sorted: comments, others that are kept as they are, and the names of those dropped."""
     comments: list[bytes] = []
     kept: list[tuple[str, bytes]] = []
     dropped: dict[str, None] = {}
@@ -181,8 +182,8 @@ def _segments(found: Iterable[tuple[str, bytes]]) -> tuple[list[bytes], list[tup
 
 
 def _resolution(file: Image.Image, exif: bytes) -> Resolution:
-    """Of a JPEG that of EXIF, where there is no other: Pillow takes that across for both, and tells of one where there
-    is none. Where EXIF has one of the two alone, it is for both."""
+    """The resolution of an image. That of a JPEG is read from EXIF if JFIF has none, not from Pillow, which uses the
+    one across for both, and makes one up where there is none. If EXIF has only one of the two, it is for both."""
     if file.format not in ("JPEG", "MPO") or file.info.get("jfif_unit") in _JFIF_UNITS:
         return resolution_of(file.info.get("dpi") or (), INCH)[0], None
     directory = exif_directory(exif)
@@ -191,14 +192,14 @@ def _resolution(file: Image.Image, exif: bytes) -> Resolution:
 
 
 def _aspect(info: Mapping[Any, Any]) -> float:
-    """Of a pixel, where a JPEG or PNG tells that without a resolution, which Pillow cannot write."""
+    """The aspect ratio of a pixel, where a JPEG or PNG gives that without a resolution, which Pillow cannot write."""
     across, down = info.get("aspect") or (info.get("jfif_unit") == 0 and info.get("jfif_density")) or (1, 1)
     return across / down if across and down else 1.0
 
 
 def resolution_of(resolution: tuple[Any, ...], unit: Any) -> Resolution:
-    """As `Metadata` has it, one for any format or one for TIFF alone, of a resolution across and down in whatever form,
-    and its unit as TIFF has them; neither of what says nothing, 1 of no unit, too."""
+    """A resolution across and down (any type) and its unit, as in TIFF, in the forms of `Metadata`: one for any format,
+    or one for TIFF only. Neither, if it means nothing: invalid, or 1 without a unit."""
     try:
         across, down = map(float, resolution)
     except (TypeError, ValueError, ZeroDivisionError):
@@ -214,7 +215,7 @@ def resolution_of(resolution: tuple[Any, ...], unit: Any) -> Resolution:
 
 
 def _bytes(value: Any) -> bytes:
-    """Of text; none of what is neither that nor bytes."""
+    """Text or bytes as bytes; anything else becomes empty."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     return value if isinstance(value, bytes) else b""

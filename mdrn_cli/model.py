@@ -86,7 +86,7 @@ class MSAB(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        # One convolution for each half rather than one that is then split: its results lie dense in memory.
+        # One convolution for each half rather than one that is then split, so that each result is dense in memory.
         assert self.conv_in.bias is not None
         near_in, far_in = zip(self.conv_in.weight.chunk(2), self.conv_in.bias.chunk(2), strict=True)
         near = F.relu_(F.conv2d(x, *near_in))  # (N, C/2, H, W)
@@ -155,7 +155,7 @@ def restored_and_fused(
 
 
 def autocast_type(device: torch.device) -> torch.dtype | None:
-    """What convolutions on a device are being cast to, None where they are not."""
+    """The type that autocast is casting convolutions on a device to, None where it is off."""
     if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
         return torch.get_autocast_dtype(device.type)
     return None
@@ -225,8 +225,8 @@ class MDRN(nn.Module):
         return denoised[..., :height, :width], tuple(rows[0][1:])
 
     def _shallow(self, x: Tensor) -> Tensor:
-        """The head's features, in the type of all others. bfloat16 has steps of a level of 8 bits near white, in which
-        little noise drowns; so the head, which alone sees intensities, works in the type of its own weights."""
+        """The head's features, in the type of all others. Near white the steps of bfloat16 are as large as those of 8
+        bits, too coarse for weak noise; so the head, which alone sees intensities, works in its own weights' type."""
         with exactly(x.device):
             features = self.head(x.to(self.head.weight.dtype))
         return features.to(autocast_type(x.device) or self.tail.weight.dtype)  # type: ignore[no-any-return]

@@ -1,5 +1,5 @@
-"""Photographs of one tone kept as RGB: black and white, sepia. Their noise is the same in all channels, which no
-network for color has seen; it is one for gray that restores them."""
+"""Photographs of one tone (black and white, sepia) stored as RGB. Their noise is the same in all channels, which no
+network for color has seen; a network for gray restores them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from mdrn_cli.pixels import blocks_of, to_unit
 from mdrn_cli.stretch import Function
 
 SIDE = 8
-"""Of the blocks looked at, in pixels."""
+"""Side of the blocks looked at, in pixels."""
 LARGEST_REST = 6.0
+"""Distance of the colors from the tone (see `Tone.rest`) beyond which an image has several."""
 CLEARLY = 3.0
-"""How many times the rest beside the tone its noise must be; noise of its own in each channel leaves more."""
+"""How many times `Tone.rest` noise of the tone must be at least: noise of each channel's own leaves more rest."""
 SLOWLY = 2.0
-"""Times that what whole blocks have of the rest counts: faint colors do, while JPEG and scanners leave other traces."""
+"""Weight of the block means' part of the rest: faint colors show in these, the traces of JPEG and scanners hardly."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class Tone:
     """How the channels of a picture follow one intensity.
 
     Attributes:
-        slopes: (3,) float32, the change of each channel with the intensity, of root mean square 1.
-        weights: (3,) float32, what the intensity takes of each channel.
-        offset: added to it.
-        rest: how far the channels are from it, a root mean square on the 0-255 scale.
+        slopes: (3,) float32, how much each channel changes with the intensity; their root mean square is 1.
+        weights: (3,) float32, the weight of each channel in the intensity.
+        offset: added to the weighted sum of the channels.
+        rest: root mean square distance of the channels from the tone, 0-255 scale; 0 where all are equal.
     """
 
     slopes: NDArray[np.float32]
@@ -39,7 +40,7 @@ class Tone:
     rest: float
 
     def explains(self, sigma: float) -> bool:
-        """Whether noise of a level, 0-255 scale, is that of the tone and not of the channels."""
+        """Whether noise of a level, 0-255 scale, is along the tone, and not each channel's own."""
         return sigma >= CLEARLY * self.rest
 
     def intensity(self, image: NDArray[Any]) -> NDArray[np.float32]:
@@ -51,16 +52,16 @@ class Tone:
         return tones[..., None, :, :]
 
     def changed(self, image: NDArray[np.float32], intensity: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The image (3, H, W) with another intensity (1, H, W), and the tone and the rest it had."""
+        """The image (3, H, W) given another intensity (1, H, W); what sets it apart from the tone is kept."""
         return image + self.slopes[:, None, None] * (intensity - self.intensity(image))
 
 
 SHARED = Tone(np.ones(3, np.float32), np.full(3, 1 / 3, np.float32), 0.0, math.inf)
-"""Of noise that is alike in all channels of a photograph of any colors (alike.py): their mean."""
+"""For noise that is alike in all channels of a photograph of any colors (alike.py): the intensity is their mean."""
 
 
 def find_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Tone | None:
-    """The tone of a picture, or None where it has several: the line on which its colors lie.
+    """The tone of a picture, that is the line on which its colors lie, or None where they lie on none.
 
     Args:
         image: (3, H, W): uint8, uint16, or floats with intensities in [0, 1].
@@ -87,7 +88,7 @@ def find_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Ton
 
 
 def toned(function: Function, tone: Tone | None) -> Function:
-    """A denoiser of gray images, (1, H, W), made one of color images of a tone; as it is where there is none."""
+    """A denoiser of color images (3, H, W) of a tone, made from one of gray images (1, H, W); itself without a tone."""
     if tone is None:
         return function
     return lambda image: tone.changed(image, function(tone.intensity(image)))

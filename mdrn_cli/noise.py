@@ -22,9 +22,10 @@ SMALLEST = 16
 SMALLEST_QUARTER = 128
 """Shortest side in pixels of a quarter of an image whose noise is looked at by itself."""
 NEXT_TO_NONE = 1.5
-"""Level below which quarters make nothing more of what is told of an image: of photographs without noise some is."""
+"""Level below which the quarters of an image may lower its estimate, but not raise it: quarters of noise-free
+photographs give such levels, too."""
 STRONGEST = 160.0
-"""Level beyond which what is not white is a pattern, such as the dots of print; of smeared noise of 90 it is 147."""
+"""Level beyond which noise that is not white is a pattern, such as the dots of print; smeared noise of 90 gives 147."""
 
 
 def add_noise(clean: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
@@ -44,19 +45,19 @@ def add_noise(clean: NDArray[np.uint8], sigma: float) -> NDArray[np.float32]:
 
 
 def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, white: float = 1.0) -> float:
-    """Noise level of an image: that of white Gaussian noise which, told to `mdrn denoise`, restores it best. Of white
-    noise that is the standard deviation, over the whole image where it depends on the brightness.
+    """Noise level of an image: the level which, given to `mdrn denoise`, restores it best. For white noise that is its
+    standard deviation, as a root mean square over the image where it depends on the brightness.
 
-    Content fills some frequencies of some blocks, noise all frequencies of all blocks. How the energy of a block's
-    frequencies is spread over the image (`noise_features`) tells the level to two small networks that have seen
-    photographs with noise of known levels: one white noise, the other also noise as files have it, smeared and through
-    JPEG (docs/noise-levels.md has the errors). In a photograph of one tone it is that of the tone, and where noise is
+    Content fills some frequencies of some blocks, noise all frequencies of all blocks. From the spread of these
+    energies over the image (`noise_features`) two small networks estimate the level. They were trained on photographs
+    with noise of known levels: one on white noise, the other also on noise as files have it, smeared and through JPEG
+    (docs/noise-levels.md has the errors). In a one-tone photograph it is the level along the tone, and where noise is
     alike in all channels that of their mean.
 
     Args:
         image: (C, H, W), C being 1 or 3: uint8, uint16, or floats with intensities in [0, 1].
         seen: (H, W), the pixels that count; see `blocks_of`.
-        white: intensity of what is white in it: of floats that go beyond 1, see `white_of`.
+        white: the intensity that is white in it: 1, but for floats that go beyond (see `white_of`).
 
     Returns:
         The level on the 0-255 scale, 255 being an intensity of 1; NaN when a side is below 16 pixels.
@@ -67,8 +68,8 @@ def estimate_sigma(image: NDArray[Any], seen: NDArray[np.bool_] | None = None, w
 def find_noise(
     image: NDArray[Any], seen: NDArray[np.bool_] | None = None, shared: bool = True, white: float = 1.0
 ) -> Noise:
-    """`estimate_sigma`, and of what kind the noise is. Where `shared` is not set, noise that is alike in all channels
-    of a color photograph is told as a network for color restores it best."""
+    """As `estimate_sigma`, with the kind of the noise. Where `shared` is not set, noise that is alike in all channels
+    of a color photograph gets the level at which a network for color restores it best."""
     if min(image.shape[1:]) < SMALLEST:
         return Noise(math.nan, is_white=False)
     if seen is not None and not seen.any():
@@ -86,7 +87,7 @@ def find_noise(
 
 
 def find_noise_of_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone, white: float = 1.0) -> Noise:
-    """`find_noise` of a photograph of one tone, or of what all channels share, which is known to be one."""
+    """As `find_noise`, of an image whose noise is known to follow this tone, SHARED included."""
     return _find_in_quarters(image, seen, tone.intensity, white)._replace(tone=tone)
 
 
@@ -97,10 +98,17 @@ def _find_in_quarters(
     white: float,
     blocks: Blocks | None = None,
 ) -> Noise:
-    """The noise of an image, (C, H, W) of any data type, blocks of which `intensities` makes floats from 0 to `white`;
-    those of the whole may have been looked at. Where it is not white, and texture may pass for it, the median of what
-    is told of the image and of its quarters: what is in them differs, noise does not. Where that is next to none it is
-    no more than is told of the whole. Where white is not 1, no level at each intensity is told."""
+    """The noise of an image, checked against its quarters.
+
+    Where it is not white, texture may pass for it. Then the level is the median of those of the image and its quarters,
+    for their content differs, their noise does not; below NEXT_TO_NONE it is no more than that of the whole image.
+
+    Args:
+        image, seen: as for `estimate_sigma`.
+        intensities: turns blocks of the image into floats from 0 to `white`, of one or three channels.
+        white: where it is not 1, `by_intensity` is left out.
+        blocks: of the whole image, where they have been measured already.
+    """
     noise, in_part = find_in_part(blocks or looked_at(image, seen, intensities, white))
     height, width = (length // 2 for length in image.shape[1:])
     if not noise.is_white and min(height, width) >= SMALLEST_QUARTER:
@@ -110,7 +118,7 @@ def _find_in_quarters(
             if part is None or 2 * part.mean() > 1:
                 quarter = looked_at(image[(slice(None), *place)], part, intensities, white)
                 found, told = find_in_part(quarter) if in_part else (find_at_each_brightness(quarter), False)
-                if told == in_part:  # others may have no noise at all
+                if told == in_part:  # other quarters may lie in the noiseless part
                     levels.append(found.sigma)
         level = float(np.median([noise.sigma, *filter(None, levels)]))
         noise = noise._replace(sigma=min(level, noise.sigma) if level < NEXT_TO_NONE else level)

@@ -13,7 +13,7 @@ from mdrn_cli.naming import Job
 from mdrn_cli.restore import Facts
 
 LOOKAHEAD = 1
-"""Results waiting to be written: enough to keep the network busy, and no more memory."""
+"""Results that may wait to be written: enough to keep the network busy without taking more memory."""
 PLANNED, DONE, SKIPPED, FAILED = "planned", "done", "skipped", "failed"
 
 
@@ -23,7 +23,7 @@ class Outcome:
 
     Attributes:
         job: the job.
-        status: "done", "skipped" or "failed"; "planned" of one that is only looked at.
+        status: "done", "skipped" or "failed"; "planned" in a dry run.
         error: why it failed.
         facts: what was done.
         warnings: what could not be kept as it was.
@@ -43,21 +43,21 @@ OnOutcome = Callable[[Outcome], None]
 
 
 def foresee(job: Job) -> Outcome | None:
-    """What becomes of a job, where that is known before it is run: skipped or failed."""
+    """The outcome of a job if it is known before it is run: skipped or failed; else None."""
     if job.problem:
         return Outcome(job, FAILED, job.problem)
     return Outcome(job, SKIPPED) if job.skip else None
 
 
 def known(outcome: Outcome) -> Future[Outcome]:
-    """An outcome for which there is nothing to wait."""
+    """A finished future of an outcome."""
     future: Future[Outcome] = Future()
     future.set_result(outcome)
     return future
 
 
 class CallbackError(BaseException):
-    """What `on_outcome` has raised amidst a picture, whose failure it is not."""
+    """Carries an error of `on_outcome`, raised while a picture was being restored, whose failure it must not become."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(error)
@@ -65,7 +65,7 @@ class CallbackError(BaseException):
 
 
 class Pending:
-    """Outcomes of results that are being written, in their order; each is told of once, as soon as it is known."""
+    """Outcomes of results that are being written, in order; `on_outcome` gets each once, as soon as it is known."""
 
     def __init__(self, on_outcome: OnOutcome | None, fail_fast: bool) -> None:
         self._given_up = False
@@ -74,18 +74,18 @@ class Pending:
         self._told = 0
 
     def add(self, outcome: Future[Outcome]) -> None:
-        """The next one, known once its result is written or the job has failed."""
+        """Append an outcome, which is known once its result is written or the job has failed."""
         self._waiting.append(outcome)
 
     def is_given_up(self) -> bool:
-        """Whether one has failed that ends the run."""
+        """Whether a failure has ended the run, by `fail_fast`."""
         return self._given_up
 
     def finished(self, everything: bool) -> Iterator[Outcome]:
-        """Those that are known, and more until no more wait than may, or until one ends the run.
+        """Yield the outcomes that are known, and wait for more until at most LOOKAHEAD are left or one ends the run.
 
         Args:
-            everything: wait for all.
+            everything: wait for all of them.
         """
         while not self._given_up and self._waiting:
             if not (everything or len(self._waiting) > LOOKAHEAD or self._waiting[0].done()):
@@ -95,13 +95,13 @@ class Pending:
             yield outcome
 
     def under_way(self) -> Iterator[Outcome]:
-        """Those that can no longer be held back; the others are given up."""
+        """Cancel what is not being written yet, and yield the outcomes of the rest."""
         self._waiting = deque(write for write in self._waiting if not write.cancel())
         while self._waiting:
             yield self._next()
 
     def tell(self) -> None:
-        """Tell of those that have come to be known; in the midst of a picture."""
+        """Call `on_outcome` with what is known by now; for use while a picture is being restored."""
         while self._told < len(self._waiting) and self._waiting[self._told].done():
             outcome = self._waiting[self._told]
             if outcome.exception():  # raised when its turn comes
@@ -114,13 +114,13 @@ class Pending:
                     raise CallbackError(error) from error
 
     def cancel(self) -> None:
-        """Give up those that are not being written yet."""
+        """Cancel what is not being written yet."""
         for write in self._waiting:
             write.cancel()
 
     def _next(self) -> Outcome:
-        """Wait for the first one, and take it out."""
-        outcome = _released(self._waiting[0].result())  # may be interrupted, and is waited for by `under_way` then
+        """Wait for the first outcome and remove it."""
+        outcome = _released(self._waiting[0].result())  # if interrupted it stays, for `under_way` to wait for
         self._waiting.popleft()
         if self._told:
             self._told -= 1
@@ -130,7 +130,7 @@ class Pending:
 
 
 def _released(outcome: Outcome) -> Outcome:
-    """The same, without what the frames of its failure hold: the pixels of its picture."""
+    """The same outcome; the frames of its error are cleared, as they keep the picture's pixels in memory."""
     error: BaseException | None = outcome.error
     while error:
         traceback.clear_frames(error.__traceback__)

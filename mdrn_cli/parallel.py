@@ -115,9 +115,9 @@ class Group:
         torch._foreach_copy_(list(tensors), means)
 
     def agree(self, elapsed: float, stop: bool) -> tuple[float, bool]:
-        """What all processes go by: the first one's clock, in seconds, and whether any is asked to stop.
+        """Give all processes the same: the first one's clock, in seconds, and whether any is asked to stop.
 
-        Exchanged between CPUs, so that no GPU is waited for.
+        Exchanged between CPUs, so that nobody waits for a GPU.
         """
         if self.size == 1:
             return elapsed, stop
@@ -144,9 +144,9 @@ class Group:
 
     @contextmanager
     def ending_together(self) -> Iterator[None]:
-        """Wait for one another after the work, also when it ends in an error that all meet alike: when one process is
+        """Let processes wait for one another after the work, also if it ends in a SharedError: once one process is
         gone, torchrun kills the rest, whatever they are writing. Any other error ends this process at once: the others
-        are in the midst of the work, and would take a sign of waiting for a part of it."""
+        are still at work, and would take this one's barrier for an exchange of theirs."""
         try:
             yield
         except SharedError:
@@ -157,7 +157,7 @@ class Group:
 
 @contextmanager
 def _telling_of_others() -> Iterator[None]:
-    """An exchange that fails because another process has ended, or is out of reach, is told as that."""
+    """Explain the failure of an exchange: another process has ended, or is out of reach."""
     try:
         yield
     except RuntimeError as error:

@@ -32,21 +32,20 @@ if TYPE_CHECKING:
     from mdrn_cli.engine import Engine
 
 ALONE, OVERLAPPING = 3, 5
-"""Pictures in memory at once: one as read, the same restored, and its file; beside them the next one being read and
-the one before being written."""
+"""Pictures in memory at once: alone, one as read, the same restored, and its file; where files overlap, also the next
+one being read and the previous one being written."""
 
 LARGE_PICTURE = 2**26
-"""Bytes from which on a picture being written should not have the features of the last tile beside it;
-fetching these pages again is nothing beside the time its tiles take."""
+"""Bytes of a picture from which on the memory of its last tile is handed back before it is written; fetching these
+pages again takes little time beside that of its tiles."""
 
 MOST_AHEAD = 8
-"""Tiles that are made ready on the processor, a thread for each, while a GPU is at others: mending what was clipped
-takes a core ten times as long as a GPU takes for the network. A network on the processor is never much faster than one
-thread makes tiles ready."""
+"""Most tiles prepared on the CPU, one thread each, while a GPU denoises others: undoing clipping takes a core ten times
+as long as the network takes a GPU. For a network on the CPU one thread prepares tiles fast enough."""
 
 
 class Beside(NamedTuple):
-    """The network for white noise with whose result the mean was taken.
+    """The network for white noise whose result was averaged with that of another.
 
     Attributes:
         model: name or path of the checkpoint.
@@ -64,13 +63,13 @@ class Pass:
     """What a network did to a picture, or to a smaller one made of it.
 
     Attributes:
-        sigma: noise level removed, 0-255 scale: of what depended on the intensity, after it was made the same.
+        sigma: noise level removed, 0-255 scale; that after stabilization where it depended on the intensity.
         model: name or path of the checkpoint.
         sha256: of its file.
         trained_sigma: noise level it was trained at.
         device, precision: what it ran on and in.
         tile, overlap, tiles: side of a tile in pixels (0: none), what neighbours share, and how many there were.
-        beside: the other network of two, or None.
+        beside: the second network, or None where there was one.
     """
 
     sigma: float
@@ -86,31 +85,31 @@ class Pass:
 
     @property
     def label(self) -> str:
-        """The names of networks, and how they came to serve another level than their own."""
+        """The names of the networks, with a note where they serve another level than that they were trained at."""
         used = [(self.model, self.trained_sigma)]
         used += [(self.beside.model, self.beside.trained_sigma)] if self.beside else []
         return " and ".join(labelled(model, trained, self.sigma) for model, trained in used)
 
 
 def has_room(picture: Picture, memory: int) -> bool:
-    """Whether others may be read and written while a picture is restored, of the bytes that the process may use. A tile
-    is chosen as if they were, so that it is the same for a picture alone."""
+    """Whether memory, in bytes that the process may use, allows other pictures to be read and written while one is
+    restored. If so the tile is chosen as if they were, so that it is the same for a picture alone."""
     return (OVERLAPPING + _filled(picture)) * picture.channels.nbytes <= memory / 2
 
 
 def _filled(picture: Picture) -> int:
-    """Copies of a picture that are made because not all of it is seen."""
+    """Number of copies (0 or 1) of a picture that are made because part of it is transparent."""
     return int(picture.seen is not None)
 
 
 class AtSmallerSizes(NamedTuple):
-    """What was done to a picture made smaller.
+    """What was done to a picture at smaller sizes.
 
     Attributes:
-        channels: the whole picture, with what that changed.
-        passes: at half the size and at a quarter; None where nothing was done, fewer where nothing could be, or noise
-            is not smeared that far.
-        left: what could not be done.
+        channels: the picture at full size, with the changes.
+        passes: at half the size and at a quarter, None where nothing was done; fewer where the picture is too small or
+            its noise is not smeared that far.
+        left: warnings on what could not be done.
     """
 
     channels: NDArray[Any]
@@ -123,15 +122,15 @@ class Passes:
 
     Args:
         denoisers: the networks.
-        picture: in memory meanwhile.
-        tone: of a picture that a network for gray restores.
+        picture: as read; it stays in memory meanwhile.
+        tone: along which a network for gray restores the picture; None for a network of its color mode.
         white: intensity that the networks are to see as 1.
-        noise: that was found in the picture; None where its level is given, which is taken to be of white noise.
+        noise: that was found in the picture; None where its level is given, and taken for that of white noise.
         tile: side of a tile in pixels; 0 takes the image whole; None chooses by memory.
         memory: bytes that the process may use, for choosing the tile.
         ensemble: average over eight orientations.
-        on_tile: told of the tiles of all passes together.
-        factor: times the levels which were found that are to be removed.
+        on_tile: called with the numbers of tiles of all passes together.
+        factor: levels that were found are multiplied by it.
     """
 
     def __init__(
@@ -161,17 +160,17 @@ class Passes:
         kind: str = WHITE,
         by_intensity: LevelFunction | None = None,
     ) -> tuple[NDArray[Any], Pass]:
-        """Channels restored, (C, H, W) of a data type, and what was done; only a row of tiles, or a column, is held as
-        floats.
+        """Run one pass: the restored channels, (C, H, W) of type `depth`, and what was done. No more than a row or
+        column of tiles is held as floats.
 
         Args:
             noisy: of any data type.
             depth: data type of the result.
-            sigma: noise level that is to be removed, 0-255 scale.
+            sigma: noise level to remove, 0-255 scale; not used with `by_intensity`.
             beside: bytes in memory beside the pictures.
-            kind: of noise. Where it is not white, the mean is taken of what two networks give, one trained on it and
-                one on white noise, which is better than either (docs/experiments.md).
-            by_intensity: its level at each intensity, where it depends on it; for pictures white in which is 1.
+            kind: of noise, WHITE or CAMERA. Where it is not white, the results of a network trained on it and of one
+                for white noise are averaged, which is better than either (docs/experiments.md).
+            by_intensity: the level at each intensity, where it depends on that; only where `white` is 1.
 
         Raises:
             OutOfMemoryError: memory does not allow the smallest tile, before anything is done.
@@ -210,9 +209,9 @@ class Passes:
         return result, Pass(sigma, *about, tile, overlap, total, second)
 
     def _window(self, noisy: NDArray[Any], ends: tuple[float, float]) -> Window:
-        """What gives parts of channels as floats in which noise, of levels in black and white, has the mean 0
-        (clipping.py): at full size, for at smaller ones hardly anything lies at an end. Where noise has been removed
-        there first, the picture as it was tells what was cut off."""
+        """A function that gives parts of channels as floats. At full size their noise, of levels `ends` in black and
+        white, has its mean moved back to 0 (clipping.py); at smaller sizes hardly anything is clipped. Where smaller
+        sizes were denoised first, what was clipped is read from the picture before that."""
         picture = self.picture.channels
         if noisy.shape != picture.shape or not self.picture.may_be_cut_off:
             return partial(part_of, noisy)
@@ -229,7 +228,7 @@ class Passes:
         return moved
 
     def _tile(self, engine: Engine, overlap: int, beside: int) -> int:
-        """The tile asked for, or the largest that memory allows beside pictures and other bytes."""
+        """Side of the tile asked for, or of the largest that memory allows beside the pictures and `beside` bytes."""
         if self.tile is not None:
             return self.tile
         pictures = _filled(self.picture) + (OVERLAPPING if has_room(self.picture, self.memory) else ALONE)
@@ -242,8 +241,8 @@ class Passes:
             raise OutOfMemoryError(error.message, "free memory of the GPU, or use --device cpu") from error
 
     def without_smeared_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
-        """See `without_smeared_noise` of coarse.py. Memory must allow for the copy of the picture from the beginning:
-        it is there beside the pass at full size."""
+        """See `without_smeared_noise` of coarse.py. The copy that it makes of the picture is counted in memory from the
+        beginning, for it is still there in the pass at full size."""
         assert self.noise
         about = self.picture.seen, self.tone, self.noise.sigma, levels, self.white
         done = self._at_smaller_sizes(
@@ -252,7 +251,7 @@ class Passes:
         return _told_of_small(done, levels) if done.passes else done
 
     def without_coarse_noise(self, channels: NDArray[Any], levels: Sequence[float | None]) -> AtSmallerSizes:
-        """See `without_coarse_noise` of coarse.py, of channels that may be the picture's own."""
+        """See `without_coarse_noise` of coarse.py; channels are changed in place unless they are the picture's own."""
         about = channels is not self.picture.channels, levels, self.picture.seen, self.white
         done = self._at_smaller_sizes(lambda denoise: without_coarse_noise(channels, denoise, *about), levels)
         return _told_of_small(done, levels)
@@ -263,8 +262,13 @@ class Passes:
         levels: Sequence[float | None],
         beside: int = 0,
     ) -> AtSmallerSizes:
-        """What `remove` does, given what denoises an image made smaller, of levels that may be given, with so many
-        bytes beside the pictures."""
+        """Run `remove` with a function that denoises one smaller image, and record its passes and warnings.
+
+        Args:
+            remove: the function of coarse.py; returns channels and the level removed at each size.
+            levels: where all are given, they are not multiplied by the factor.
+            beside: bytes in memory beside the pictures.
+        """
         done: list[tuple[int, Pass]] = []
         left: list[str] = []
         given = bool(levels) and None not in levels
@@ -294,7 +298,7 @@ class Passes:
 
 
 def _told_of_small(done: AtSmallerSizes, levels: Sequence[float | None]) -> AtSmallerSizes:
-    """Told, too, of the levels that were given for sizes which the picture is too small for."""
+    """Add a warning for each level that was given for a size at which the picture is too small."""
     small = tuple(
         f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
         for level in filter(None, levels[len(done.passes) :])
@@ -303,7 +307,7 @@ def _told_of_small(done: AtSmallerSizes, levels: Sequence[float | None]) -> AtSm
 
 
 def with_white(function: Function, white: float) -> Function:
-    """A denoiser for intensities up to 1, for those up to `white`."""
+    """Make a denoiser for intensities up to 1 one for intensities up to `white`."""
     if white == 1:
         return function
     scale = np.float32(white)

@@ -1,4 +1,4 @@
-"""What stands at a path, told without an error whatever the path is."""
+"""Questions about what is at a path, answered without an error whatever the path is; and refusals."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_write_protected(path: Path) -> bool:
 
 
 def refuse_existing(path: Path, overwrite: bool, hint: str = "use --overwrite to replace it") -> None:
-    """Tell, before any work is done for it, that a file cannot have a name.
+    """Refuse, before any work is done for it, the name of a file that cannot be written.
 
     Raises:
         UsageError: there is a file of that name, or a link that leads nowhere yet, not to be replaced, or
@@ -81,7 +81,7 @@ def _is_open_file(path: Path) -> bool:
 
 
 def require_folder(folder: Path) -> None:
-    """Tell, before any work is done for it, that a file has nowhere to go.
+    """Refuse, before any work is done for it, a folder that does not exist.
 
     Raises:
         UsageError: there is no such folder.
@@ -91,7 +91,7 @@ def require_folder(folder: Path) -> None:
 
 
 def walk(folder: Path, on_error: Callable[[OSError], None]) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk`, from the top down, of trees of any depth: until Python 3.12 that ends where Python's stack does."""
+    """`os.walk`, top down, for trees of any depth: until Python 3.12 os.walk is limited by the recursion limit."""
     waiting = [folder]
     while waiting:
         place = waiting.pop()
@@ -135,7 +135,7 @@ def real_path(path: Path) -> Path:
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:
-    """What changes with the content of a file; empty where there is none."""
+    """A stamp that changes when the content of a file does; empty where there is none."""
     try:
         about = path.stat()
     except OSError:

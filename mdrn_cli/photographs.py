@@ -53,7 +53,7 @@ class PhotoFolder:
     map: Path | None = None
 
     def digest(self, folder: Path) -> str:
-        """What tells these photographs, of a folder wherever it lies, from others: SHA-256 of their names and sizes."""
+        """SHA-256 of the photographs' names and sizes, which identifies them wherever their folder lies."""
         root = real_path(folder)
         names = (_name_within(root, real_path(file)) for file in self.files)
         return hashlib.sha256(json.dumps([*zip(names, self.shapes, strict=True)]).encode()).hexdigest()

@@ -15,7 +15,7 @@ from mdrn_cli.icc import profile_for
 from mdrn_cli.metadata import Metadata
 from mdrn_cli.pixels import BITS, LUMA, by_rows, from_unit, to_unit
 
-# What puts an image upright, by its EXIF orientation; rows and columns are the last two axes.
+# Functions that turn an image upright, by its EXIF orientation; rows and columns are the last two axes.
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[..., ::-1],
     3: lambda a: a[..., ::-1, ::-1],
@@ -26,7 +26,7 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     8: lambda a: a.swapaxes(-1, -2)[..., ::-1, :],
 }
 _SIDEWAYS = 5
-"""The first orientation whose rows are to be columns."""
+"""The first of the orientations for which rows become columns."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Picture:
 
     @property
     def seen(self) -> NDArray[np.bool_] | None:
-        """Where anything can be seen, (H, W): colors under full transparency are whatever a program has left there.
-        None where that is everywhere."""
+        """Mask (H, W) of the pixels that are not fully transparent, under which colors are whatever a program has left
+        there. None where that is all of them."""
         if self.alpha is None or not self.metadata.extra_is_alpha:
             return None
         seen: NDArray[np.bool_] = self.alpha > 0
@@ -67,7 +67,7 @@ class Picture:
 
     @property
     def is_opaque(self) -> bool:
-        """Whether it has an alpha that hides nothing anywhere."""
+        """Whether it has an alpha that is fully opaque everywhere."""
         if self.alpha is None or not self.metadata.extra_is_alpha:
             return False
         return bool(self.alpha.min(initial=self._largest) == self._largest)
@@ -89,7 +89,7 @@ class Picture:
 
     def to_color(self, color: str) -> Picture:
         """The same picture as "gray" (ITU-R 601 luma) or "color" (three equal channels). An ICC profile for the other
-        kind becomes one for this with the same curve of intensities, or is dropped where it is of no one curve."""
+        kind becomes one for this with the same curve of intensities, or is dropped if it has no single curve."""
         if color == self.color:
             return self
         if color == "color":
@@ -111,18 +111,18 @@ class Picture:
 
     @property
     def least_seen(self) -> float:
-        """The smallest intensity below black, in the file's own values, where anything can be seen; 0 without."""
+        """The smallest intensity where anything can be seen, in the file's own values; 0 if none is below black."""
         where = True if self.seen is None else self.seen
         return float(self.channels.min(initial=0, where=where))
 
     def may_reach(self, white: float) -> bool:
-        """Whether a value, in the file's own, may be what is white in it: its data type holds that, and of floats, of
-        which white is 1 else, some reach beyond 1."""
+        """Whether `white`, in the file's own values, may be white in it: integers must be able to hold it, and floats
+        above 1, the usual white, must occur for it to be above 1."""
         return white <= self._largest if self.depth != "float32" else white <= 1 or self.most_seen > 1
 
     def whitened(self, white: float) -> Picture:
-        """The same picture with its intensities multiplied where anything can be seen, so that what was `white`, in the
-        file's own values, is the largest value of its data type, of floats 1. Integers are rounded.
+        """The same picture, with intensities scaled where anything can be seen, so that `white`, in the file's own
+        values, becomes the largest value of its data type, or 1 in floats. Integers are rounded.
 
         Raises:
             InputError: integers go beyond that, or cannot reach it.
@@ -159,7 +159,7 @@ class Picture:
         return replace(self, channels=channels)
 
     def warned(self, warning: str) -> Picture:
-        """The same picture with a warning more."""
+        """The same picture with another warning."""
         return replace(self, warnings=(*self.warnings, warning))
 
     def upright(self) -> Picture:
@@ -178,12 +178,12 @@ class Picture:
 
     @property
     def may_be_cut_off(self) -> bool:
-        """Whether all is from black to white, where noise beyond is cut off: that of integers is, that of floats often
-        not."""
+        """Whether all intensities are from black to white, so that noise may have been clipped there: always in
+        integers, often not in floats."""
         return self.depth != "float32" or bool(self.channels.min() >= 0 and self.channels.max() <= 1)
 
     def flattened(self, background: str) -> Picture:
-        """The picture laid on a background, its transparency gone; or what a TIFF has instead left off.
+        """The picture laid on a background, without alpha; an extra TIFF channel that is no alpha is dropped.
 
         Args:
             background: "white", "#rrggbb" or another color as CSS names them.

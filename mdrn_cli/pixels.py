@@ -1,4 +1,4 @@
-"""Intensities as data types hold them, and as the network takes them."""
+"""Converting intensities between data types and the network's floats; blocks and half-size versions of images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Shares of red, green and blue in gray (ITU-R BT.601)."""
 MOST_BLOCKS, ENOUGH_BLOCKS = 6000, 200
 _ROWS = 256
-"""Of a picture held as floats at once."""
+"""Rows of a picture that are held as floats at once."""
 
 
 def to_unit(data: NDArray[Any]) -> NDArray[np.float32]:
@@ -37,7 +37,7 @@ def from_unit(values: NDArray[np.float32], depth: str) -> NDArray[Any]:
 def by_rows(
     function: Callable[..., NDArray[Any]], *planes: NDArray[Any], result: NDArray[Any] | None = None
 ) -> NDArray[Any]:
-    """What a function makes of planes (..., H, W), a few rows at a time, so that what it needs meanwhile is small.
+    """Apply a function to planes (..., H, W) a few rows at a time, so that it needs little memory.
 
     Args:
         function: takes rows of each of the planes, and gives as many rows.
@@ -68,8 +68,8 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     Args:
         image: (C, H, W), no smaller than a block.
         side: of a block in pixels.
-        seen: (H, W), the pixels that count; None for all. Where there are fewer than ENOUGH_BLOCKS places for a block
-            among them, all do that lie in a rectangle around them with as many places, if the image has them.
+        seen: (H, W), the pixels that count; None for all. Where fewer than ENOUGH_BLOCKS blocks fit among them, all
+            pixels count of a rectangle around them in which so many fit, or as many as fit in the image.
 
     Returns:
         (N, C, side, side).
@@ -85,7 +85,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     if places is None:
         return taken.reshape(-1, image.shape[0], side, side)
     met = places[::step, ::step]
-    if met.sum() < ENOUGH_BLOCKS:  # a pattern of pixels that the steps fall in with
+    if met.sum() < ENOUGH_BLOCKS:  # the steps miss most places, as with a regular pattern of transparency
         down, across = (index[:: step * step] for index in np.nonzero(places))
         return windows[:, down, across].swapaxes(0, 1)
     blocks: NDArray[Any] = taken[met]
@@ -93,7 +93,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
 
 
 def _around(seen: NDArray[np.bool_], side: int) -> tuple[slice, slice]:
-    """Rows and columns of a rectangle around what is seen, with ENOUGH_BLOCKS places for a block if the image has."""
+    """Rows and columns of a rectangle around what is seen in which ENOUGH_BLOCKS blocks fit, if the image allows it."""
     slices = [slice(0), slice(0)]
     places = math.ceil(math.sqrt(ENOUGH_BLOCKS))
     for axis in np.argsort(seen.shape):  # the longer one makes up for what the other lacks
@@ -108,7 +108,8 @@ def _around(seen: NDArray[np.bool_], side: int) -> tuple[slice, slice]:
 
 
 def within(mask: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
-    """Places of blocks (H - side + 1, W - side + 1), if any, all pixels of which a mask (H, W) holds."""
+    """Where blocks fit into a mask (H, W): whether all pixels of the block that begins there are set,
+    (H - side + 1, W - side + 1), without rows or columns where a side is negative."""
     height, width = (max(length - side + 1, 0) for length in mask.shape)
     across = mask[:, :width].copy()
     for k in range(1, side):
@@ -140,7 +141,8 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
 
 
 def wholly_seen(seen: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    """Where all pixels that a mean of `halved` is of are seen, (H, W) -> (H / 2, W / 2); None of None, that is all."""
+    """The mask for an image made smaller by `halved`: where all pixels averaged are seen, (H, W) -> (H / 2, W / 2),
+    rounded up; None (all) gives None."""
     return None if seen is None else halved(seen[None].astype(np.float32))[0] == 1
 
 

@@ -1,5 +1,5 @@
-"""Whether two paths are one place, however they are spelled: through links, by mounts of one folder under two names, in
-upper and lower case where the file system makes no difference."""
+"""Whether two paths are the same place, however spelled: through links, by two mounts of one folder, in upper or lower
+case where the file system makes no difference."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Places:
         self._caseless: dict[Path, bool] = {}
 
     def of(self, path: Path) -> Place:
-        """The file that a path leads to: equal for all its spellings. Names that were given to one file (hard links)
-        are places of their own."""
+        """A key of the file that a path leads to, equal for all spellings of it. Hard links to one file are different
+        places."""
         real = real_path(path)
         return self.folder(real.parent), self._name(real)
 
     def folder(self, path: Path) -> Hashable:
-        """A folder, there or not."""
+        """A key of a folder, which need not exist."""
         if path not in self._folders:
             above, below = real_path(path), []
             while not (place := self._folders.get(above) or _number(above)):
@@ -51,8 +51,8 @@ class Places:
         return unicodedata.normalize("NFC", real.name).casefold()
 
     def _ignores_case(self, folder: Path) -> bool:
-        """Whether names in a folder are the same in upper and lower case; as far as something in it tells, or its own
-        name, or that of the nearest above it that is there and has letters."""
+        """Whether upper and lower case are the same in a folder: tried on something in it, else on its own name, else
+        on those of the folders above it, from the nearest that exists and has letters."""
         below: list[Path] = []
         while folder not in self._caseless:
             found = _told_by_content(folder)
@@ -71,8 +71,8 @@ class Places:
 
 
 def _number(folder: Path) -> tuple[Hashable, ...]:
-    """That of a folder that is there; empty of any other, and where files have none, as on some network file systems
-    on Windows."""
+    """Device and inode of a folder; empty if it does not exist, or has no inode, as on some network file systems on
+    Windows."""
     try:
         about = folder.stat()
     except (OSError, ValueError):

@@ -1,5 +1,5 @@
-"""Work on a GPU that is the same every time, recorded once and repeated from then on (CUDA graphs): a training step is
-thousands of kernels, each of which takes less time to run than Python does to launch it."""
+"""Work on a GPU that is the same every time, recorded once and then replayed (CUDA graphs): a training step is
+thousands of kernels, each of which takes less time to run than Python takes to launch it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 UNRECORDED = 2
-"""Calls before the recording: what they set up (memory, libraries, the optimizer's state) cannot be recorded."""
+"""Calls before the recording, as what they set up (memory, libraries, optimizer state) cannot be recorded."""
 
 
 class Recording:

@@ -119,7 +119,7 @@ def pack(
             record = replace(record, urls=(str(folder / record.file),))
         file = manifest or manifest_path()
         with telling_write_errors(file), folder_locked(file.parent):
-            # As they are now: measuring takes a while, and others may pack, too.
+            # Read again: measuring takes a while, and others may have packed meanwhile.
             _refuse_to_replace(name, folder, source, manifest, overwrite)
             others = _others(name, manifest)
             stored_as = folder / record.file, candidate.read_bytes()  # of a link the file behind it
@@ -130,7 +130,7 @@ def pack(
 
 
 def _told(name: str, trained: Checkpoint, distilled: str | None) -> dict[str, Any]:
-    """What the file says of itself, for whoever has it without its record."""
+    """The metadata stored in the file, for whoever has it without its record."""
     about: dict[str, Any] = {"name": name}
     if trained.noise != WHITE:
         about["noise"] = trained.noise
@@ -213,7 +213,7 @@ def measure_again(record: Record, data: Path | None = None, device: str = "auto"
 
 
 def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) -> list[Dataset]:
-    """Sets and folders that figures can be had of.
+    """Open the sets and folders to measure on.
 
     Raises:
         UsageError: one has no truth to compare with, has the name of a public set and other content, or is of gray
@@ -235,7 +235,7 @@ def _open_sets(names: Sequence[str], checkpoint: Checkpoint, data: Path | None) 
 
 
 def _records(manifest: Path | None) -> list[Record]:
-    """Those of a manifest, which need not be there; None for the project's."""
+    """Records of a manifest, none if it does not exist; None for the project's."""
     if manifest is None:
         return list(load_manifest())
     return list(load_manifest(manifest)) if exists(manifest) else []

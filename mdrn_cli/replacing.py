@@ -1,4 +1,4 @@
-"""That nothing is lost by a result: what is seen to before it takes its place, and once more as it does."""
+"""Makes sure that writing a result loses nothing: checks before the work, and again just before a file is replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mdrn_cli.pipes import PIPE
 
 
 def appeared(job: Job) -> Outcome | None:
-    """What becomes of a job whose result has been made since the plan, by another process as a rule."""
+    """The outcome of a job whose result has come to exist since the plan, usually by another process."""
     if job.existing == "overwrite" or not (exists(job.target) or is_link(job.target)):
         return None
     if job.existing == "skip" and is_result(job.target):
@@ -39,7 +39,7 @@ class OvertakenError(Exception):
 
 
 def refuse_overtaken(job: Job, stamp: tuple[int, ...]) -> None:
-    """See, before a result takes its place, that nothing is lost by that.
+    """Refuse a result, just before it is put in place, if something would be lost.
 
     Raises:
         OvertakenError: there is one already.
@@ -52,8 +52,8 @@ def refuse_overtaken(job: Job, stamp: tuple[int, ...]) -> None:
 
 
 def keep_original(job: Job, stamp: tuple[int, ...]) -> None:
-    """Keep an input that is about to be replaced, under another name: as another link to it, where the file system has
-    such, else as a copy. What is kept of an earlier run stays.
+    """Keep an input that is about to be replaced under its backup name: as a hard link, where the file system has such,
+    else as a copy. A backup from an earlier run stays.
 
     Args:
         job: the job.
@@ -84,10 +84,10 @@ def _refuse_backup(path: Path) -> None:
 
 
 def refuse_loss(job: Job, picture: Picture) -> None:
-    """See that an input is not replaced by less than it holds.
+    """Refuse to replace an input by a result that holds less.
 
     Raises:
-        InputError: it would be.
+        InputError: the result would hold less.
     """
     behind = picture.metadata.left_behind
     if behind and job.is_sparing and job.target == job.source:
@@ -98,24 +98,24 @@ def refuse_loss(job: Job, picture: Picture) -> None:
 
 
 def refuse_changed(job: Job, stamp: tuple[int, ...]) -> None:
-    """See that an input is what it was.
+    """Refuse an input that has changed.
 
     Args:
         job: the job.
-        stamp: of its file, as it was (see `stamp_of`).
+        stamp: its file's earlier stamp (see `stamp_of`).
 
     Raises:
-        InputError: it is not.
+        InputError: the file has changed.
     """
     if job.source != PIPE and stamp_of(job.source) != stamp:
         raise InputError(f"{job.source} was changed while it was being denoised", "run it again")
 
 
 def read_again(job: Job, stamp: tuple[int, ...]) -> bytes:
-    """The content of a job's file, which is what it was.
+    """The content of a job's file, unchanged since it was read first.
 
     Raises:
-        InputError: it is not, or cannot be read any more.
+        InputError: it has changed, or cannot be read any more.
     """
     try:
         content = job.source.read_bytes()

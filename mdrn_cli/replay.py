@@ -1,4 +1,4 @@
-"""Batches that come again in distillation, turned, so that a teacher is asked once for several steps."""
+"""Batches that are used again in distillation, turned, so that a teacher is run once for several steps."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mdrn_cli.devices import layout
 from mdrn_cli.model import Network
 
 KEPT, LEAST_KEPT, BYTES = 512, 8, 2**30
-"""Batches whose images by the teacher are kept in memory, the newest: as many as fit into so many bytes, but for a few
-that always are."""
+"""The newest batches whose teacher's images are kept in memory: KEPT at most, as many as fit into BYTES, but at least
+LEAST_KEPT."""
 TURNS = 8
 """Orientations of a patch."""
 
@@ -55,12 +55,12 @@ class Batch:
 
 
 def most_kept(values: int) -> int:
-    """Batches whose images, of so many values, are kept."""
+    """How many batches are kept, given the number of values of a batch's images."""
     return min(KEPT, max(LEAST_KEPT, BYTES // (2 * values)))
 
 
 def batch_of(step: int, every: int, seed: int, kept: int = KEPT) -> Batch:
-    """The batch of a step: a new one every so many steps, and between these one of the newest once more.
+    """The batch of a step: a new one every `every` steps, in between one of the newest again.
 
     Args:
         step: of the run, counted from 0.
@@ -76,8 +76,7 @@ def batch_of(step: int, every: int, seed: int, kept: int = KEPT) -> Batch:
 
 
 class Memory:
-    """A teacher that remembers its images of batches; what it has forgotten, as when a run is resumed, it is asked for
-    again."""
+    """A teacher that remembers its images of batches, and is run again where it does not, as after a run is resumed."""
 
     def __init__(self, teacher: Network) -> None:
         self.teacher = teacher

@@ -30,12 +30,12 @@ from mdrn_cli.unseen import filled
 from mdrn_cli.white import white_of, whitened
 
 NOISELESS = 0.7
-"""Estimated noise level below which a picture is left alone: less is lost so (docs/noise-levels.md)."""
+"""Estimated noise level below which a picture is left alone, as denoising would do more harm (docs/noise-levels.md)."""
 
 LEAST_CAMERA = 3.0
-"""Estimated level from which on networks for noise as files have it are taken: of fine texture less is told, and of
-that they would take more than those for white noise; not so of what JPEG has left of it. Chosen on validation
-photographs."""
+"""Estimated level from which on noise that is not white gets the networks for such noise, also without traces of JPEG.
+Below, it may be fine texture, of which they would remove more than networks for white noise do; what JPEG leaves of
+texture is no such risk. Chosen on validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
 CONVERTED = "no noise was found; only the color mode is another"
@@ -56,12 +56,12 @@ class DenoiseOptions:
         memory: bytes that the process may use, for choosing the tile.
         device, precision: see Engine.
         manifests: paths or URLs of manifests beyond the project's own.
-        coarse: noise levels at half the size and at a quarter, 0-255 scale, 0 for none; None estimates them, too, where
-            sigma is estimated, in gray of smeared noise alone. They are removed before full size where noise is smeared
-            and sigma is estimated, else after.
-        white: what is white, in the values of the file, as 4095 where 12 bits are used of 16; None for the largest
-            value of its data type, of floats 1.
-        factor: levels that are found, at any size, are removed as so many times what they are.
+        coarse: noise levels at half the size and at a quarter, 0-255 scale, 0 for none; None estimates them where sigma
+            is estimated, too (in gray only if noise is smeared). They are removed before full size where noise is
+            smeared and sigma is estimated, else after.
+        white: what is white, in the values of the file, such as 4095 where 12 of 16 bits are used; None for the largest
+            value of its data type, or 1 in floats.
+        factor: levels that are estimated, at any size, are multiplied by it.
 
     Raises:
         UsageError: a value makes no sense.
@@ -108,17 +108,17 @@ class Facts:
     """What was done to a picture.
 
     Attributes:
-        width, height: of the picture in pixels; where it was written, of the file, and so the next two.
+        width, height: in pixels; these and the next two are of the file where one was written, else of the picture.
         mode: Pillow's name of its pixel layout.
         bit_depth: bits a channel.
-        sigma: noise level assumed at full size, 0-255 scale: where noise was removed at smaller sizes first, of what
-            was left; NaN of a picture too small to tell.
+        sigma: noise level assumed at full size, 0-255 scale; where smaller sizes were denoised first, of what they
+            left; NaN if the picture is too small for an estimate.
         sigma_source: "option" or "estimate".
         network: what was done at full size; None where no noise was found.
         coarse: what was done at half the size and at a quarter, each None where that was nothing; fewer, or none,
             where noise was not looked for.
-        by_intensity: the level at each intensity, where it depends on it and was taken to.
-        factor: times the level found that was removed.
+        by_intensity: the level at each intensity, where it depends on that and was removed accordingly.
+        factor: what the estimated level was multiplied by.
     """
 
     width: int
@@ -139,7 +139,7 @@ class Facts:
 
     @property
     def passes(self) -> tuple[Pass, ...]:
-        """All that networks did."""
+        """All passes of networks, full size first."""
         return tuple(done for done in (self.network, *self.coarse) if done)
 
 
@@ -147,11 +147,11 @@ class _Passed(NamedTuple):
     """What networks made of a picture.
 
     Attributes:
-        channels: the very ones of the picture where they did nothing.
-        sigma: noise level at full size that was given or found; of the latter no more than HIGHEST_SIGMA is removed.
+        channels: the same object as the picture's where they did nothing.
+        sigma: noise level at full size that was given or found; of one found, HIGHEST_SIGMA is removed at most.
         network: what was done at full size.
-        small: what was done at smaller sizes, or left, and why.
-        by_intensity: the level at each intensity, where it depends on it.
+        small: what was done at smaller sizes, and warnings on what was not.
+        by_intensity: the level at each intensity, where it was removed accordingly.
     """
 
     channels: NDArray[Any]
@@ -165,8 +165,8 @@ class Restorer:
     """Restores pictures one after another, keeping the networks it has loaded.
 
     Args:
-        options: how.
-        denoisers: the networks, those of the options' model, device, precision and manifests; by default loaded anew.
+        options: how to denoise.
+        denoisers: the networks, of the options' model, device, precision and manifests; by default loaded anew.
 
     Raises:
         UsageError, WeightsError: see `Denoisers`.
@@ -182,9 +182,9 @@ class Restorer:
         return self._denoisers.seconds
 
     def __call__(self, picture: Picture, on_tile: OnTile | None = None) -> tuple[Picture, Facts]:
-        """Restore one picture; the result has the alpha and metadata of the input, and its colors where nothing of them
-        is seen. Where no noise is found, or it is too small for that, it has the very channels of the input, and the
-        warning NO_NOISE or TOO_SMALL.
+        """Restore one picture. The result has the alpha and metadata of the input, and its colors under full
+        transparency. Where no noise is found, or the picture is too small for an estimate, it has the input's channels
+        unchanged and the warning NO_NOISE, CONVERTED or TOO_SMALL.
 
         Raises:
             InputError: its intensities go beyond the white asked for, or far beyond 1.
@@ -201,7 +201,7 @@ class Restorer:
 
     def _restored(self, picture: Picture, on_tile: OnTile | None) -> tuple[Picture, Facts]:
         options, read = self.options, picture.channels
-        # A gray picture is restored as such, and given color then: no network for color has seen three equal channels.
+        # A gray picture is restored as gray and converted afterwards: no network for color has seen equal channels.
         late = options.color == "color" and picture.color == "gray" and not self._named
         if options.color != "auto" and not late:
             picture = picture.to_color(options.color)
@@ -241,7 +241,7 @@ class Restorer:
         return restored, facts
 
     def _passed(self, picture: Picture, on_tile: OnTile | None) -> _Passed:
-        """Run the networks: at smaller sizes first where noise is smeared, at full size, and else at smaller sizes."""
+        """Run the networks: at smaller sizes and then full size where noise is smeared, elsewhere in reverse order."""
         options = self.options
         white = white_of(picture)
         found = None
@@ -278,17 +278,17 @@ class Restorer:
 
     @property
     def _named(self) -> bool:
-        """Whether one network is asked for."""
+        """Whether a single network is asked for, by name or path."""
         return self.options.model not in ("auto", *FAMILIES)
 
     def _color_asked(self) -> bool:
-        """Whether no other network than that of the picture's color mode may be taken."""
+        """Whether no network for gray may restore a color picture, as that for color, or a single one, is asked for."""
         return self.options.color == "color" or self._named
 
     def _tone(self, picture: Picture, found: Noise | None, white: float) -> Tone | None:
-        """What a network for gray restores best, the tone of a photograph of one or what all channels share, unless
-        another is asked for. Where noise was sought it is what that found, and nothing that the noise of colors would
-        explain: JPEG has smoothed that, and any photograph of few colors would pass for one of a tone."""
+        """The tone along which a network for gray restores a color picture best: that of a one-tone photograph, SHARED
+        for noise alike in all channels, or None. If noise was estimated, it is the tone found then, and no other is
+        looked for: JPEG smooths color noise, so any photograph of few colors would seem to be of one tone."""
         if self._color_asked() or picture.color == "gray":
             return None
         if found:
@@ -299,24 +299,24 @@ class Restorer:
         return SHARED if is_alike(picture.channels, picture.seen, white=white) else None
 
     def _kind(self, picture: Picture, found: Noise | None, tone: Tone | None) -> str:
-        """Of noise, for which there are networks; a level that is given is taken for that of white noise."""
+        """WHITE or CAMERA, the kind of noise whose networks are used; a given level is taken as of white noise."""
         if found is None or found.is_white or not self._denoisers.are_for(CAMERA, "gray" if tone else picture.color):
             return WHITE
         strong = found.sigma >= LEAST_CAMERA
         return CAMERA if strong or is_through_jpeg(picture.channels, picture.seen) else WHITE
 
     def _coarse_levels(self, picture: Picture, found: Noise | None, tone: Tone | None) -> Sequence[float | None]:
-        """Of the noise at each smaller size, as `without_coarse_noise` of coarse.py takes them: where it is to be found
-        and the picture is a photograph, of any of which some noise is told."""
+        """Levels at smaller sizes for `without_coarse_noise` of coarse.py: those given, else None (to be estimated) in
+        color pictures for which any noise was estimated, as it is for all photographs; else none."""
         if self.options.coarse is not None:
             return self.options.coarse
         sought = found is not None and found.sigma > 0 and picture.color == "color" and not tone
-        if found and found.is_white and self.options.factor < 1:  # what is left of it on purpose is no grain
+        if found and found.is_white and self.options.factor < 1:  # noise left on purpose would pass for grain
             return ()
         return (None,) * SCALES if sought else ()
 
     def _blended(self, noisy: NDArray[Any], restored: NDArray[Any]) -> NDArray[Any]:
-        """`restored`, changed into a blend of the two where not all of it is asked for."""
+        """`restored`, blended with `noisy` in place if strength is below 1."""
         strength = np.float32(self.options.strength)
         if strength == 1:
             return restored
@@ -329,22 +329,22 @@ class Restorer:
 
 
 def may_be_smeared(picture: Picture, noise: Noise, tone: Tone | None) -> bool:
-    """Whether noise that was found in a picture, which may be of one tone, may have to be removed at half the size
-    first: of smeared noise in gray next to none may be told, or that it is white."""
+    """Whether the noise found in a picture may be smeared, and have to be removed at smaller sizes first. In gray or
+    one tone any noise may: the estimate for smeared noise may be near 0 there, or be that it is white."""
     if tone or picture.color == "gray":
         return noise.sigma > 0
     return not noise.is_white and noise.sigma >= NOISELESS
 
 
 def _why_left(sigma: float, converted: bool) -> str:
-    """Why a picture is left as it is, but for its color mode where that is another."""
+    """The warning for a picture that is left as it is, or only `converted` to another color mode."""
     if math.isnan(sigma):
         return TOO_SMALL
     return CONVERTED if converted else NO_NOISE
 
 
 def _find_noise_left(channels: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float) -> Noise:
-    """What is left of noise that was removed at smaller sizes, for the same network as there."""
+    """The noise that is left after smaller sizes, in the same tone, if any, so that the same kind of network fits."""
     if tone:
         return find_noise_of_tone(channels, seen, tone, white)
     return find_noise(channels, seen, shared=False, white=white)

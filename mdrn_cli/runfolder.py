@@ -1,4 +1,4 @@
-"""The folder of a training run: what is put into it, and who may remove that. `runstate` has how a run goes on."""
+"""The folder of a training run: what is put into it, and what may be removed. Its state is in `runstate`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LOCK_FILE = ".lock"
 """Held while a run is under way."""
 _FILES = (STATE_FILE, LAST_FILE, BEST_FILE, METRICS_FILE, CONFIG_FILE, ENVIRONMENT_FILE, CURVES_FILE)
 _IN_FOLDERS = {SAMPLES_FOLDER: re.compile(r"[0-9]{8,}\.png"), EVENTS_FOLDER: re.compile(r"events\.out\.tfevents\..+")}
-"""What runs put into folders of theirs: names there."""
+"""Patterns of the file names that runs put into each of their subfolders."""
 
 
 def clear(folder: Path, but: Collection[str] = ()) -> None:
@@ -55,10 +55,10 @@ def clear(folder: Path, but: Collection[str] = ()) -> None:
 
 
 def refuse_to_clear_what_is_no_run(folder: Path) -> None:
-    """Hold a folder to be one of a run, if there is anything in it that is called like what runs leave.
+    """Refuse a folder that is not of a run but holds something with a name that runs give.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is such a folder.
     """
     file = next(_left_by_runs(folder), None)
     if file and not _is_run(folder):
@@ -72,7 +72,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _left_by_runs(folder: Path) -> Iterator[Path]:
-    """What is called like what a run leaves in its folder."""
+    """What has a name that runs give to files in their folder."""
     yield from (folder / name for name in _FILES if exists(folder / name) or is_link(folder / name))
     for name, kind in _IN_FOLDERS.items():
         with suppress(OSError):  # there is none, or it may not be listed
@@ -126,8 +126,8 @@ def load_environment(folder: Path) -> dict[str, Any]:
 
 
 def best_psnr(folder: Path, validated_on: str) -> float | None:
-    """Validation PSNR in dB that the best weights are kept for; None where there are none, or these were chosen by
-    other photographs than those of a digest."""
+    """Validation PSNR in dB of the best weights; None where there are none, or they were chosen by photographs with
+    another digest."""
     record = _best_record(folder)
     value = record.get("best_psnr")
     return value if isinstance(value, float) and record.get(VALIDATED_ON, validated_on) == validated_on else None
@@ -156,8 +156,8 @@ def without_links(folder: Path) -> None:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder until this one ends, however it does. It is made, and removed where nothing was
-    put into it.
+    """Keep other runs out of a folder until this one ends, however it does. The folder is created if need be, and
+    removed again if nothing was put into it.
 
     Raises:
         UsageError: there is one.

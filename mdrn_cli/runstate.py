@@ -1,4 +1,4 @@
-"""The state of a training run: all that decides how it goes on.
+"""The state of a training run: everything that is needed to resume it.
 
 A safetensors file (no pickle) in the run's folder, replaced atomically, so that a run killed at any moment goes on from
 its last save.
@@ -133,8 +133,8 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tens
 
 
 def _load_generator(generator: torch.Generator, saved: Tensor, iteration: int) -> None:
-    """Go on with the random numbers of the save. On a device of another kind, whose generators are others, the run goes
-    on with new ones: not with those it began with once more."""
+    """Continue the random numbers from the save. A device of another kind has another generator: there the run gets
+    new random numbers, but not once more those that it began with."""
     if saved.numel() == generator.get_state().numel():
         generator.set_state(saved)
     else:
@@ -167,7 +167,7 @@ def _nothing_to_resume(folder: Path) -> MdrnError:
 
 
 def _begin_from(folder: Path) -> str:
-    """What can be done without a state."""
+    """A hint on what can be done without a state."""
     for path in (folder / LAST_FILE, folder / BEST_FILE):
         if path.is_file():
             return f"begin another run, in another folder, from the weights of this one: --init {path}"

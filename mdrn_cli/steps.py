@@ -65,22 +65,21 @@ StepLoss = Callable[[Network, Tensor, DrawNoise, "float | Tensor"], "Tensor | Te
 
 
 def computing(model: MDRN, config: TrainConfig, device: torch.device) -> MDRN:
-    """What computes in place of a model of a run: on CUDA a copy in the type computed in, else, and where the model is
-    to be compiled, itself, which is cast as it computes."""
+    """The model that computes for a run's model: on CUDA a copy in the type computed in; elsewhere, or if the model is
+    to be compiled, the model itself, under autocast."""
     if device.type != "cuda" or config.compile:
         return model
     return in_type(copy.deepcopy(model), device, compute_type(device, config.precision))
 
 
 def network_of(model: MDRN, config: TrainConfig) -> Network:
-    """A model as losses call it."""
+    """A model as a function that losses call."""
     features: Network = model.forward_features
     return torch.compile(features) if config.compile else features
 
 
 def rate_factor(config: TrainConfig, done: float) -> float:
-    """Learning rate relative to its peak when a share `done` of the run is: linear warm-up, then down as the schedule
-    says."""
+    """Learning rate relative to its peak after a share `done` of the run: linear warm-up, then down by the schedule."""
     done = min(done, 1.0)
     rise = min(1.0, (done + 1e-3) / config.warmup) if config.warmup else 1.0
     if config.schedule == "halving":
@@ -95,7 +94,7 @@ def _terms(loss: Tensor | Terms) -> Terms:
 
 @torch.no_grad()
 def copy_all(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-    """Copy the second of each pair to the first, in few kernels: which those are for that are all of one type."""
+    """Copy the second of each pair to the first, grouped by type, for which torch needs few kernels."""
     by_type: dict[tuple[torch.dtype, torch.dtype], list[tuple[Tensor, Tensor]]] = {}
     for into, source in pairs:
         by_type.setdefault((into.dtype, source.dtype), []).append((into, source))
@@ -184,7 +183,7 @@ class Stepper:
             torch.cuda.synchronize(self.device)
 
     def step(self, done: float) -> None:
-        """One step, when a share `done` of the run is."""
+        """One step, after a share `done` of the run."""
         factor = rate_factor(self.config, done)
         for group, peak in zip(self._groups(), self.peak_rates, strict=True):
             if isinstance(group["lr"], Tensor):
@@ -201,7 +200,7 @@ class Stepper:
         self.state.counters.iteration += 1
 
     def _take(self) -> None:
-        """The step, without a look at anything that lies elsewhere than on the device."""
+        """The step, which reads nothing that is not on the device."""
         terms = self._loss(*self._drawn(), self.done)
         terms.total.backward()  # type: ignore[no-untyped-call]
         self._bring_gradients()
@@ -221,7 +220,7 @@ class Stepper:
         return _terms(self.step_loss(self.network, clean, draw_noise, done))
 
     def _bring_gradients(self) -> None:
-        """From what computed to the weights themselves, in their type."""
+        """Copy gradients from the computing copy to the weights themselves, in their type."""
         if self.copy is self.model:
             return
         pairs = []

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PIVOT = 0.5
-"""Intensity that stays where it is when others are stretched; in the middle, so that the least leave [0, 1]."""
+"""Intensity that stretching leaves unchanged; in the middle, so that as few as possible leave [0, 1]."""
 
 LOW = 15.0
-"""Level up to which networks know so much detail that, expanded, they take it for noise."""
+"""Networks trained at levels up to this take expanded detail for noise, and so may be expanded less."""
 MOST_EXPANSION, MOST_EXPANSION_LOW = 1 / 0.7, 1 / 0.95
-# Both chosen on validation photographs: to leave a share of the noise is better than to expand further, for networks of
-# low levels by up to 3 dB; of strong noise a share is too much (docs/noise.md).
+# Limits of expansion above LOW and up to it, chosen on validation photographs: up to LOW, leaving a share of the noise
+# is better than expanding further, by up to 3 dB; above, that share would be too much noise (docs/noise.md).
 
 Function = Callable[["NDArray[np.float32]"], "NDArray[np.float32]"]
 

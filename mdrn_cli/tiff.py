@@ -28,7 +28,7 @@ _UNCOMPRESSED, _JPEG, DEFLATE = 1, 7, 8
 HORIZONTAL = 2
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR = 0, 1, 2, 3, 6
 _DEPTHS = {1, 2, 4, 8, 16, 32}
-"""Bits a channel that are handled."""
+"""Handled numbers of bits a channel."""
 _COLORS = {
     4: "a mask",
     5: "CMYK",
@@ -40,7 +40,7 @@ _COLORS = {
     32845: "the logarithm of luminance (LogLuv)",
     34892: "a camera's raw data",
 }
-"""Photometric interpretations that are not handled, of those that there are."""
+"""Photometric interpretations that are not handled, with names for messages."""
 _GRAY_AND_RGB = (None, WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, YCBCR)
 _SLICES = re.compile(r"ImageJ=.*^images=(\d+)", re.DOTALL | re.MULTILINE)
 
@@ -107,14 +107,14 @@ def _refuse_layout(directory: Image.Exif) -> None:
 
 
 def _refuse_palette(directory: Image.Exif, bits: set[int]) -> None:
-    """Of colors that are not there for every index, which would itself be taken for gray."""
+    """Refuse a palette without a color for every index: the indices would be taken for grays."""
     colors = directory.get(_COLOR_MAP)
     if not isinstance(colors, tuple) or bits != {(len(colors) // 3).bit_length() - 1} or len(colors) % 3:
         raise InputError("the palette is not whole")
 
 
 def _refuse_slices(directory: Image.Exif, stream: IO[bytes]) -> None:
-    """Of pictures that ImageJ has put behind the one of which alone the directory tells."""
+    """Refuse a stack of ImageJ, which stores further pictures behind the only one that has a directory."""
     description = directory.get(_DESCRIPTION)
     told = _SLICES.match(description) if isinstance(description, str) else None
     if not told or int(told[1]) < 2 or directory.get(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED:
@@ -124,11 +124,11 @@ def _refuse_slices(directory: Image.Exif, stream: IO[bytes]) -> None:
 
 
 def bits_of(directory: Image.Exif) -> set[int]:
-    """How many a channel has: one number, or several."""
+    """The numbers of bits a channel; several if channels differ."""
     return set(_numbers(directory.get(BITS, 1)))
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    """Of a tag, which has one or several."""
+    """The integers of a tag's value, which is one number or several."""
     several = value if isinstance(value, tuple) else (value,)
     return tuple(number for number in several if isinstance(number, int))

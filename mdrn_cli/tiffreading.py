@@ -43,7 +43,7 @@ from mdrn_cli.tiff import (
 _OF_BYTES = (XMP, ICC, IPTC, PHOTOSHOP)
 _LAYERS = 37724
 _LEFT_OUT = {_LAYERS: "Photoshop document, with its layers,", 52545: "C2PA"}
-"""What would still be of the picture as it was."""
+"""Names, for warnings, of tags that are left out because they would still describe the picture before restoring."""
 _SAME_INTENSITIES = (BLACK_IS_ZERO, RGB, YCBCR)
 """Photometric interpretations whose intensities are not turned round or looked up in a palette."""
 
@@ -107,7 +107,7 @@ def _decoded_tiff(source: Path | bytes, is_plain: bool) -> tuple[NDArray[Any], b
 
 
 def _more_bits(bits: int, data: NDArray[Any]) -> tuple[str, ...]:
-    """What is told of the bits a channel has in a file, if its result has others."""
+    """A warning if the result has another number of bits a channel than the file."""
     if data.dtype.kind == "f" and bits < 32:
         return (f"floats of {bits} bits become floats of 32",)
     return (ONE_BIT,) if bits == 1 else ()

@@ -83,7 +83,7 @@ def encode_tiff(data: NDArray[Any], metadata: Metadata) -> tuple[bytes, list[str
 
 
 def _structure(data: NDArray[Any], rows: int, sizes: list[int]) -> dict[int, Any]:
-    """The tags that say where the pixels are and what they look like."""
+    """The tags that give the place and the layout of the pixels."""
     height, width, channels = data.shape
     offsets = tuple(int(offset) for offset in np.cumsum([0, *sizes[:-1]]))
     real = data.dtype.kind == "f"

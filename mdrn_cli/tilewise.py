@@ -1,4 +1,4 @@
-"""An image denoised tile by tile: what runs a network, or any other function, over all of it."""
+"""Runs a network, or any other function, over an image tile by tile."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from mdrn_cli.stretch import Function
 from mdrn_cli.tiling import GRID, count_tiles, halving, tiled_bands
 
 OVERLAP, LITTLE_OVERLAP, LITTLE_NOISE = 96, 64, 25.0
-"""Pixels shared by neighbouring tiles at any noise level, and up to one on the 0-255 scale: the less noise there is,
-the less far networks look. Enough for tiled and whole results to agree within 1/255 (tests/test_weights.py)."""
+"""Pixels shared by neighbouring tiles: at any noise level; and the fewer that do up to the level LITTLE_NOISE, 0-255
+scale, as networks look less far where there is little noise. Tiled and whole results agree within 1/255
+(tests/test_weights.py)."""
 
 Window = Callable[[slice, slice], NDArray[np.float32]]
 """(rows, columns) -> that part of an image, (C, h, w)."""
@@ -27,7 +28,7 @@ OnTile = Callable[[int, int], None]
 
 
 def check_tile(tile: int) -> None:
-    """Refuse a side, in pixels, that no image is cut into; 0 is that of whole images.
+    """Refuse a side of a tile, in pixels, that cannot be used; 0, for the whole image, can.
 
     Raises:
         UsageError: it is no multiple of 8, or tiles would overlap by more than half.
@@ -37,7 +38,7 @@ def check_tile(tile: int) -> None:
 
 
 def overlap_at(sigma: float) -> int:
-    """Pixels that neighbouring tiles share where noise of a level, 0-255 scale, is removed."""
+    """Pixels that neighbouring tiles share for noise of a level, 0-255 scale."""
     return LITTLE_OVERLAP if sigma <= LITTLE_NOISE else OVERLAP
 
 
@@ -71,7 +72,7 @@ def denoise_pixels(
 
 
 def part_of(channels: NDArray[Any], rows: slice, columns: slice) -> NDArray[np.float32]:
-    """That part of (C, H, W) of any data type as floats in [0, 1]."""
+    """A part of (C, H, W) of any data type as floats in [0, 1]."""
     return to_unit(channels[:, rows, columns])
 
 
@@ -86,8 +87,8 @@ def denoised_bands(
     on_tile: OnTile | None,
     ahead: int = 0,
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
-    """`denoise_pixels` of an image parts of which `window` gives, `ahead` of them while others are denoised; as
-    `tiled_bands` gives them."""
+    """As `denoise_pixels`, of an image that `window` gives in parts, `ahead` of them prepared while others are being
+    denoised; yields what `tiled_bands` does. A `tile` of 0 takes the whole image."""
     function = halving(function, overlap)
     if ensemble:
         function = self_ensemble(function)

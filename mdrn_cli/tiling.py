@@ -20,8 +20,8 @@ GRID = 8
 """Tiles start at multiples of this, so the network's strided levels fall on the same pixels as for the whole image."""
 
 LARGEST_TILE = 1024
-"""Beyond this nothing is gained on a CPU: of 12 megapixels 1544 took 30 % longer than 1024, 2048 44 %, for glibc then
-fetches fresh pages for every feature map (freedmemory.py), and overlaps are a small share of the work."""
+"""Side in pixels beyond which a CPU gets slower: on 12 megapixels, 1544 took 30 % longer than 1024 and 2048 44 %. glibc
+then fetches fresh pages for every feature map (freedmemory.py), and overlaps are a small share of the work anyway."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Span:
 
 
 def plan_axis(length: int, tile: int, overlap: int) -> list[Span]:
-    """Spans that cover an axis: as few as a tile allows, and then as short as covers it.
+    """Spans that cover an axis: as few as `tile` allows, and then as short as possible.
 
     Neighbours share at least `overlap` pixels; the blend runs over the middle half of these, so pixels near
     a cut edge, which lack context, have no weight. Outer edges of the image are not blended.
@@ -127,7 +127,7 @@ def tiled_rows(
         tile: side of a tile in pixels, a multiple of 8, at least twice the overlap.
         overlap: least pixels shared by neighbours, a multiple of 8.
         on_tile: called after each tile.
-        ahead: tiles whose pixels threads get while `function` works, for one that leaves the processor idle.
+        ahead: tiles whose pixels are fetched by threads while `function` works, if that leaves the CPU idle.
 
     Yields:
         The number of the first row, and float32 (C, rows, W).
@@ -166,10 +166,10 @@ def tiled_bands(
     on_tile: Callable[[], None] | None = None,
     ahead: int = 0,
 ) -> Iterator[tuple[tuple[slice, ...], Pixels]]:
-    """`tiled_rows`, or the same by columns where these are shorter, for two of them are held as floats.
+    """`tiled_rows`, or the same by columns where these are shorter: two rows (or columns) of tiles are held as floats.
 
     Yields:
-        Where in the image, (C, H, W), and the pixels there.
+        An index into the image (C, H, W), and float32 pixels for that place.
     """
     how = tile, overlap, on_tile, ahead
     if width <= height:
@@ -188,14 +188,14 @@ def tiled_bands(
 
 
 def _turned(pixels: Pixels) -> Pixels:
-    """Rows as columns."""
+    """Rows and columns swapped."""
     return pixels.transpose(0, 2, 1)
 
 
 def _got_ahead(
     window: Callable[[slice, slice], Pixels], places: Sequence[tuple[slice, slice]], ahead: int
 ) -> Iterator[Pixels]:
-    """What `window` gives of each place, in their order, some of it before it is asked for."""
+    """What `window` gives for each place, in order; up to `ahead` of them are fetched in advance by threads."""
     left = iter(places)
     with ThreadPoolExecutor(ahead) as pool:
         begun = deque(pool.submit(window, *place) for place in islice(left, ahead))
@@ -206,8 +206,7 @@ def _got_ahead(
 
 
 def _add_weighted(total: Pixels, tile: Pixels, down: Pixels, across: Pixels) -> None:
-    """Add a tile to the total, (C, h, w), each row and column by its weight; most have a weight of one, and are not
-    multiplied."""
+    """Add a tile to the total, (C, h, w), weighted by row and column; the many weights of 1 are not multiplied."""
     for rows, rows_are_whole in _runs(down):
         for columns, columns_are_whole in _runs(across):
             part = tile[:, rows, columns]
@@ -219,7 +218,7 @@ def _add_weighted(total: Pixels, tile: Pixels, down: Pixels, across: Pixels) -> 
 
 
 def _runs(weight: Pixels) -> Iterator[tuple[slice, bool]]:
-    """Where an axis is all of weight one, and where it is not."""
+    """Slices of an axis, each with whether its weights are all 1; else none of them is."""
     whole = weight == 1
     bounds = [0, *(np.flatnonzero(whole[1:] != whole[:-1]) + 1), len(weight)]
     for start, stop in pairwise(bounds):
@@ -247,8 +246,8 @@ def run_tiled(image: Pixels, function: Callable[[Pixels], Pixels], tile: int, ov
 
 
 def halving(function: Callable[[Pixels], Pixels], overlap: int) -> Callable[[Pixels], Pixels]:
-    """`function`, which on a tile too large for the memory of its device takes it in tiles of half the side, and
-    these again, down to twice the overlap.
+    """Make `function` split a tile that is too large for its device's memory into tiles of half the side, and these
+    again, down to twice the overlap.
 
     Raises:
         OutOfMemoryError: the smallest tile is too large.

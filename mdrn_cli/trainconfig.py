@@ -50,7 +50,7 @@ _INTERVAL: Rule = (lambda value: value >= 0, "at least 0")
 
 
 def _check(settings: TrainConfig | Distillation, rules: Mapping[str, Rule]) -> None:
-    """Hold every value to its annotation, and to its rule if it has one; None, where it may be, is held to none.
+    """Check every value by its annotation and its rule, if it has one; None, where allowed, has none to fulfil.
 
     Raises:
         UsageError: a value is of another type or makes no sense.
@@ -82,11 +82,11 @@ class Distillation:
         weight: of the distillation loss, at the start of the run.
         final_weight: the same at its end; the weight goes from one to the other in a straight line.
         shared_noise: HMDS only: the teacher sees the student's noise scaled down, not noise of its own.
-        soft_target: share of the teacher's image in what the student's is held against; 0 for the clean patch alone, as
-            in the paper. It is near the mean of all clean patches that the noisy one may be of, so that gradients of
-            few patches are less noisy.
-        teacher_every: steps for each new batch, which the teacher is asked of; in the others batches come again,
-            turned, and are held against the images it gave.
+        soft_target: share of the teacher's image in the student's target; 0 for the clean patch alone, as in the paper.
+            The teacher's image is near the mean of all clean patches that may be behind the noisy one, which makes
+            gradients of few patches less noisy.
+        teacher_every: steps for each new batch, on which the teacher is run; the other steps use earlier batches again,
+            turned, with the images that the teacher gave.
 
     Raises:
         UsageError: a value is of the wrong type or makes no sense.

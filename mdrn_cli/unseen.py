@@ -1,4 +1,4 @@
-"""Colors under full transparency: whatever a program has left there, and nothing that a network should see."""
+"""Pixels under full transparency hold whatever a program left there; they are filled before a network sees them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from mdrn_cli.picture import Picture
 from mdrn_cli.pixels import ENOUGH_BLOCKS, wholly_seen, within
 
 REACH = 64
-"""Pixels beyond what is seen that are filled: farther away nothing matters to what is seen."""
+"""How many pixels beyond what is seen are filled: farther ones do not affect what is seen."""
 _ROWS = 128
-"""Of an image worked on at once."""
+"""Rows of an image worked on at once."""
 _NOWHERE = np.int32(1 << 29)
+"""Position that stands for no known pixel: farther than any image reaches."""
 
 
 def filled(picture: Picture) -> Picture:
-    """A picture as its noise is to be looked for and removed: see `with_unseen_filled`."""
+    """A picture prepared for estimating and removing noise: see `with_unseen_filled`."""
     if picture.seen is None:
         return picture
     return replace(picture, channels=with_unseen_filled(picture.channels, picture.seen))
 
 
 def filled_if_needed(picture: Picture) -> Picture:
-    """The same where noise is only to be looked for, at each size: not where blocks enough are wholly seen, which is
-    where no others count."""
+    """`filled` for a picture whose noise is only estimated: unchanged if at every size enough blocks are wholly seen,
+    for then only those count."""
     seen = picture.seen
     for _ in range(1 + SCALES):
         if seen is not None and within(seen, SIDE).sum() < ENOUGH_BLOCKS:
@@ -39,15 +40,15 @@ def filled_if_needed(picture: Picture) -> Picture:
 
 
 def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArray[Any]:
-    """An image in which what is seen goes on beyond its outline, mirrored there, noise and all: of another color beside
-    it a network makes an edge, and blurs what is seen into that.
+    """An image in which what is seen is continued beyond its outline by mirroring, noise and all. Beside another color
+    a network would see an edge, and blur what is seen into it.
 
     Args:
         channels: (C, H, W) of any data type.
         seen: (H, W).
 
     Returns:
-        A copy, filled as far as REACH; the rest is 0, for what is there may be of any size in floats.
+        A copy, filled up to REACH pixels away; the rest is 0, as floats there may have any value.
     """
     result = channels.copy(order="K")
     np.copyto(result, result.dtype.type(0), where=~seen)
@@ -61,14 +62,14 @@ def with_unseen_filled(channels: NDArray[Any], seen: NDArray[np.bool_]) -> NDArr
         columns = slice(max(int(there[0]) - REACH, 0), int(there[-1]) + REACH + 1)
         part, known = _continued(channels[:, near, columns], seen[near, columns])
         if not known.all():
-            part, _ = _continued(part, known)  # what has nothing seen in its row or column is beside what is filled now
+            part, _ = _continued(part, known)  # now also where nothing is seen in the same row or column
         result[:, top:stop, columns] = part[:, top - near.start : stop - near.start]
     return result
 
 
 def _continued(rows: NDArray[Any], known: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Rows (C, h, w) whose pixels that are not known are as far inwards of the nearest known one in their row or column
-    as they lie outwards of it, or that one itself where what is there is not known; and which are known now."""
+    """Rows (C, h, w) with unknown pixels mirrored at the nearest known one in their row or column; where the mirror
+    image is unknown, too, that nearest one is repeated. And a mask of the pixels known now."""
     height, width = known.shape
     places = np.arange(height, dtype=np.int32)[:, None], np.arange(width, dtype=np.int32)[None]
     nearest = np.full(known.shape, _NOWHERE)

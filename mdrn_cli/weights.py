@@ -58,7 +58,7 @@ def item_of(record: Record) -> Item:
 
 
 def check_mirror() -> None:
-    """See that `MDRN_WEIGHTS_URL`, where it is set, can be one.
+    """Refuse a `MDRN_WEIGHTS_URL` that cannot be a mirror.
 
     Raises:
         UsageError: it is neither an http(s) address nor a folder of this machine.

@@ -1,4 +1,4 @@
-"""What is white in a picture, which is not always the most that its data type holds."""
+"""What is white in a picture: not always the largest value of its data type."""
 
 from __future__ import annotations
 
@@ -11,23 +11,24 @@ from mdrn_cli.errors import InputError
 from mdrn_cli.picture import Picture
 
 NARROW = 1 << 12
-"""Intensities of cameras with 12 bits, with which files of 16 are often filled as they are."""
+"""Number of intensities of 12-bit cameras, which are often stored unscaled in files of 16 bits."""
 WHITE_SIDE = 8
-"""Of blocks whose mean tells how bright a picture is, noise apart, in pixels."""
+"""Side in pixels of blocks whose means show how bright a picture is, without its noise."""
 BEYOND_WHITE, FLOAT_LIMIT = 1.05, 4.0
-"""Intensity of such blocks from which on floats go beyond white, and that they stay below if white is 1 in them."""
+"""The brightest block mean of a float picture: above the first it goes beyond white, above the second 1 cannot be
+white in it."""
 BELOW_BLACK = -0.3
-"""Intensity of such blocks below which black is hardly 0 in them: noise of the highest level about black stays above,
-and so do colors beyond those of a profile."""
+"""Block mean below which 0 is hardly black in a float picture: noise of the highest level around black stays above, as
+do colors outside a profile's gamut."""
 
 
 def whitened(picture: Picture, white: float | None) -> Picture:
-    """A picture as its noise is to be looked for and removed: what is white at 1, or at the largest integer.
+    """A picture scaled for estimating and removing noise: white at 1, or at the largest integer.
 
     Args:
         picture: as it was read.
-        white: what is white, in the values of the file; None for the largest value of its data type, of floats 1: there
-            is a warning then where it may not be.
+        white: what is white, in the values of the file; None for the largest value of its data type, or 1 in floats,
+            with a warning where that seems wrong.
 
     Raises:
         InputError: integers go beyond white, or floats far beyond 1 or below 0.
@@ -54,15 +55,15 @@ def _told_of_other_black(picture: Picture) -> Picture:
 
 
 def white_of(picture: Picture) -> float:
-    """The intensity that networks are to see as 1: more than that in a float picture that goes beyond, noise apart,
-    where anything can be seen.
+    """The intensity that networks are to see as 1: above 1 for a float picture whose seen part, noise apart, goes
+    beyond 1.
 
     Raises:
-        InputError: it goes so far that its values must mean something else, or any value is so far below black.
+        InputError: it goes so far that its values must mean something else, or any value is as far below black.
     """
     if picture.depth != "float32":
         return 1.0
-    if (least := picture.least_seen) < -FLOAT_LIMIT:  # one alone would spoil all that the network sees it from
+    if (least := picture.least_seen) < -FLOAT_LIMIT:  # even a single one would spoil everything around it
         raise InputError(
             f"floats should be from 0 to 1, and these reach down to {least:.4g}",
             "values that stand for no data are to be replaced, or hidden by an alpha",
@@ -74,7 +75,7 @@ def white_of(picture: Picture) -> float:
 
 
 def _seen_means(picture: Picture) -> NDArray[Any]:
-    """Of blocks of which all can be seen; where there are none, of what can be seen of others."""
+    """Means of the blocks that are wholly seen; where there are none, of the seen pixels of the others."""
     if picture.seen is None:
         return _block_means(picture.channels)
     seen = _block_means(picture.seen[None])[0]
@@ -88,10 +89,10 @@ def _seen_means(picture: Picture) -> NDArray[Any]:
 
 
 def _block_means(planes: NDArray[Any]) -> NDArray[Any]:
-    """Means of (C, H, W) over squares of WHITE_SIDE, less the pixels beyond the last of them."""
+    """Means of (C, H, W) over squares of WHITE_SIDE pixels a side; an incomplete last row or column is left out."""
     _, height, width = planes.shape
     rows, columns = min(WHITE_SIDE, height), min(WHITE_SIDE, width)
     whole = planes[:, : height // rows * rows, : width // columns * columns]
-    with np.errstate(over="ignore", invalid="ignore"):  # of floats that nobody sees, which stand for no data
+    with np.errstate(over="ignore", invalid="ignore"):  # transparent floats may have any value
         means: NDArray[Any] = whole.reshape(len(whole), height // rows, rows, width // columns, columns).mean((2, 4))
     return means

@@ -134,10 +134,10 @@ def print_error(error: BaseException, message: str = "", hint: str = "") -> None
 
 
 def raise_all(failed: Sequence[MdrnError]) -> None:
-    """Tell of what has failed, one of several things, and raise the first of it.
+    """Print all errors but the first, and raise that.
 
     Raises:
-        MdrnError: that, if there is any.
+        MdrnError: the first one, if there is any.
     """
     for error in failed[1:]:
         print_error(error)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCHEMA = "mdrn.denoise/1"
 SUMMARY_SCHEMA = "mdrn.denoise-summary/1"
 SCREENFUL = 20
-"""Inputs beyond which what failed has scrolled away and is told again at the end, and failures told then at most."""
+"""Number of inputs beyond which failures have scrolled away and are repeated at the end, and most failures repeated."""
 
 
 def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> None:
@@ -45,12 +45,12 @@ def show(outcome: Outcome, as_json: bool, alone: bool, quiet: bool = False) -> N
 
 
 def _is_passed_over(job: Job) -> bool:
-    """Whether there is no result of an input, and none to be."""
+    """Whether an input is skipped and has no result of its own anywhere: its target is itself."""
     return bool(job.skip) and job.target == job.source
 
 
 def plan_line(job: Job) -> str:
-    """What is to become of a job that is not known to fail."""
+    """A line on what becomes of a job that is not known to fail."""
     return printable(f"{job.source}: skipped, {job.skip}" if job.skip else f"{job.source} -> {job.target}")
 
 
