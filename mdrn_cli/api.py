@@ -168,7 +168,7 @@ def _pixels(image: NDArray[Any] | Image.Image) -> NDArray[Any]:
         return np.asarray(image)
     except (RuntimeError, TypeError, ValueError) as error:  # a tensor that learns, or is on a GPU, for one
         what = str(error).strip().splitlines()
-        raise UsageError(f"no array can be had of a {type(image).__name__}: {what[0] if what else ''}") from error
+        raise UsageError(f"a {type(image).__name__} cannot be made an array: {what[0] if what else ''}") from error
 
 
 def _restored(data: NDArray[Any], restore: Restorer) -> tuple[NDArray[Any], tuple[str, ...]]:

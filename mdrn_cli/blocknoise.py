@@ -37,8 +37,8 @@ these parts over that of all blocks beyond which some parts are texture. All fou
 FEW, LEAST_STEP = 4, 8
 """An image of at most so many intensities, at least so far apart on the 0-255 scale, has no noise."""
 MOST_CUT_OFF = 0.05
-"""Share of a block's intensities at an end of the scale up to which it still counts, where the level of white noise at
-each intensity is estimated, and that of other noise in gray."""
+"""Share of a block's intensities at an end of the scale up to which it counts: among the blocks that must be enough for
+levels at each intensity, and in gray for noise that is not white."""
 BY_CONTENT = 0.5
 """Share of the blocks that content alone, without noise, may cut off."""
 SOME = 64

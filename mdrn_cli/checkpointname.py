@@ -36,7 +36,7 @@ def checkpoint_name(checkpoint: Checkpoint, distilled: str | None) -> str:
     parts = [family_of(checkpoint), camera, distilled, checkpoint.config.color, f"{checkpoint.sigma:g}"]
     name = "-".join(part for part in parts if part)
     if not NAME_PATTERN.fullmatch(name):
-        raise UsageError(f"a checkpoint cannot be named {name!r}", "bundled networks are of whole noise levels")
+        raise UsageError(f"a checkpoint cannot be named {name!r}", "bundled networks have whole noise levels")
     return name
 
 
@@ -69,7 +69,7 @@ def name_for(checkpoint: Checkpoint, distilled: str | None, asked: str | None, o
     else:
         name = asked
         if name in RESERVED:
-            raise UsageError(f"{name} is what --model takes for a choice, not the name of one", "give another --name")
+            raise UsageError(f"{name} is a choice of --model, not a name for a checkpoint", "give another --name")
         if not NAME_PATTERN.fullmatch(name):
             raise UsageError(f"a checkpoint cannot be named {name!r}", "take a-z, 0-9 and -, at most 64 of them")
     if own and any(record.name == name for record in load_manifest()):

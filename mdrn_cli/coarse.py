@@ -192,7 +192,7 @@ def _changed(
 def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any], white: float) -> None:
     """Add to an image, in place, what changed in its half-size version, enlarged linearly."""
     height, width = channels.shape[1:]
-    kept = _without_noise(before, white)
+    kept = _solid(before, white)
     for top in range(0, before.shape[1], _STRIP):
         stop = min(top + _STRIP, before.shape[1])
         near = slice(max(top - 1, 0), stop + 1)
@@ -205,7 +205,7 @@ def _put_back(channels: NDArray[Any], before: NDArray[Any], after: NDArray[Any],
         channels[:, place] = from_unit(changed, str(channels.dtype))
 
 
-def _without_noise(image: NDArray[Any], white: float) -> NDArray[np.bool_]:
+def _solid(image: NDArray[Any], white: float) -> NDArray[np.bool_]:
     """Where an image (C, h, w) is solidly black or white, as margins, bars and blown skies are, and is not changed."""
     most = white if image.dtype.kind == "f" else np.iinfo(image.dtype).max
     return np.stack([solid_part(plane == 0) | solid_part(plane == most) for plane in image])

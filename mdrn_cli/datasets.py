@@ -174,7 +174,7 @@ def _open_folder(name: str, color: str | None) -> Dataset:
     """A folder of images; one that holds those of a set and no others is that set, whatever its name."""
     folder = Path(name)
     if is_file(folder):
-        raise UsageError(f"{folder} is a file, and sets and folders are measured", "put it in a folder of its own")
+        raise UsageError(f"{folder} is a file; a set or a folder is needed", "put it in a folder of its own")
     if not is_folder(folder):
         raise UsageError(f"no benchmark set or folder {name!r}", hint_of(name, benchmark_sets(), "sets are"))
     images = tuple(find_images(folder))

@@ -60,7 +60,7 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError as error:
         if kind := kind_of_file(source):
-            raise InputError(f"{path} is damaged, or of a kind of {kind} that is not handled") from error
+            raise InputError(f"{path} is damaged, or a kind of {kind} that is not handled") from error
         raise InputError(f"{path} is not an image that can be read") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"{path} is too large: {error}") from error

@@ -32,7 +32,7 @@ def pick_device(name: str = "auto") -> torch.device:
         else:
             found = torch.device("mps" if torch.backends.mps.is_available() else "cpu")
         if why := fault_of(found):
-            warnings.warn(f"the CPU computes in the place of {found}: {why}", DeviceWarning, stacklevel=2)
+            warnings.warn(f"using the CPU instead of {found}: {why}", DeviceWarning, stacklevel=2)
             return torch.device("cpu")
         return found
     try:

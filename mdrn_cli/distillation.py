@@ -50,7 +50,7 @@ def run_distill(
     sha256 = sha256_of(Path(distillation.teacher))
     known = recorded(sha256)
     if (known or teacher).noise != WHITE:
-        raise UsageError("the teacher has learned noise that is not white, and the student is to learn white noise")
+        raise UsageError("the teacher was trained on noise that is not white, unlike the student")
     check_teacher(config, distillation, teacher)
     if resume and saved_sources(output).get(TEACHER, sha256) != sha256:
         raise UsageError(

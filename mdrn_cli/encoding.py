@@ -201,7 +201,7 @@ def _told_of_colors(picture: Picture, metadata: Metadata, kind: str) -> tuple[st
         return ("programs that read PNG by Pillow may refuse one with an ICC profile of more than 1 MiB",)
     without = kind == "BMP" or not metadata.exif
     if without and picture.color == "color" and not metadata.icc_profile and is_adobe_rgb(picture.metadata.exif):
-        return ("colors change: without EXIF nothing tells that they are those of Adobe RGB",)
+        return ("colors will look different: only EXIF, which is dropped, says that they are Adobe RGB",)
     return ()
 
 

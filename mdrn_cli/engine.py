@@ -70,7 +70,7 @@ class Engine:
                 wrong = wrong_device(self.device)
                 if device != "auto":
                     raise wrong
-                warnings.warn(f"the CPU computes in its place: {wrong.message}", DeviceWarning, stacklevel=2)
+                warnings.warn(f"using the CPU instead: {wrong.message}", DeviceWarning, stacklevel=2)
                 self.device = torch.device("cpu")
                 self.dtype = compute_type(self.device, precision)
                 self.model = self._build(self.dtype)

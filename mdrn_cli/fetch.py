@@ -177,7 +177,7 @@ def _download_with_retries(
             _download_once(url, part, expected.bytes, on_bytes)
             return
         except _TryAgainError as error:
-            come = size_of(part) - most  # what a server sends again does not count
+            come = size_of(part) - most  # a server that restarts each time makes no progress
             failures, most = (0, most + come) if come >= PROGRESS else (failures + 1, most)
             if failures > RETRIES:
                 raise _GiveUpError(f"{error}, after {RETRIES + 1} tries") from error

@@ -85,7 +85,7 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
             f"- is one picture, and there are {len(inputs)} inputs", "give a single input, or an output folder"
         )
     if naming.output is None:
-        raise UsageError("what comes from a pipe has no name, and needs --output", "it may be - for stdout")
+        raise UsageError("input from a pipe has no name, and needs --output", "it may be - for stdout")
     if naming.output == PIPE:
         if is_folder(inputs[0]):
             raise UsageError(f"{inputs[0]} is a folder, and stdout takes one image", "name an output folder")
@@ -93,7 +93,7 @@ def _plan_pipe(inputs: Sequence[Path], naming: Naming) -> Job:
             raise UsageError("stdout has no file name to tell the format", "give --format")
         return Job(inputs[0], PIPE, kind=FORMATS[naming.suffix])
     if naming.folder or is_folder(naming.output):
-        raise UsageError(f"{naming.output} is a folder, and what comes from a pipe has no name", "name a file")
+        raise UsageError(f"{naming.output} is a folder, and input from a pipe has no name", "name a file")
     require_folder(naming.output.parent)
     return plan_file(PIPE, naming.output, naming.suffix, naming.existing)
 

@@ -78,4 +78,4 @@ def check_factor(factor: float) -> None:
         UsageError: not in [LEAST_FACTOR, MOST_FACTOR].
     """
     if not LEAST_FACTOR <= factor <= MOST_FACTOR:
-        raise UsageError(f"sigma may be multiplied by {LEAST_FACTOR:g} to {MOST_FACTOR:g}, not {factor:g}")
+        raise UsageError(f"the factor for sigma must be from {LEAST_FACTOR:g} to {MOST_FACTOR:g}, not {factor:g}")

@@ -54,7 +54,7 @@ class Naming:
         if self.backup and not self.in_place:
             raise UsageError("--backup goes with --in-place", "leave it out: no input is replaced")
         if {"/", "\\", "\0", ":"} & {*self.backup} or self.backup.endswith((".", " ")):
-            raise UsageError(f"--backup {self.backup!r} is no end of a name", "give one such as .orig")
+            raise UsageError(f"--backup {self.backup!r} cannot end a file name", "give one such as .orig")
         if self.in_place and (self.output or self.suffix):
             raise UsageError("--in-place excludes --output and --format")
         if self.in_place and self.existing == "skip":
@@ -122,14 +122,14 @@ def _plan_in_place(source: Path, naming: Naming) -> Job:
     if backup and (exists(backup) or is_link(backup)):
         try:
             if is_link(backup) or not is_file(backup) or kind_of_file(backup) != kind_of_file(source):
-                return hopeless(source, MdrnError(f"{backup} is in the way of what is to be kept", "move it away"))
+                return hopeless(source, MdrnError(f"{backup} is where the original is to be kept", "move it away"))
             is_same = filecmp.cmp(backup, source, shallow=False)
         except InputError as error:
             return hopeless(source, error)
         except OSError as error:
             return hopeless(source, InputError(f"cannot read {backup} or {source} ({error.strerror or error})"))
         if is_sparing and not is_same:
-            return Job(source, source, f"{backup} is kept of it already", kind=kind, backup=backup)
+            return Job(source, source, f"its original is kept as {backup} already", kind=kind, backup=backup)
     return Job(source, source, kind=kind, is_sparing=is_sparing, backup=backup)
 
 
@@ -195,7 +195,7 @@ def refuse_present(target: Path, existing: str) -> None:
             whoever made the folder may have laid to have something written elsewhere: it is followed only if asked.
     """
     if existing == "skip" and is_link(target):
-        raise UsageError(f"{target} is a link, and no result is behind it", "remove it, or follow it by --overwrite")
+        raise UsageError(f"{target} is a link with no result behind it", "remove it, or follow it by --overwrite")
     refuse_existing(target, existing != "error", REPLACE_OR_KEEP)
 
 

@@ -281,10 +281,10 @@ class Passes:
             try:
                 restored, how = self(smaller, str(smaller.dtype), served, beside)
             except OutOfMemoryError as error:
-                left.append(f"noise of {sigma:.3g} in the picture made smaller is left: {error.message}; {error.hint}")
+                left.append(f"noise of {sigma:.3g} at a smaller size was not removed: {error.message}; {error.hint}")
                 return smaller
             if sigma > served:
-                left.append(f"noise of {sigma:.3g} in the picture made smaller is restored as of {served}")
+                left.append(f"noise of {sigma:.3g} at a smaller size was removed as of {served}")
             done.append((smaller.size, how))
             return restored
 
@@ -300,7 +300,7 @@ class Passes:
 def _told_of_small(done: AtSmallerSizes, levels: Sequence[float | None]) -> AtSmallerSizes:
     """Add a warning for each level that was given for a size at which the picture is too small."""
     small = tuple(
-        f"the picture is too small for noise of {level:.3g} of coarse grain to be removed"
+        f"the picture is too small to remove coarse grain of {level:.3g}"
         for level in filter(None, levels[len(done.passes) :])
     )
     return done._replace(left=done.left + small)

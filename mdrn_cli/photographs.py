@@ -129,7 +129,7 @@ def read_photographs(
             reading.held_out(found - len(files))
         if not files:
             raise InputError(
-                f"all of {folder} is inside {held_out}, which is to validate on",
+                f"all of {folder} is inside {held_out}, the folder for validation",
                 "give --data and --val different folders",
             )
     path = cache_root() / FOLDER / f"{_key(files, color)}.bin"

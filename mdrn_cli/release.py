@@ -103,7 +103,7 @@ def pack(
         raise UsageError("no benchmark set to measure on", "give --set")
     called, count = Counter(dataset.name for dataset in measured).most_common(1)[0]
     if count > 1:
-        raise UsageError(f"{count} sets are called {called}, and figures go by name", "call the folders otherwise")
+        raise UsageError(f"{count} sets are named {called}, and figures are stored by name", "rename the folders")
     with telling_write_errors(folder):
         folder.mkdir(parents=manifest is not None, exist_ok=True)
     candidate = folder / f".{name}.{secrets.token_hex(8)}.candidate.safetensors"
@@ -176,7 +176,7 @@ def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | N
     """
     records, target, places = _records(manifest), folder / _file_of(name), Places()
     if places.of(target) == places.of(source):
-        raise UsageError(f"{source} would be replaced by what is made of it", "give another --name, or move it first")
+        raise UsageError(f"the output would replace its own source {source}", "give another --name, or move it first")
     if overwrite:
         return
     if any(record.name == name for record in records):

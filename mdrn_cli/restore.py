@@ -38,8 +38,8 @@ Below, it may be fine texture, of which they would remove more than networks for
 texture is no such risk. Chosen on validation photographs."""
 
 NO_NOISE = "no noise was found; the picture is left as it is"
-CONVERTED = "no noise was found; only the color mode is another"
-TOO_SMALL = "the picture is too small for its noise to be found, and none is removed; --sigma gives it"
+CONVERTED = "no noise was found; only the color mode is changed"
+TOO_SMALL = "the picture is too small to estimate its noise, so none is removed; give the level by --sigma"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class DenoiseOptions:
             raise UsageError(f"coarse noise has {SCALES} levels at most: at half the size, and at a quarter")
         check_factor(self.factor)
         if self.factor != 1 and self.sigma is not None:
-            raise UsageError("a level that is given is not multiplied", "give the one that is meant")
+            raise UsageError("a level that is given is not multiplied", "give the level you want")
         check_precision(self.precision)
         if self.white is not None:
             check_white(self.white)
@@ -210,7 +210,7 @@ class Restorer:
         channels, sigma, network, small, by_intensity = self._passed(picture, on_tile)
         estimated = options.sigma is None
         if estimated and network and options.factor * sigma > HIGHEST_SIGMA:
-            picture = picture.warned(f"noise of {sigma:.3g} was found, and is restored as of {HIGHEST_SIGMA}")
+            picture = picture.warned(f"noise of {sigma:.3g} was found, and removed as of {HIGHEST_SIGMA}")
         for warning in small.left:
             picture = picture.warned(warning)
         if channels is picture.channels:

@@ -145,7 +145,7 @@ def _alone(case: Callable[..., T], *arguments: Any) -> T:
     except EOFError:
         process.join()
         ended = f"{_label(case, arguments)} failed: its process ended with code {process.exitcode}"
-        raise MdrnError(ended, "maybe for want of memory: use a smaller --tile") from None
+        raise MdrnError(ended, "perhaps memory ran out: use a smaller --tile") from None
     except TerminatedError:  # of which the process has heard nothing, while Ctrl-C comes to both
         process.terminate()
         raise

@@ -200,7 +200,7 @@ def refuse_to_replace_its_source(config: TrainConfig, output: Path) -> None:
     refuse_to_clear_what_is_no_run(output)
     for path in (config.init, config.distillation and config.distillation.teacher):
         if path and holds(output, Path(path)):
-            raise UsageError(f"{path} is of the run that would be replaced", "give another --output")
+            raise UsageError(f"{path} belongs to the run that would be replaced", "give another --output")
 
 
 def open_validation(config: TrainConfig, output: Path, resume: bool, reading: Reading) -> Validator | None:

@@ -51,7 +51,7 @@ def _told_of_other_black(picture: Picture) -> Picture:
     if least >= BELOW_BLACK:
         return picture
     told = f"floats should be from 0 to 1, and these reach down to {least:.2f}"
-    return picture.warned(f"{told}: if they are from -1, halve (x + 1)")
+    return picture.warned(f"{told}: if they are from -1 to 1, convert them by (x + 1) / 2")
 
 
 def white_of(picture: Picture) -> float:
@@ -66,7 +66,7 @@ def white_of(picture: Picture) -> float:
     if (least := picture.least_seen) < -FLOAT_LIMIT:  # even a single one would spoil everything around it
         raise InputError(
             f"floats should be from 0 to 1, and these reach down to {least:.4g}",
-            "values that stand for no data are to be replaced, or hidden by an alpha",
+            "replace values that stand for no data, or hide them by an alpha",
         )
     white = float(_seen_means(picture).max())
     if white > FLOAT_LIMIT:

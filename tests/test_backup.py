@@ -59,7 +59,7 @@ def test_what_is_replaced_is_kept_and_a_second_run_leaves_it(folder, in_place):
     for given in ([folder], [folder / "a.png", folder / "more/b.png"]):
         told = in_place(*given)
         assert {status for status, _ in told.values()} == {"skipped"}
-        assert told["a.png"][1] == f"{folder / 'a.png.orig'} is kept of it already"
+        assert told["a.png"][1] == f"its original is kept as {folder / 'a.png.orig'} already"
     assert content_of(folder) == after
 
 
@@ -110,7 +110,7 @@ def test_what_cannot_be_kept_is_not_replaced(folder, in_place):
         fill(backup)
         for existing in ("error", "overwrite"):
             (told,) = in_place(folder / "a.png", existing=existing).values()
-            assert told == ("failed", f"{backup} is in the way of what is to be kept")
+            assert told == ("failed", f"{backup} is where the original is to be kept")
         if backup.is_dir():
             backup.rmdir()
         else:
@@ -127,8 +127,8 @@ def test_what_cannot_be_kept_is_not_replaced(folder, in_place):
     ("options", "told"),
     [
         ({"backup": ".orig"}, "--backup goes with --in-place"),
-        ({"backup": ".", "in_place": True}, "--backup '.' is no end of a name"),
-        ({"backup": "/x", "in_place": True}, "--backup '/x' is no end of a name"),
+        ({"backup": ".", "in_place": True}, "--backup '.' cannot end a file name"),
+        ({"backup": "/x", "in_place": True}, "--backup '/x' cannot end a file name"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, told):

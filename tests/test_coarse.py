@@ -238,7 +238,7 @@ def test_none_is_sought_where_none_is_wanted(levels, photo):
 def test_a_level_that_is_given_and_not_served_is_told(photo):
     picture = picture_of(photo[:100, :100], has_alpha=False)
     restored, facts = Restorer(DenoiseOptions(5.0, coarse=(10.0, 0.0), model=LIGHT))(picture)
-    assert restored.warnings == ("the picture is too small for noise of 10 of coarse grain to be removed",)
+    assert restored.warnings == ("the picture is too small to remove coarse grain of 10",)
     assert facts.coarse == ()
 
 
@@ -350,7 +350,7 @@ def test_a_level_given_for_a_size_that_is_too_small_is_told_of_where_noise_is_sm
     noisy = picture_of(with_grain(photo[:200, :200], 2.0), has_alpha=False)
     restored, facts = Restorer(DenoiseOptions(coarse=(10.0, 5.0), model=LIGHT))(noisy)
     assert facts.coarse_sigmas == (10.0,)
-    assert restored.warnings == ("the picture is too small for noise of 5 of coarse grain to be removed",)
+    assert restored.warnings == ("the picture is too small to remove coarse grain of 5",)
 
 
 @pytest.mark.parametrize("gray", [False, True])

@@ -399,7 +399,7 @@ def test_gray_made_of_a_color_picture_without_noise_is_not_called_left_as_it_is(
     ramp = np.tile(np.arange(200, dtype=np.uint8)[:, None, None], (1, 100, 3)) // np.array([1, 2, 3], np.uint8)
     restored, _ = Restorer(DenoiseOptions(color="gray"))(picture_of(ramp, has_alpha=False))
     assert restored.mode == "L"
-    assert restored.warnings == ("no noise was found; only the color mode is another",)
+    assert restored.warnings == ("no noise was found; only the color mode is changed",)
 
 
 @pytest.mark.parametrize("gain", [1.5, 3.0])

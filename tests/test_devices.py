@@ -54,7 +54,7 @@ def test_an_unknown_device_is_refused():
 
 @pytest.mark.usefixtures("old_gpu")
 def test_of_a_gpu_that_cannot_compute_the_cpu_takes_the_place_unless_it_was_asked_for():
-    with pytest.warns(DeviceWarning, match=f"the CPU computes in the place of cuda: {NO_KERNELS}$"):
+    with pytest.warns(DeviceWarning, match=f"using the CPU instead of cuda: {NO_KERNELS}$"):
         assert pick_device("auto") == CPU
     with pytest.raises(DeviceError, match=f"no device 'cuda:0' here: {NO_KERNELS}$") as caught:
         pick_device("cuda:0")

@@ -142,7 +142,7 @@ def test_of_such_a_device_the_cpu_takes_the_place_unless_it_was_asked_for(monkey
     with pytest.raises(DeviceError, match="cpu computes wrongly with torch"):
         Engine(checkpoint, "cpu")
     monkeypatch.setattr("mdrn_cli.engine.pick_device", lambda *_: torch.device("meta"))
-    with pytest.warns(DeviceWarning, match="the CPU computes in its place: meta computes wrongly"):
+    with pytest.warns(DeviceWarning, match="using the CPU instead: meta computes wrongly"):
         engine = Engine(checkpoint, "auto", "float32")
     assert engine.device == CPU
     assert np.array_equal(engine(image), expected)

@@ -666,7 +666,7 @@ def test_missing_foreign_truncated_and_empty_files_are_told_apart(tmp_path):
     (tmp_path / "head.png").write_bytes(whole[:8] + b"hello")
     for name, message in (
         *(("none", "no file"), ("cut", "damaged"), ("empty", "not an image"), ("text", "not an image")),
-        ("head", "damaged, or of a kind of PNG that is not handled"),
+        ("head", "damaged, or a kind of PNG that is not handled"),
     ):
         for read in (read_picture, lambda path: read_uint8(path, "gray")):
             with pytest.raises(InputError, match=message):

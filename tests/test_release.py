@@ -189,7 +189,7 @@ def test_of_two_that_pack_one_name_at_the_same_time_one_is_refused(room, picture
 
 @pytest.mark.parametrize("name", ["auto", "mdrn", "mdrn-2b"])
 def test_no_checkpoint_is_called_as_a_choice_of_them(room, pictures, name):
-    with pytest.raises(UsageError, match="not the name of one"):
+    with pytest.raises(UsageError, match="not a name for a checkpoint"):
         release.pack(trained(room), [str(pictures)], str(pictures), name=name, manifest=room / "lab.json")
 
 
@@ -227,7 +227,7 @@ def test_sets_that_give_no_figure_are_refused_before_measuring(room, pictures, b
     with pytest.raises(UsageError, match="no benchmark set"):
         release.pack(trained(room, 0.02), [], str(room / "plain"), on_set=seen.append, overwrite=True)
     twice = [str(room / "plain"), str(shutil.copytree(room / "plain", room / "deeper" / "plain"))]
-    with pytest.raises(UsageError, match="2 sets are called plain"):
+    with pytest.raises(UsageError, match="2 sets are named plain"):
         release.pack(trained(room, 0.02), twice, str(room / "plain"), on_set=seen.append, overwrite=True)
     assert seen == []
     assert_kept(room, bundled)
@@ -420,7 +420,7 @@ def test_packing_replaces_neither_its_source_nor_what_is_no_checkpoint_of_the_ma
     source = trained(run).rename(tmp_path / "lab-gray.safetensors")
     before = source.read_bytes()
     how = {"sets": [str(pictures)], "validation": str(pictures), "manifest": lab, "overwrite": overwrite}
-    with pytest.raises(UsageError, match="would be replaced by what is made of it"):
+    with pytest.raises(UsageError, match="the output would replace its own source"):
         release.pack(source, name="lab-gray", on_set=pytest.fail, **how)
     other = tmp_path / "other.safetensors"
     other.write_bytes(b"of somebody else")

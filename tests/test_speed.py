@@ -196,7 +196,7 @@ def test_options_that_do_nothing_are_refused_by_name(monkeypatch):
     options = "--sigma 25 --model mdrn --ensemble --data . --color gray --precision float32 --save x --manifest y"
     done = CliRunner().invoke(app, ["bench", "--speed", *options.split()])
     assert isinstance(done.exception, UsageError)
-    named = done.exception.message.removeprefix("--speed goes without ").split(", ")
+    named = done.exception.message.removeprefix("--speed cannot be combined with ").split(", ")
     assert sorted(named) == sorted(word for word in options.split() if word.startswith("--"))
     monkeypatch.setattr(bench, "bench_speed", lambda *_: None)
     allowed = CliRunner().invoke(app, ["bench", "--speed", "--tile", "64", "--device", "cpu", "--json", "--offline"])

@@ -190,7 +190,7 @@ def test_a_checkpoint_is_not_replaced_by_the_model_made_of_it(lab):
     path, _ = lab
     before = path.read_bytes()
     done = run_mdrn("weights", "export", path, "-o", path, "--overwrite")
-    assert (done.returncode, "would be replaced by what is made of it" in done.stderr) == (2, True)
+    assert (done.returncode, "the output would replace its own source" in done.stderr) == (2, True)
     assert path.read_bytes() == before
 
 

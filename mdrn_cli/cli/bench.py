@@ -140,7 +140,7 @@ def _refuse_idle(ctx: typer.Context) -> None:
     idle = options_given(ctx, environment=False) - OF_SPEED
     names = [parameter.opts[0] for parameter in ctx.command.params if parameter.name in idle]
     if names:
-        raise UsageError(f"--speed goes without {', '.join(names)}", "mdrn bench --speed --json")
+        raise UsageError(f"--speed cannot be combined with {', '.join(names)}", "mdrn bench --speed --json")
 
 
 def _open(name: str, data: Path | None, color: str | None) -> Dataset:

@@ -24,7 +24,8 @@ def compare(
     first: Annotated[Path, typer.Argument(parser=path_given, metavar="A", help="A picture; - for stdin.")],
     second: Annotated[Path, typer.Argument(parser=path_given, metavar="B", help="Another of the same size.")],
     reference: Annotated[
-        Path | None, typer.Option(parser=path_given, metavar="C", help="The truth: PSNR and SSIM of both against it.")
+        Path | None,
+        typer.Option(parser=path_given, metavar="C", help="Clean reference: PSNR and SSIM of both against it."),
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Write a picture.")] = None,
     overwrite: Annotated[bool, flag("--overwrite", help="Replace an existing output.")] = False,

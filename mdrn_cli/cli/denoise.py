@@ -43,7 +43,7 @@ Sigma = Annotated[
     str,
     typer.Option(
         metavar="auto|NUMBER|xNUMBER",
-        help="Noise level, 1 to 100 on the 0-255 scale; auto estimates that of each image, x1.3 takes it 1.3 times.",
+        help="Noise level, 1 to 100 on the 0-255 scale; auto estimates it for each image, x1.3 multiplies that by 1.3.",
         rich_help_panel=NOISE,
     ),
 ]
@@ -77,8 +77,8 @@ Backup = Annotated[
     str,
     typer.Option(
         metavar="SUFFIX",
-        help="With --in-place: keep each file as it was, SUFFIX added to its name, such as .orig; what is kept so is "
-        "not denoised again.",
+        help="With --in-place: keep each original under its name and SUFFIX, such as .orig; files that have such a "
+        "backup are not denoised again.",
         rich_help_panel=FILES,
         show_default=False,
     ),
@@ -95,7 +95,7 @@ Format = Annotated[
     ),
 ]
 Quality = Annotated[
-    int, typer.Option(metavar="1..100", help="Of JPEG; chroma is never subsampled.", rich_help_panel=FORMAT)
+    int, typer.Option(metavar="1..100", help="JPEG quality; chroma is never subsampled.", rich_help_panel=FORMAT)
 ]
 Flatten = Annotated[
     str | None,
@@ -132,7 +132,7 @@ MaxMemory = Annotated[
     typer.Option(
         parser=parse_bytes,
         metavar="SIZE",
-        help="Memory to stay within, such as 800M; --tile N does without.",
+        help="Memory to stay within, such as 800M; without effect if --tile is a number.",
         show_default="2G, or 80 % of what there is",
         rich_help_panel=NETWORK,
     ),

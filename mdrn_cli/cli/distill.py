@@ -40,15 +40,15 @@ def distill(
     teacher_sigma: Annotated[
         float | None,
         typer.Option(
-            help="Noise level of the teacher; by default that of --teacher, else the student's own for hads, and for "
-            "hmds 25 of a gray one for 50, 50 of one in color for 70."
+            help="Noise level of the teacher; by default that of --teacher, else the student's for hads, and for hmds "
+            "25 (for a student at 50 in gray) or 50 (at 70 in color)."
         ),
     ] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
-            help="Name, file or run folder of the teacher; by default the bundled network of its noise level: for hads "
-            "MDRN, for hmds one of the student's size, or of another where there is none.",
+            help="Name, file or run folder of the teacher; by default a bundled network of its noise level: for hads "
+            "MDRN, for hmds one of the student's size, if there is one.",
             autocompletion=offered(checkpoints),
         ),
     ] = None,
@@ -59,14 +59,14 @@ def distill(
     ] = True,
     soft_target: Annotated[
         float,
-        typer.Option(metavar="0..1", help="Share of the teacher's image in what the student's is held against."),
+        typer.Option(metavar="0..1", help="Share of the teacher's image in the student's target."),
     ] = 0.0,
     teacher_every: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="Ask the teacher every N steps; in the others patches it has restored come again, turned. "
-            "With --soft-target.",
+            help="Run the teacher every N steps; the others use patches that it has restored again, turned. "
+            "Needs --soft-target.",
         ),
     ] = 1,
     blocks: Annotated[

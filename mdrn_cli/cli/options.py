@@ -117,7 +117,7 @@ White = Annotated[
     float | None,
     typer.Option(
         metavar="VALUE",
-        help="What is white, as the file has it: 4095 of 12 bits in 16. By default the most it can hold, of floats 1.",
+        help="Value of white, such as 4095 for 12 bits in 16. By default the largest of the data type, 1 for floats.",
     ),
 ]
 Device = Annotated[

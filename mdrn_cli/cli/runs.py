@@ -31,7 +31,7 @@ Sigma = Annotated[float, typer.Option(help="Noise level on the 0-255 scale.")]
 Init = Annotated[
     str | None,
     typer.Option(
-        help="Checkpoint to start from, by name, file or run folder: other sigma, color mode or fewer blocks.",
+        help="Checkpoint to start from: name, file or run folder; sigma and color mode may differ, blocks be fewer.",
         autocompletion=offered(checkpoints),
     ),
 ]
@@ -50,7 +50,7 @@ LearningRate = Annotated[float, typer.Option(help="Peak rate of AdamW and Adam."
 MuonLearningRate = Annotated[float, typer.Option(help="Peak rate of Muon.")]
 Ema = Annotated[float, typer.Option(help="Decay of the averaged weights.")]
 Clip = Annotated[float, typer.Option(help="Largest norm of the gradient; inf for any.")]
-Seed = Annotated[int, typer.Option(help="Of weights, patches and noise.")]
+Seed = Annotated[int, typer.Option(help="Seed for weights, patches and noise.")]
 ValidateEvery = Annotated[
     Any, typer.Option(parser=parse_duration, metavar="DURATION", help="Time between two validations.")
 ]
@@ -67,7 +67,7 @@ Compile = Annotated[bool | None, flag("--compile/--no-compile", help="torch.comp
 Schedule = Annotated[
     str,
     typer.Option(
-        help="Of the rates: cosine (to zero) or halving (in equal parts of the run).",
+        help="Schedule of the learning rates: cosine (to zero) or halving (in equal parts of the run).",
         autocompletion=choices("cosine", "halving"),
     ),
 ]

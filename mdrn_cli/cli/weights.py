@@ -174,7 +174,7 @@ def export(
     assert source
     places = Places()
     if places.of(target) == places.of(source):
-        raise UsageError(f"{source} would be replaced by what is made of it", "name another file with -o")
+        raise UsageError(f"the output would replace its own source {source}", "name another file with -o")
     checkpoint = load_checkpoint(source)
     content = to_onnx(checkpoint)
     difference = check(content, checkpoint)
@@ -228,7 +228,7 @@ def pack(
             metavar="RUN|CHECKPOINT", help="Run folder, of which last.safetensors is taken, or a checkpoint file."
         ),
     ],
-    val: Annotated[Path, typer.Option(help="Folder on which float16 is held against float32.")],
+    val: Annotated[Path, typer.Option(help="Photographs on which float16 weights are compared with float32.")],
     sets: Annotated[list[str], typer.Option("--set", help="Benchmark set to measure on; may be repeated.")],
     name: Annotated[
         str | None,
