@@ -127,7 +127,7 @@ def test_floats_on_another_scale_are_refused_and_noise_beyond_all_is_told(noisy,
     coarse = np.random.default_rng(0).normal(128, 200, (64, 64, 1)) / 255
     restored, facts = restorer(plain(coarse.astype(np.float32)))
     assert facts.sigma > 100
-    assert any("restored as of 100" in warning for warning in restored.warnings)
+    assert any("removed as of 100" in warning for warning in restored.warnings)
 
 
 def test_the_tone_is_that_which_the_noise_was_found_to_be_of(monkeypatch):
