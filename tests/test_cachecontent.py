@@ -51,6 +51,7 @@ def test_the_cache_is_listed_by_kind(full, photo_folder):
         str(photo_folder),
     ]
     assert about["kept"][-1]["bytes"] > 4 * 96 * 128
+    assert (about["dry_run"], about["bytes"], about["removed"]) == (False, 0, [])
     shown = mdrn("list").stdout.splitlines()
     assert shown[0] == str(full.root)
     assert [line.split(",")[0] for line in shown[1:4]] == ["checkpoints: 1", "sets: 2", "photographs: 1"]
@@ -83,13 +84,17 @@ def test_what_was_removed_is_told_though_something_could_not_be(full, monkeypatc
     with pytest.raises(MdrnError, match="cannot remove"):
         clear(everything=True, as_json=True)
     said = capsys.readouterr()
-    assert {kept["kind"] for kept in json.loads(said.out)["removed"]} == {"checkpoints", "photographs"}
+    told = json.loads(said.out)
+    assert {kept["kind"] for kept in told["removed"]} == {"checkpoints", "photographs"}
+    assert [kept["kind"] for kept in told["kept"]] == ["sets", "sets"]
     assert said.err.count("cannot remove") == 1, "the other one is told by whoever called"
     assert counts(full) == {"sets": 2}
 
 
 def test_kinds_are_removed_and_nothing_else(full):
-    assert json.loads(mdrn("clear", "--all", "--dry-run", "--json").stdout)["bytes"] > 4 * 96 * 128
+    planned = json.loads(mdrn("clear", "photographs", "--dry-run", "--json").stdout)
+    assert planned["bytes"] > 4 * 96 * 128
+    assert [kept["kind"] for kept in planned["kept"]] == ["checkpoints", "sets", "sets"]
     assert len(mdrn("clear", "sets", "--dry-run").stdout.splitlines()) == 2
     assert counts(full) == {"checkpoints": 1, "sets": 2, "photographs": 1}
     done = mdrn("clear", "photographs", "sets")

@@ -36,6 +36,8 @@ def types_of(known, value, name=""):
     assert of_kind, f"{name} is {value!r}, not {' or '.join(kinds)}"
     inside = name + "." if name else ""
     if isinstance(value, dict) and any(key.startswith(inside) for key in known):
+        children = {re.match(r"\w+", key[len(inside) :])[0] for key in known if key.startswith(inside)}
+        assert children <= value.keys(), f"of {name or 'the object'} every key is always there, as the page says"
         return [(name, of_kind[0]), *(pair for key in value for pair in types_of(known, value[key], inside + key))]
     return [(name, of_kind[0])]
 

@@ -12,6 +12,9 @@ from mdrn_cli.cli.options import Json, flag, offered
 from mdrn_cli.errors import MdrnError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mdrn_cli.cache import Cache
     from mdrn_cli.cachecontent import Kept
 
 app = typer.Typer(help="What the cache folder holds, and emptying it.", no_args_is_help=True)
@@ -36,7 +39,7 @@ def list_(as_json: Json = False) -> None:
     cache.refuse_file()
     found = kept_in(cache)
     if as_json:
-        echo(json.dumps({"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, found)]}))
+        _print_json(cache, found)
         return
     echo(printable(str(cache.root)))
     for kind in KINDS:
@@ -70,7 +73,8 @@ def clear(
             raise UsageError(f"the cache has no {kind!r}", f"kinds are: {', '.join(KINDS)}")
     cache = Cache()
     cache.refuse_file()
-    wanted = [kept for kept in kept_in(cache) if everything or kept.kind in (kinds or ())]
+    found = kept_in(cache)
+    wanted = [kept for kept in found if everything or kept.kind in (kinds or ())]
     removed: list[Kept] = []
     in_use: list[Kept] = []
     problems: list[MdrnError] = []
@@ -81,20 +85,25 @@ def clear(
             problems.append(error)
     if in_use:
         print_warning(f"{len(in_use)} left, which other processes are making: {', '.join(map(_told, in_use))}")
-    freed = sum(kept.bytes for kept in removed)
     if as_json:
-        about = {"schema": SCHEMA, "folder": str(cache.root), "dry_run": dry_run, "bytes": freed}
-        echo(json.dumps({**about, "removed": [*map(_to_json, removed)]}))
+        _print_json(cache, [kept for kept in found if kept not in removed], removed, dry_run)
     elif dry_run:
         for kept in removed:
             echo(f"{printable(str(kept.path))}\t{kept.bytes}")
     else:
-        print_note(f"{format_bytes(freed)} freed in {cache.root}")
+        print_note(f"{format_bytes(sum(kept.bytes for kept in removed))} freed in {cache.root}")
     raise_all(problems)
 
 
 def _told(kept: Kept) -> str:
     return printable(kept.name) or "not finished"
+
+
+def _print_json(cache: Cache, kept: list[Kept], removed: Sequence[Kept] = (), dry_run: bool = False) -> None:
+    """Print what is in the cache, or would be, when some of it is removed."""
+    freed = sum(item.bytes for item in removed)
+    about = {"schema": SCHEMA, "folder": str(cache.root), "kept": [*map(_to_json, kept)]}
+    echo(json.dumps({**about, "dry_run": dry_run, "bytes": freed, "removed": [*map(_to_json, removed)]}))
 
 
 def _to_json(kept: Kept) -> dict[str, object]:
