@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.blocks import Blocks, about_luminance, answer, looked_at, noise_features, stored_network
-from mdrn_cli.pixels import halved, wholly_seen
+from mdrn_cli.pixels import halved, halved_mask
 
 NETWORK = "alike.npz"
 """Trained by tools/train_alike.py to answer 1 for noise that is alike in all channels, -1 for other noise or none."""
@@ -42,5 +42,5 @@ def alike_features(
     """The input of the network of `is_alike`, float32 (300,): `noise_features` of the image and of its half-size
     version, in which JPEG leaves more color noise; relative to luminance, and without noiseless parts."""
     blocks = blocks or looked_at(image, seen, white=white)
-    sizes = (blocks, looked_at(halved(image), wholly_seen(seen), white=white))
+    sizes = (blocks, looked_at(halved(image), halved_mask(seen), white=white))
     return np.concatenate([about_luminance(*noise_features(size.without_noiseless()))[0] for size in sizes])

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mdrn_cli.arguments import check_type, in_arguments, none_if_auto, number, numbers, told_in_arguments
+from mdrn_cli.arguments import as_number, as_numbers, check_type, in_arguments, none_if_auto, told_in_arguments
 from mdrn_cli.decoding import is_deep, plain_mode
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import UsageError
@@ -90,25 +90,25 @@ def denoise(
         level, factor = parse_sigma(sigma) if isinstance(sigma, str) else (sigma, 1.0)
     coarse = none_if_auto("coarse_sigma", coarse_sigma, "numbers")
     side = none_if_auto("tile", tile, "a number of pixels")
-    if side is not None and not number("tile", side).is_integer():
+    if side is not None and not as_number("tile", side).is_integer():
         raise UsageError(f"tile must be a whole number of pixels, not {side!r}")
     check_type("model", model, str, Path)
     check_type("device", device, str)
     check_type("ensemble", ensemble, bool, np.bool_)
     options = DenoiseOptions(
-        sigma=None if level is None else number("sigma", level),
+        sigma=None if level is None else as_number("sigma", level),
         model=str(model),
         ensemble=bool(ensemble),
-        strength=number("strength", strength),
-        white=None if white is None else number("white", white),
+        strength=as_number("strength", strength),
+        white=None if white is None else as_number("white", white),
         tile=None if side is None else int(side),
         device=device,
         precision=precision,
-        coarse=None if coarse is None else numbers("coarse_sigma", coarse),
+        coarse=None if coarse is None else as_numbers("coarse_sigma", coarse),
         factor=factor,
     )
     if max_memory is not None:
-        if not number("max_memory", max_memory) > 0:  # NaN is not, either
+        if not as_number("max_memory", max_memory) > 0:  # NaN is not, either
             raise UsageError(f"max_memory must be a number of bytes above 0, not {max_memory!r}")
         options = replace(options, memory=int(min(max_memory, sys.maxsize)))
     pixels = _pixels(image)
@@ -134,7 +134,7 @@ def estimate_sigma(image: NDArray[Any] | Image.Image, *, white: Number | None = 
         InputError: its intensities go beyond white, of floats far beyond.
     """
     pixels = _pixels(image)
-    level = None if white is None else number("white", white)
+    level = None if white is None else as_number("white", white)
     with _as_the_command():
         picture = _picture(pixels)
         estimate = estimate_noise(picture, level)

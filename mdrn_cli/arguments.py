@@ -15,7 +15,7 @@ from mdrn_cli.errors import MdrnError, UsageError
 _T = TypeVar("_T")
 
 
-def number(name: str, value: object) -> float:
+def as_number(name: str, value: object) -> float:
     """An argument that is to be a number.
 
     Raises:
@@ -31,10 +31,10 @@ def number(name: str, value: object) -> float:
         raise UsageError(f"{name} is too large") from error
 
 
-def numbers(name: str, value: object) -> tuple[float, ...]:
+def as_numbers(name: str, value: object) -> tuple[float, ...]:
     """An argument that must be a number or a sequence of numbers."""
     row = isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
-    return tuple(number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
+    return tuple(as_number(name, one) for one in (value if row else (value,)))  # type: ignore[attr-defined]
 
 
 def check_type(name: str, value: object, *types: type) -> None:
@@ -75,6 +75,6 @@ def told_in_arguments() -> Iterator[None]:
 
 def in_arguments(text: str) -> str:
     """Text in which command-line options are replaced by arguments, such as "--white 4095" by "white=4095"."""
-    named = re.sub(r"--(\w+) (VALUE\b|\d[\d.]*)", r"\1=\2", text)
-    named = re.sub(r"--(device) (\w+)", r"\1='\2'", named)
-    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), named)
+    text = re.sub(r"--(device) (\w+)", r"\1='\2'", text)
+    text = re.sub(r"--([a-z-]+) (VALUE\b|\d[\d.]*)", r"--\1=\2", text)
+    return re.sub("--([a-z-]+)", lambda option: option[1].replace("-", "_"), text)

@@ -19,7 +19,7 @@ from mdrn_cli.formats import FORMATS, kind_of
 from mdrn_cli.image import read_picture
 from mdrn_cli.interrupts import INTERRUPTIONS
 from mdrn_cli.naming import Job
-from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, foresee, known
+from mdrn_cli.outcome import DONE, FAILED, CallbackError, OnOutcome, Outcome, Pending, finished_future, foresee
 from mdrn_cli.passes import has_room
 from mdrn_cli.paths import behind_link, stamp_of
 from mdrn_cli.picture import Picture
@@ -124,7 +124,7 @@ def run_jobs(
 def _foreseen(jobs: Sequence[Job], told: Pending) -> Iterator[Outcome]:
     """Outcomes of the jobs that need not be run; failures come last."""
     for outcome in sorted(filter(None, map(foresee, jobs)), key=lambda outcome: outcome.status == FAILED):
-        told.add(known(outcome))
+        told.add(finished_future(outcome))
         yield from told.finished(everything=True)
         if told.is_given_up():
             return
@@ -195,7 +195,7 @@ def _restore(
 ) -> Future[Outcome]:
     """Restore one picture and hand it to the writer; the future's result is the outcome."""
     if outcome := appeared(job):
-        return known(outcome)
+        return finished_future(outcome)
     try:
         given = reading.result()
         job = replace(job, kind=_kind_of_result(job, given))
@@ -205,11 +205,11 @@ def _restore(
         restored, facts = restore(given.picture, on_tile)
         spent = given.seconds + time.perf_counter() - restore.loading - began
     except OutOfMemoryError as error:
-        return known(Outcome(job, FAILED, error))
+        return finished_future(Outcome(job, FAILED, error))
     except DeviceError:
         raise  # there is no such device for the other pictures either
     except Exception as error:
-        return known(Outcome(job, FAILED, as_mdrn_error(error, job.source, "read")))
+        return finished_future(Outcome(job, FAILED, as_mdrn_error(error, job.source, "read")))
     restored = replace(restored, warnings=restored.warnings + _misnamed(job, given))
     result = _Result(
         restored,

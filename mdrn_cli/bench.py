@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mdrn_cli.datasets import Dataset, published_psnr
 from mdrn_cli.hardware import half_of_memory
 from mdrn_cli.image import read_uint8
+from mdrn_cli.levels import HMDS_LEVELS
 from mdrn_cli.manifest import WHITE
 from mdrn_cli.metrics import psnr, ssim, to_uint8
 from mdrn_cli.noise import add_noise, estimate_sigma
@@ -33,9 +34,6 @@ PROTOCOL = (
 PUBLIC_PIXELS = 768 * 512
 """Pixels of the largest images in Set12, BSD68, CBSD68 and Kodak24, which every machine takes whole, so that figures
 are the same everywhere. Urban100 has larger ones."""
-
-HMDS_METHODS = {("gray", 50.0): "MDRN + HMDS (25)", ("color", 70.0): "MDRN + HMDS (50)"}
-"""The paper's names of the networks that it distilled so, by color mode and noise level (Table 5)."""
 
 ChooseTile = Callable[[NDArray[np.float32]], int]
 """Gives the side of the tiles for an image (C, H, W); 0 for the whole image."""
@@ -226,7 +224,8 @@ def reference_of(denoiser: Denoiser, ensemble: bool) -> str | None:
     if config.blocks == 8:
         if ensemble:
             return "MDRN+"
-        hmds = HMDS_METHODS.get((config.color, denoiser.trained))
+        teacher, student = HMDS_LEVELS[config.color]
+        hmds = f"MDRN + HMDS ({teacher:g})" if denoiser.trained == student else None
         return {None: "MDRN", "hmds": hmds}.get(distilled)
     if config.blocks == 2 and not ensemble:
         return {None: "MDRN (2B)", "hads": "MDRN (2B) + HADS"}.get(distilled)

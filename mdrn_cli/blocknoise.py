@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mdrn_cli.blocks import LEAST_AMPLITUDE, Blocks, about_luminance, answer, noise_features, stored_network
-from mdrn_cli.clipping import whole_level
+from mdrn_cli.clipping import unclipped_level
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.monochrome import Tone
 from mdrn_cli.pixels import ENOUGH_BLOCKS
@@ -151,7 +151,7 @@ def find_in_blocks(blocks: Blocks) -> Noise:
     camera = log_reference + answer(features, stored_network(_NETWORKS, "camera", channels))
     # Where the networks agree, noise is white, and the first one is the more accurate.
     if abs(as_white - camera) < AGREEMENT * (1 + clipped):
-        return Noise(whole_level(blocks.pixels, math.exp(as_white)), is_white=True)
+        return Noise(unclipped_level(blocks.pixels, math.exp(as_white)), is_white=True)
     return Noise(math.exp(camera), is_white=False)
 
 

@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.pixels import ENOUGH_BLOCKS, blocks_of, to_unit
+from mdrn_cli.pixels import ENOUGH_BLOCKS, SIDE, blocks_of, to_unit
 
-SIDE = 8
-"""Side of the blocks, in pixels."""
 LEAST_AMPLITUDE = 0.05
 """Added to amplitudes, 0-255 scale, to keep logarithms finite: JPEG leaves many frequencies 0; rounding adds 0.3."""
 QUANTILES = (0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
@@ -30,10 +28,10 @@ _HIGH = slice(2, 5)
 """Indices of the bands of the higher frequencies."""
 MOST_ROUNDED, LEAST_MORE, MOST_BETWEEN, WHOLLY = 1.0, 3.0, 0.08, 0.7
 """For splitting noiseless blocks from noisy ones by the amplitude of their higher frequencies, 0-255 scale: the
-amplitude below which a block is noiseless but for rounding; how many times that the quiet noisy blocks (see _QUIETER)
+amplitude below which a block is noiseless but for rounding; how many times that the quiet noisy blocks (see QUIET)
 must have; the greatest share of blocks that may lie between noiseless and half of the quiet ones; and the share of the
 quiet ones' amplitude below which only part of a block is noisy. Chosen on training photographs."""
-_QUIETER = 0.1
+QUIET = 0.1
 """Quantile over blocks that stands for the amplitude of the quiet ones."""
 _REFERENCE = Path(__file__).parent / "reference"
 
@@ -104,11 +102,11 @@ class Blocks:
         if not noiseless.any() or len(kept) - noiseless.sum() < ENOUGH_BLOCKS:
             return None
         # Hardly any block lies between noiseless and noisy, except along the outline of the noiseless part.
-        quiet = float(np.quantile(amplitude[~noiseless], _QUIETER))
+        quiet = float(np.quantile(amplitude[~noiseless], QUIET))
         between = np.mean(~noiseless & (amplitude < quiet / 2))
         if quiet < LEAST_MORE * MOST_ROUNDED or between > MOST_BETWEEN:
             return None
-        quiet = float(np.quantile(amplitude[amplitude >= WHOLLY * quiet], _QUIETER))  # without those on the outline
+        quiet = float(np.quantile(amplitude[amplitude >= WHOLLY * quiet], QUIET))  # without those on the outline
         noisy = kept[amplitude >= WHOLLY * quiet]
         return noisy if len(noisy) >= ENOUGH_BLOCKS else None
 
@@ -136,7 +134,7 @@ def looked_at(
     white: float = 1.0,
 ) -> Blocks:
     """Blocks spread over an image (see `blocks_of`), which `intensities` turns into floats from 0 to `white`."""
-    return Blocks.of(intensities(blocks_of(image, SIDE, seen)) * np.float32(255 / white))
+    return Blocks.of(intensities(blocks_of(image, seen)) * np.float32(255 / white))
 
 
 def noise_features(blocks: Blocks, most_cut_off: float = 0.0) -> tuple[NDArray[np.float32], float]:
@@ -165,7 +163,7 @@ def quiet_amplitude(blocks: Blocks) -> float:
     """Amplitude of luminance at middle frequencies in the quieter blocks, 0-255 scale: for white noise its level, for
     smeared noise less, the more it is smeared."""
     energy, _ = blocks.told_from()
-    return math.sqrt(float(np.quantile(energy[:, 0, _MIDDLE], _QUIETER))) + LEAST_AMPLITUDE
+    return math.sqrt(float(np.quantile(energy[:, 0, _MIDDLE], QUIET))) + LEAST_AMPLITUDE
 
 
 def _even(blocks: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -27,7 +27,7 @@ NOT_TOLD = 0.5
 """Distance from an end, in noise levels, within which a pixel counts as cut off: JPEG moves those that were so far."""
 HELD = (0.2, 0.8)
 """Shares of cut-off pixels between which a block gives an estimate of the noise level."""
-FEW_BLOCKS, MOST_BLOCKS = 0.5, 0.8
+FEW_TELL, MOST_TELL = 0.5, 0.8
 """Shares of such blocks in the image: up to the first their estimate is not used, from the second on it alone is."""
 ALIKE, MOST_LOST = 1.4, 1.7
 """Limits from which on what lies at an end is not noise: of the third over the first quartile of the blocks' levels,
@@ -94,7 +94,7 @@ def _beyond(
     return moved
 
 
-def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
+def unclipped_level(blocks: NDArray[np.float32], seen: float) -> float:
     """Noise level before clipping, which leaves as little as 0.6 of it in very dark or very light images.
 
     As noise is Gaussian, it follows from the share of a block's pixels near an end and the distance of the others.
@@ -122,7 +122,7 @@ def whole_level(blocks: NDArray[np.float32], seen: float) -> float:
             shares, _, rest = _parts(1.0)
             levels.append(depth / np.interp(share[held], shares, rest))
     told = np.concatenate([*levels, np.empty(0)])
-    trust = min((len(told) / len(planes) - FEW_BLOCKS) / (MOST_BLOCKS - FEW_BLOCKS), 1.0)
+    trust = min((len(told) / len(planes) - FEW_TELL) / (MOST_TELL - FEW_TELL), 1.0)
     if trust <= 0:
         return seen
     low, level, high = np.quantile(told, (0.25, 0.5, 0.75))

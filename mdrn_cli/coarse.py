@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mdrn_cli.blocks import looked_at, quiet_amplitude
 from mdrn_cli.clipping import solid_part
-from mdrn_cli.grain import SMALLEST_HALVED, estimate_coarse_sigma, is_out_of_focus
+from mdrn_cli.grain import estimate_coarse_sigma, has_half, is_out_of_focus
 from mdrn_cli.monochrome import Tone
-from mdrn_cli.pixels import from_unit, halved, to_unit, wholly_seen
+from mdrn_cli.pixels import from_unit, halved, halved_mask, to_unit
 
 SCALES = 2
 """Half the size, and a quarter."""
@@ -59,11 +59,11 @@ def without_coarse_noise(
         The image (`channels` itself where nothing was done), and the level removed at each size, 0-255 scale, 0 where
         nothing was; fewer levels than asked for where the image is too small.
     """
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not levels or not has_half(channels):
         return channels, ()
     half = halved(channels)
     level, *deeper = levels
-    seen = wholly_seen(seen)
+    seen = halved_mask(seen)
     if level is None and is_out_of_focus(half, seen, None, white):
         return channels, (0.0,) * len(levels)
     sigma = estimate_coarse_sigma(half, seen, None, white) if level is None else level
@@ -96,9 +96,9 @@ def without_smeared_noise(
     Returns:
         As `without_coarse_noise`; no levels where the noise is not smeared.
     """
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not levels or not has_half(channels):
         return channels, ()
-    half, half_seen = halved(channels), wholly_seen(seen)
+    half, half_seen = halved(channels), halved_mask(seen)
     level, *deeper = levels
     sigma = _smeared_level(channels, half, seen, tone, told, white)
     if not sigma and not (deeper and _is_coarser(half, half_seen, tone, white)):
@@ -130,9 +130,9 @@ def smeared_levels(
     Returns:
         Levels on the 0-255 scale, 0 where there is no noise at a size; no levels where the noise is not smeared.
     """
-    if not sizes or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not sizes or not has_half(channels):
         return ()
-    half, seen_of_half = halved(channels), wholly_seen(seen)
+    half, seen_of_half = halved(channels), halved_mask(seen)
     sigma = _smeared_level(channels, half, seen, tone, told, white)
     if not sigma and not (sizes > 1 and _is_coarser(half, seen_of_half, tone, white)):
         return ()
@@ -148,18 +148,18 @@ def _smeared_level(
     white: float,
 ) -> float:
     """Noise level of an image at half its size, 0 where its noise is not smeared."""
-    sigma = estimate_coarse_sigma(half, wholly_seen(seen), tone, white)
+    sigma = estimate_coarse_sigma(half, halved_mask(seen), tone, white)
     if not sigma or ((tone or len(channels) == 1) and sigma < SMEARED_GRAY * told):
         return 0.0
     blocks = looked_at(channels, seen, tone.intensity if tone else to_unit, white)
     is_smeared = sigma >= SMEARED * white * quiet_amplitude(blocks)
-    return sigma if is_smeared and not is_out_of_focus(half, wholly_seen(seen), tone, white) else 0.0
+    return sigma if is_smeared and not is_out_of_focus(half, halved_mask(seen), tone, white) else 0.0
 
 
 def _is_coarser(half: NDArray[Any], seen: NDArray[np.bool_] | None, tone: Tone | None, white: float) -> bool:
     """Whether noise of one channel or tone is so coarse that it is found at half the size of the halved image, though
     hardly in that image itself."""
-    if not (tone or len(half) == 1) or min(half.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not (tone or len(half) == 1) or not has_half(half):
         return False
     level = _smeared_level(half, halved(half), seen, tone, 0.0, white)
     return level >= LEAST_COARSER * white and not is_out_of_focus(half, seen, tone, white)
@@ -169,7 +169,7 @@ def _smallest_first(
     channels: NDArray[Any], denoise: Denoise, levels: Sequence[float | None], white: float
 ) -> tuple[NDArray[Any], tuple[float, ...]]:
     """`without_smeared_noise` for levels that are given: the smallest size is denoised first."""
-    if not levels or min(channels.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not levels or not has_half(channels):
         return channels, ()
     half, level = halved(channels), levels[0] or 0.0
     restored, others = _smallest_first(half, denoise, levels[1:], white)

@@ -12,6 +12,7 @@ from torch import Tensor
 from mdrn_cli.checkpoint import Checkpoint, load_checkpoint
 from mdrn_cli.devices import layout
 from mdrn_cli.errors import UsageError, WeightsError
+from mdrn_cli.levels import HMDS_LEVELS
 from mdrn_cli.losses import distillation_loss, reconstruction_loss
 from mdrn_cli.manifest import FAMILY_BLOCKS, WHITE, choose
 from mdrn_cli.model import MDRN, Network
@@ -24,9 +25,6 @@ from mdrn_cli.steps import BatchNoise, DrawNoise, StepLoss, Terms, computing, ne
 from mdrn_cli.trainconfig import Distillation, TrainConfig
 from mdrn_cli.training import noisy_version, run_with
 from mdrn_cli.weights import all_records, explicit_path, find_weights, locate, recorded
-
-HMDS_LEVELS = {"gray": (25.0, 50.0), "color": (50.0, 70.0)}
-"""Noise levels of teacher and student of the paper's Table 5."""
 
 
 def run_distill(

@@ -7,7 +7,8 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import LEAST_AMPLITUDE, SIDE, Blocks, answer, noise_features, stored_network
+from mdrn_cli.blocks import LEAST_AMPLITUDE, Blocks, answer, noise_features, stored_network
+from mdrn_cli.pixels import SIDE
 
 NETWORKS = "drawn.npz"
 """Trained by tools/train_drawn.py to answer 1 for drawings, -1 for what is not drawn or has noise."""
@@ -35,7 +36,9 @@ def drawn_features(blocks: Blocks) -> NDArray[np.float32]:
     flat = (pixels == pixels[:, :, :1, :1]).all(axis=(1, 2, 3))
     kept = blocks.without_even().pixels
     even = [np.mean(row & column), np.mean(row ^ column), np.mean(flat), len(kept) / len(blocks)]
-    return np.array([*noise_features(blocks)[0], *even, *_repeated(kept), *_levels(kept), *_steps(kept)], np.float32)
+    return np.array(
+        [*noise_features(blocks)[0], *even, *_repeated(kept), *_intensities(kept), *_steps(kept)], np.float32
+    )
 
 
 def _repeated(blocks: NDArray[np.float32]) -> list[float]:
@@ -47,7 +50,7 @@ def _repeated(blocks: NDArray[np.float32]) -> list[float]:
     return [1 - different / len(blocks), float(row), float(column)]
 
 
-def _levels(blocks: NDArray[np.float32]) -> list[float]:
+def _intensities(blocks: NDArray[np.float32]) -> list[float]:
     """Of the rounded intensities: the share of the most frequent one, of those up to 3 from it, and of the two most
     frequent sixteenths of the scale; and their entropy in nats / 5."""
     counts = np.bincount(np.rint(np.clip(blocks.mean(axis=1), 0, 255)).astype(np.uint8).ravel(), minlength=256)

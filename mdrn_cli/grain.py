@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdrn_cli.blocknoise import find_in_blocks
-from mdrn_cli.blocks import OPPONENT, SIDE, Blocks, energies_of, looked_at
+from mdrn_cli.blocks import OPPONENT, QUIET, Blocks, energies_of, looked_at
 from mdrn_cli.monochrome import Tone
-from mdrn_cli.pixels import halved, to_unit, wholly_seen
+from mdrn_cli.pixels import SIDE, halved, halved_mask, to_unit
 
 LEAST_COARSE = 2.0
 """Level below which coarse noise of a color image counts as none: of the halved image, and of each of its two color
@@ -23,8 +23,13 @@ SMALLEST_HALVED = 64
 STEEPEST = {1: 2.0, 2: 2.2}
 """By the number of planes (1 gray, 2 color differences): the ratio of the amplitude in quiet blocks to that at twice
 the size beyond which both are content: for noise smeared by a Gaussian of four pixels it is 1.8 and 1.9 at most."""
-QUIET, COARSE_EXCESS = 0.1, 2.5
-"""Quantile over blocks that gives the amplitude of the quiet ones; and how many times that a level may be at most."""
+COARSE_EXCESS = 2.5
+"""How many times the amplitude of the quiet blocks a level may be at most."""
+
+
+def has_half(image: NDArray[Any]) -> bool:
+    """Whether an image (C, H, W) is large enough for coarse grain to be looked for at half its size."""
+    return bool(min(image.shape[1:]) >= 2 * SMALLEST_HALVED)
 
 
 def estimate_coarse_sigma(
@@ -56,10 +61,10 @@ def is_out_of_focus(
 ) -> bool:
     """Whether the amplitude of a halved image, as for `estimate_coarse_sigma`, grows so much from there to a quarter of
     the size that it is content, not noise: a picture out of focus or much enlarged, a relief."""
-    if min(half.shape[1:]) < 2 * SMALLEST_HALVED:
+    if not has_half(half):
         return False
     _, planes = _coarse_planes(half, seen, tone, white)
-    _, coarser = _coarse_planes(halved(half), wholly_seen(seen), tone, white)
+    _, coarser = _coarse_planes(halved(half), halved_mask(seen), tone, white)
     return _quiet(coarser) > STEEPEST[planes.shape[1]] * _quiet(planes)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import SIDE, energies_of
-from mdrn_cli.pixels import LUMA, to_unit, within
+from mdrn_cli.blocks import energies_of
+from mdrn_cli.pixels import LUMA, SIDE, to_unit, within
 
 HIGH = np.add(*np.indices((SIDE, SIDE))).ravel() >= 5
 """Mask of the frequencies that JPEG suppresses most."""

@@ -1,4 +1,4 @@
-"""Checks of the noise levels (0-255 scale), factors and whites that a user gives."""
+"""Noise levels (0-255 scale), factors and whites: checks of what a user gives, and the levels of the paper's HMDS."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ LEAST_FACTOR, MOST_FACTOR = 0.1, 10.0
 """Range of the factor for estimated levels."""
 LEAST_WHITE = 1e-30
 """Least value for white that floats of 32 bits can be divided by; the inverse of it is the largest."""
+HMDS_LEVELS = {"gray": (25.0, 50.0), "color": (50.0, 70.0)}
+"""By color mode, the levels of teacher and student of the networks that the paper distilled by HMDS (Table 5)."""
 HIGHEST_TRAINED = 255
 """Highest level that a network may be trained at, which is above HIGHEST_SIGMA."""
 
@@ -53,14 +55,14 @@ def parse_sigma(text: str) -> tuple[float | None, float]:
     if text == "auto":
         return None, 1.0
     try:
-        return (None, number(text[1:])) if text.startswith("x") else (number(text), 1.0)
+        return (None, parse_number(text[1:])) if text.startswith("x") else (parse_number(text), 1.0)
     except ValueError:
         raise UsageError(
             f"--sigma {text!r} is neither auto, a number such as 25, nor x1.3 for 1.3 times auto"
         ) from None
 
 
-def number(text: str) -> float:
+def parse_number(text: str) -> float:
     """A number without underscores, as people write it: Python's float() takes 2_5 for 25.
 
     Raises:

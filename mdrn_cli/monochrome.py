@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.pixels import blocks_of, to_unit
+from mdrn_cli.pixels import SIDE, blocks_of, to_unit
 from mdrn_cli.stretch import Function
 
-SIDE = 8
-"""Side of the blocks looked at, in pixels."""
 LARGEST_REST = 6.0
 """Distance of the colors from the tone (see `Tone.rest`) beyond which an image has several."""
 CLEARLY = 3.0
@@ -69,7 +67,7 @@ def find_tone(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> Ton
     """
     if min(image.shape[1:]) < SIDE:
         return None
-    blocks = to_unit(blocks_of(image, SIDE, seen)).astype(np.float64)
+    blocks = to_unit(blocks_of(image, seen)).astype(np.float64)
     colors = blocks.transpose(1, 0, 2, 3).reshape(3, -1)
     if (colors == colors[0]).all():
         return Tone(np.ones(3, np.float32), np.array([1, 0, 0], np.float32), 0.0, 0.0)

@@ -49,7 +49,7 @@ def foresee(job: Job) -> Outcome | None:
     return Outcome(job, SKIPPED) if job.skip else None
 
 
-def known(outcome: Outcome) -> Future[Outcome]:
+def finished_future(outcome: Outcome) -> Future[Outcome]:
     """A finished future of an outcome."""
     future: Future[Outcome] = Future()
     future.set_result(outcome)

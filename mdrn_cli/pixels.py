@@ -14,6 +14,8 @@ BITS = {"uint8": 8, "uint16": 16, "float32": 32}
 """Bits a channel of the data types that pictures come in."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Shares of red, green and blue in gray (ITU-R BT.601)."""
+SIDE = 8
+"""Side in pixels of the blocks in which images are looked at."""
 MOST_BLOCKS, ENOUGH_BLOCKS = 6000, 200
 _ROWS = 256
 """Rows of a picture that are held as floats at once."""
@@ -62,28 +64,27 @@ def as_depth(values: NDArray[Any], depth: str) -> NDArray[Any]:
     return by_rows(lambda rows: from_unit(to_unit(rows), depth), values)
 
 
-def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+def blocks_of(image: NDArray[Any], seen: NDArray[np.bool_] | None = None) -> NDArray[Any]:
     """Blocks spread evenly over an image, about MOST_BLOCKS of them where there are so many.
 
     Args:
         image: (C, H, W), no smaller than a block.
-        side: of a block in pixels.
         seen: (H, W), the pixels that count; None for all. Where fewer than ENOUGH_BLOCKS blocks fit among them, all
             pixels count of a rectangle around them in which so many fit, or as many as fit in the image.
 
     Returns:
-        (N, C, side, side).
+        (N, C, SIDE, SIDE).
     """
-    windows = sliding_window_view(image, (side, side), axis=(1, 2))  # (C, h, w, side, side)
-    places = None if seen is None else within(seen, side)
+    windows = sliding_window_view(image, (SIDE, SIDE), axis=(1, 2))  # (C, h, w, SIDE, SIDE)
+    places = None if seen is None else within(seen, SIDE)
     count = windows.shape[1] * windows.shape[2] if places is None else int(places.sum())
     if seen is not None and count < ENOUGH_BLOCKS:
-        rows, columns = _around(seen, side)
-        return blocks_of(image[:, rows, columns], side)
+        rows, columns = _around(seen)
+        return blocks_of(image[:, rows, columns])
     step = max(1, round(math.sqrt(count / MOST_BLOCKS)))
     taken = windows[:, ::step, ::step].transpose(1, 2, 0, 3, 4)
     if places is None:
-        return taken.reshape(-1, image.shape[0], side, side)
+        return taken.reshape(-1, image.shape[0], SIDE, SIDE)
     met = places[::step, ::step]
     if met.sum() < ENOUGH_BLOCKS:  # the steps miss most places, as with a regular pattern of transparency
         down, across = (index[:: step * step] for index in np.nonzero(places))
@@ -92,7 +93,7 @@ def blocks_of(image: NDArray[Any], side: int, seen: NDArray[np.bool_] | None = N
     return blocks
 
 
-def _around(seen: NDArray[np.bool_], side: int) -> tuple[slice, slice]:
+def _around(seen: NDArray[np.bool_]) -> tuple[slice, slice]:
     """Rows and columns of a rectangle around what is seen in which ENOUGH_BLOCKS blocks fit, if the image allows it."""
     slices = [slice(0), slice(0)]
     places = math.ceil(math.sqrt(ENOUGH_BLOCKS))
@@ -100,10 +101,10 @@ def _around(seen: NDArray[np.bool_], side: int) -> tuple[slice, slice]:
         length = seen.shape[axis]
         there = np.flatnonzero(seen.any(axis=1 - axis))
         first, stop = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, length)
-        many = max(stop - first, min(side - 1 + places, length))
+        many = max(stop - first, min(SIDE - 1 + places, length))
         first = min(max(first - (many - (stop - first)) // 2, 0), length - many)
         slices[axis] = slice(first, first + many)
-        places = math.ceil(ENOUGH_BLOCKS / max(many - side + 1, 1))
+        places = math.ceil(ENOUGH_BLOCKS / max(many - SIDE + 1, 1))
     return slices[0], slices[1]
 
 
@@ -140,7 +141,7 @@ def halved(channels: NDArray[Any]) -> NDArray[Any]:
     return means
 
 
-def wholly_seen(seen: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+def halved_mask(seen: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
     """The mask for an image made smaller by `halved`: where all pixels averaged are seen, (H, W) -> (H / 2, W / 2),
     rounded up; None (all) gives None."""
     return None if seen is None else halved(seen[None].astype(np.float32))[0] == 1

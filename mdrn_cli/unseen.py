@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdrn_cli.blocks import SIDE
 from mdrn_cli.coarse import SCALES
 from mdrn_cli.picture import Picture
-from mdrn_cli.pixels import ENOUGH_BLOCKS, wholly_seen, within
+from mdrn_cli.pixels import ENOUGH_BLOCKS, SIDE, halved_mask, within
 
 REACH = 64
 """How many pixels beyond what is seen are filled: farther ones do not affect what is seen."""
@@ -35,7 +34,7 @@ def filled_if_needed(picture: Picture) -> Picture:
     for _ in range(1 + SCALES):
         if seen is not None and within(seen, SIDE).sum() < ENOUGH_BLOCKS:
             return filled(picture)
-        seen = wholly_seen(seen)
+        seen = halved_mask(seen)
     return picture
 
 

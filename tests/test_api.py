@@ -18,6 +18,7 @@ from PIL import Image
 
 import mdrn_cli
 from mdrn_cli import api
+from mdrn_cli.arguments import in_arguments
 from mdrn_cli.checkpoint import save_checkpoint
 from mdrn_cli.denoisers import Denoisers
 from mdrn_cli.errors import DeviceError, InputError, UsageError, WeightsError
@@ -94,6 +95,7 @@ def test_hints_are_of_arguments_not_of_options():
     with pytest.raises(InputError) as told:
         mdrn_cli.denoise(np.full((32, 32), 5.0))
     assert told.value.hint == "give white=VALUE"
+    assert in_arguments("--coarse-sigma 0 --device cpu --tile") == "coarse_sigma=0 device='cpu' tile"
 
 
 @pytest.mark.parametrize(

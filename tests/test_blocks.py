@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from mdrn_cli.blocks import SIDE, Blocks, energies_of, looked_at, noise_features, quiet_amplitude
-from mdrn_cli.pixels import MOST_BLOCKS, blocks_of
+from mdrn_cli.blocks import Blocks, energies_of, looked_at, noise_features, quiet_amplitude
+from mdrn_cli.pixels import MOST_BLOCKS, SIDE, blocks_of
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_clipped_blocks_do_not_count_where_others_are_enough():
 
 @pytest.mark.parametrize("shape", [(8, 8), (70, 50), (160, 160), (200, 260), (321, 481), (512, 768), (3000, 150)])
 def test_a_few_thousand_blocks_are_taken_of_an_image_of_any_size(shape):
-    count = len(blocks_of(np.zeros((1, *shape), np.uint8), SIDE))
+    count = len(blocks_of(np.zeros((1, *shape), np.uint8)))
     places = (shape[0] - SIDE + 1) * (shape[1] - SIDE + 1)
     assert count == places if places <= 2 * MOST_BLOCKS else MOST_BLOCKS / 2 < count < 2 * MOST_BLOCKS
 

@@ -155,12 +155,12 @@ Report = Annotated[
 
 def _coarse(text: str) -> tuple[float, ...] | None:
     """Noise levels at half the size and at a quarter, or None for "auto"."""
-    from mdrn_cli.levels import number
+    from mdrn_cli.levels import parse_number
 
     if text == AUTO:
         return None
     try:
-        return tuple(number(level) for level in text.split(","))
+        return tuple(parse_number(level) for level in text.split(","))
     except ValueError:
         raise UsageError(f"--coarse-sigma {text!r} is neither auto nor levels such as 10 or 10,5") from None
 
