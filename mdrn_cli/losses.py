@@ -31,5 +31,10 @@ def distillation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> T
     Args:
         student, teacher: outputs of MSAG-2, 3 and 4, each (N, C, H, W) with one C for both networks.
     """
-    differences = [(ours.float() - theirs.float()).abs().mean() for ours, theirs in zip(student, teacher, strict=True)]
+    differences = [feature_difference(ours, theirs) for ours, theirs in zip(student, teacher, strict=True)]
     return torch.stack(differences).sum()
+
+
+def feature_difference(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Mean absolute difference of features, computed in float32."""
+    return (ours.float() - theirs.float()).abs().mean()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import tiny_config, tool_module
 
+from mdrn_cli import losses
 from mdrn_cli.model import MDRN, MSAG, MDRNConfig
 from mdrn_cli.training import run_train
 
@@ -21,6 +22,7 @@ def needs_amx(test):
 @pytest.fixture
 def kernels(monkeypatch):
     monkeypatch.setattr(MSAG, "forward", MSAG.forward)  # back after the test
+    monkeypatch.setattr(losses, "feature_difference", losses.feature_difference)
     found = amx.compiled()
     amx.install(found)
     return found
@@ -55,6 +57,29 @@ def test_gradients_are_as_near_to_those_of_float32_as_torchs(monkeypatch, blocks
         exact, theirs = (trained_a_step(model, clean, noisy, reduced) for reduced in (False, True))
     assert difference(ours, exact) <= 1.1 * difference(theirs, exact)
     assert difference(ours[1:], exact[1:]) <= 1.1 * difference(theirs[1:], exact[1:])
+
+
+@needs_amx
+def test_features_differ_and_teach_as_by_torch():
+    """Those of both networks of HADS, by the network's own gradients, too: other groups use the features as well."""
+    torch.manual_seed(6)
+    student, teacher = (MDRN(MDRNConfig("gray", blocks)) for blocks in (1, 2))
+    noisy = torch.rand(2, 1, 128, 128)
+
+    def taught(difference):
+        student.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            with torch.no_grad():
+                wanted = teacher.forward_features(noisy)[1]
+            denoised, features = student.forward_features(noisy)
+            parts = [difference(ours, theirs) for ours, theirs in zip(features, wanted, strict=True)]
+            (denoised.square().mean() + torch.stack(parts).sum()).backward()
+        return torch.stack(parts).detach(), [value.grad.clone() for value in student.parameters()]
+
+    (ours, gradients), (theirs, reference) = map(taught, (losses.feature_difference, amx.difference_without))
+    assert losses.feature_difference is not amx.difference_without
+    assert torch.allclose(ours, theirs, rtol=1e-5)
+    assert difference(gradients, reference) < 0.01
 
 
 @needs_amx

@@ -459,8 +459,9 @@ extern "C" void fuse_forward(int64_t px, int n, const bf** x, const float* w, in
         _tile_release();
     }
 }
-// g -> gx[j], gw (n, 64 in, 64 out) and gb (64), both overwritten, channels in their order
-extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, const float* w, int ws, bf** gx, float* gw, float* gb) {
+// g -> gx[j], with later[j] (what others that used x[j] afterwards found; may be null) added; gw (n, 64 in, 64 out) and gb
+// (64), both overwritten, channels in their order
+extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, const float* w, int ws, const bf** later, bf** gx, float* gw, float* gb) {
     std::vector<bf> packs(n * 4096 + 64);
     bf* packed = (bf*)(((uintptr_t)packs.data() + 63) / 64 * 64);
     for (int j = 0; j < n; j++) pack(packed + j * 4096, 64, 64, [&](int k, int o) { return w[k * ws + j * 64 + o]; });
@@ -480,8 +481,10 @@ extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, cons
                 pipelined(here / 16, 16, t, [&](int i, float* t, auto mid) { const bf* q = g + (c + i * 16) * 64; gemm(q, q + 32, 128, packed + j * 4096, nullptr, t, mid); },
                     [&](int i, int p0, int p1, const float* t) {
                         for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) {
-                            const float* q = t + p * 64 + 32 * h;
-                            _mm512_storeu_si512(gx[j] + (c + i * 16 + p) * 64 + 32 * h, cvt2(_mm512_load_ps(q), _mm512_load_ps(q + 16)));
+                            const float* q = t + p * 64 + 32 * h; int64_t o = (c + i * 16 + p) * 64 + 32 * h;
+                            __m512 lo = _mm512_load_ps(q), hi = _mm512_load_ps(q + 16);
+                            if (later[j]) { V u = _mm512_loadu_si512(later[j] + o); lo = _mm512_add_ps(lo, lo_f(u)); hi = _mm512_add_ps(hi, hi_f(u)); }
+                            _mm512_storeu_si512(gx[j] + o, cvt2(lo, hi));
                         }
                     });
                 outer64(x[j] + c * 64, g + c * 64, g + c * 64 + 32, 64, here, aT, gV, dw + j * 4096, db.data() + j * 64);
@@ -494,5 +497,32 @@ extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, cons
             for (int j = 0; j < n; j++) for (int i = 0; i < 64; i++) for (int o = 0; o < 64; o++) gw[j * 4096 + at(i) * 64 + at(o)] += dw[j * 4096 + i * 64 + o];
             for (int o = 0; o < 64; o++) gb[at(o)] += db[o];
         }
+    }
+}
+
+// ---- differences of features: n values, a multiple of 32 ----
+extern "C" double difference(int64_t n, const bf* a, const bf* b) {
+    double sum = 0;
+#pragma omp parallel for schedule(static) reduction(+ : sum)
+    for (int64_t c = 0; c < n; c += 8192) {
+        __m512 lo = _mm512_setzero_ps(), hi = lo;
+        for (int64_t i = c; i < std::min(c + 8192, n); i += 32) {
+            V x = _mm512_loadu_si512(a + i), y = _mm512_loadu_si512(b + i);
+            lo = _mm512_add_ps(lo, _mm512_abs_ps(_mm512_sub_ps(lo_f(x), lo_f(y)))); hi = _mm512_add_ps(hi, _mm512_abs_ps(_mm512_sub_ps(hi_f(x), hi_f(y))));
+        }
+        sum += _mm512_reduce_add_ps(lo) + _mm512_reduce_add_ps(hi);
+    }
+    return sum;
+}
+// out = scale where a is above b, -scale where it is below, else 0
+extern "C" void difference_backward(int64_t n, const bf* a, const bf* b, float scale, bf* out) {
+    const V up = _mm512_set1_epi16(down(scale)), fall = _mm512_set1_epi16(down(-scale));
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i += 32) {
+        V x = _mm512_loadu_si512(a + i), y = _mm512_loadu_si512(b + i);
+        __m512 d = _mm512_sub_ps(lo_f(x), lo_f(y)), e = _mm512_sub_ps(hi_f(x), hi_f(y)), z = _mm512_setzero_ps();
+        __mmask32 above = _mm512_cmp_ps_mask(d, z, _CMP_GT_OQ) | (__mmask32)_mm512_cmp_ps_mask(e, z, _CMP_GT_OQ) << 16;
+        __mmask32 below = _mm512_cmp_ps_mask(d, z, _CMP_LT_OQ) | (__mmask32)_mm512_cmp_ps_mask(e, z, _CMP_LT_OQ) << 16;
+        _mm512_storeu_si512(out + i, _mm512_mask_mov_epi16(_mm512_maskz_mov_epi16(above, up), below, fall));
     }
 }

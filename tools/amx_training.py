@@ -9,6 +9,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mdrn_cli import losses
 from mdrn_cli.__main__ import main
 from mdrn_cli.devices import native_bfloat16
 from mdrn_cli.errors import MdrnError
@@ -32,6 +34,7 @@ PARAMETERS = 8
 """Of a block: weight and bias of its four convolutions."""
 
 without_kernels = MSAG.forward
+difference_without = losses.feature_difference
 saved_before: dict[int, list[Tensor]] = {}
 """Room for what is saved for a backward pass, by its size, kept for the next: fresh pages take longer than kernels."""
 
@@ -59,7 +62,7 @@ def compiled() -> ctypes.CDLL:
                 raise MdrnError(f"the kernels cannot be compiled ({done.stderr.strip()[:200]})", "use mdrn train")
             part.replace(library)
     kernels = ctypes.CDLL(str(library))
-    kernels.save_size.restype = ctypes.c_size_t
+    kernels.save_size.restype, kernels.difference.restype = ctypes.c_size_t, ctypes.c_double
     if not kernels.amx_allowed():
         raise not_here
     return kernels
@@ -86,9 +89,9 @@ def at(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def all_at(tensors: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+def all_at(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Where tensors lie."""
-    return (ctypes.c_void_p * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+    return (ctypes.c_void_p * len(tensors))(*map(at, tensors))
 
 
 def room(values: int) -> Tensor:
@@ -137,12 +140,13 @@ class Chain(torch.autograd.Function):
 
 class Fusion(torch.autograd.Function):
     """(kernels, weight (64, at least n * 64, 1, 1), bias (64,), reconstructed or None, n inputs) -> features: the sum
-    of a 1x1 convolution for each input, of the bias and of reconstructed features."""
+    of a 1x1 convolution for each input, of the bias and of reconstructed features. After them the inputs themselves,
+    for whatever uses them afterwards: so its gradients come here, and need no pass of their own to be added."""
 
     @staticmethod
     def forward(
         ctx: Any, kernels: ctypes.CDLL, weight: Tensor, bias: Tensor, up: Tensor | None, *inputs: Tensor
-    ) -> Tensor:
+    ) -> tuple[Tensor, ...]:
         """See the class."""
         given = [dense(x) for x in inputs]
         up = None if up is None else dense(up)
@@ -153,25 +157,49 @@ class Fusion(torch.autograd.Function):
         if any(ctx.needs_input_grad):
             ctx.kernels, ctx.about, ctx.rows, ctx.given, ctx.up = kernels, about, rows, given, up is not None
             ctx.shape = weight.shape
-        return out
+        ctx.set_materialize_grads(False)
+        return out, *inputs
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor, *later: Tensor | None) -> tuple[Tensor | None, ...]:
         """Of all inputs."""
-        g = dense(g)
+        g, after = dense(g), [None if gradient is None else dense(gradient) for gradient in later]
         n = len(ctx.given)
         grads = [torch.empty_like(x) for x in ctx.given]
         gw, gb = torch.empty(n, FEATURES, FEATURES), torch.empty(FEATURES)
         weights = at(ctx.rows), ctx.rows.shape[1]
-        ctx.kernels.fuse_backward(*ctx.about, at(g), all_at(ctx.given), *weights, all_at(grads), at(gw), at(gb))
+        ctx.kernels.fuse_backward(
+            *ctx.about, at(g), all_at(ctx.given), *weights, all_at(after), all_at(grads), at(gw), at(gb)
+        )
         whole = torch.zeros(ctx.shape)
         whole.flatten(1)[:, : n * FEATURES] = gw.permute(2, 0, 1).flatten(1)
         del ctx.given
         return (None, whole, gb, g if ctx.up else None, *grads)
 
 
+class Difference(torch.autograd.Function):
+    """(kernels, ours, theirs) -> their mean absolute difference."""
+
+    @staticmethod
+    def forward(ctx: Any, kernels: ctypes.CDLL, ours: Tensor, theirs: Tensor) -> Tensor:
+        """See the class."""
+        ours, theirs = dense(ours), dense(theirs)
+        ctx.kernels, ctx.given = kernels, (ours, theirs)
+        return torch.tensor(kernels.difference(ctypes.c_int64(ours.numel()), at(ours), at(theirs)) / ours.numel())
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """Of ours."""
+        ours, theirs = ctx.given
+        gradient, scale = torch.empty_like(ours), ctypes.c_float(g.item() / ours.numel())
+        ctx.kernels.difference_backward(ctypes.c_int64(ours.numel()), at(ours), at(theirs), scale, at(gradient))
+        del ctx.given
+        return None, gradient, None
+
+
 def install(kernels: ctypes.CDLL) -> None:
-    """Have the groups of networks that are made or were compute by the kernels, on the CPU and in bfloat16."""
+    """Have the groups of networks that are made or were, and the loss of their features, compute by the kernels, on the
+    CPU and in bfloat16."""
 
     def forward(self: MSAG, inputs: list[Tensor], coarse: Coarse | None = None) -> Tensor:
         count, features, height, width = inputs[0].shape
@@ -187,11 +215,17 @@ def install(kernels: ctypes.CDLL) -> None:
             kernel, bias = restored_and_fused(restore.weight, restore.bias, last, bias)
             restored = F.conv_transpose2d(below, kernel.contiguous(), stride=2)
         with exactly(device):
-            x: Tensor = Fusion.apply(kernels, self.fuse.weight, bias, restored, *inputs)  # type: ignore[no-untyped-call]
+            x, *inputs[:] = Fusion.apply(kernels, self.fuse.weight, bias, restored, *inputs)  # type: ignore[no-untyped-call]
             done: Tensor = Chain.apply(kernels, x, *parameters_of(self.blocks))  # type: ignore[no-untyped-call]
         return done
 
+    def feature_difference(ours: Tensor, theirs: Tensor) -> Tensor:
+        if {ours.dtype, theirs.dtype} != {torch.bfloat16} or ours.numel() % 32 or ours.device.type != "cpu":
+            return difference_without(ours, theirs)
+        return Difference.apply(kernels, ours, theirs)  # type: ignore[no-any-return, no-untyped-call]
+
     MSAG.forward = forward  # type: ignore[method-assign]
+    losses.feature_difference = feature_difference
 
 
 def parameters_of(blocks: nn.Sequential) -> list[Tensor]:
