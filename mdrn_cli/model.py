@@ -219,9 +219,9 @@ class MDRN(nn.Module):
                 if j > 0:
                     rows[i].append(group(rows[i], (rows[i + 1][j - 1], self.restore[node(i, j)])))
                 else:
-                    rows[i].append(group([self.degrade[i - 1](rows[i - 1][0]) if i else self._shallow(x)]))
+                    rows[i].append(group([self._degraded(i, rows[i - 1]) if i else self._shallow(x)]))
         # Weights may be of a reduced type; the predicted noise is subtracted in the input's own.
-        denoised = x - self.tail(rows[0][-1]).to(x.dtype)
+        denoised = x - self._noise(rows[0][-1]).to(x.dtype)
         return denoised[..., :height, :width], tuple(rows[0][1:])
 
     def _shallow(self, x: Tensor) -> Tensor:
@@ -230,6 +230,14 @@ class MDRN(nn.Module):
         with exactly(x.device):
             features = self.head(x.to(self.head.weight.dtype))
         return features.to(autocast_type(x.device) or self.tail.weight.dtype)  # type: ignore[no-any-return]
+
+    def _degraded(self, level: int, finer: list[Tensor]) -> Tensor:
+        """What a level begins with, made of the first features of the finer one."""
+        return self.degrade[level - 1](finer[0])  # type: ignore[no-any-return]
+
+    def _noise(self, features: Tensor) -> Tensor:
+        """The noise that features tell of, (N, channels, H, W)."""
+        return self.tail(features)  # type: ignore[no-any-return]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

@@ -8,24 +8,29 @@ import torch
 from conftest import tiny_config, tool_module
 
 from mdrn_cli import losses
-from mdrn_cli.model import MDRN, MSAG, MDRNConfig
+from mdrn_cli.errors import MdrnError
+from mdrn_cli.model import MDRN, MDRNConfig
 from mdrn_cli.training import run_train
 
-amx = tool_module("amx_training")
+functions, amx = tool_module("amx_functions"), tool_module("amx_training")
 
 
 def needs_amx(test):
-    here = bool(shutil.which("g++")) and amx.has_amx()
+    here = bool(shutil.which("g++")) and functions.has_amx()
     return pytest.mark.skipif(not here, reason="needs AMX and g++")(pytest.mark.usefixtures("kernels")(test))
 
 
 @pytest.fixture
 def kernels(monkeypatch):
-    monkeypatch.setattr(MSAG, "forward", MSAG.forward)  # back after the test
-    monkeypatch.setattr(losses, "feature_difference", losses.feature_difference)
-    found = amx.compiled()
+    go_torchs_way(monkeypatch)  # and again after the test
+    found = functions.compiled()
     amx.install(found)
     return found
+
+
+def go_torchs_way(monkeypatch):
+    for owner, name in amx.REPLACED:
+        monkeypatch.setattr(owner, name, amx.by_torch[name])
 
 
 def trained_a_step(model, clean, noisy, reduced):
@@ -53,7 +58,7 @@ def test_gradients_are_as_near_to_those_of_float32_as_torchs(monkeypatch, blocks
     noisy = clean + 0.2 * torch.randn_like(clean)
     ours = trained_a_step(model, clean, noisy, True)
     with monkeypatch.context() as patch:
-        patch.setattr(MSAG, "forward", amx.without_kernels)
+        go_torchs_way(patch)
         exact, theirs = (trained_a_step(model, clean, noisy, reduced) for reduced in (False, True))
     assert difference(ours, exact) <= 1.1 * difference(theirs, exact)
     assert difference(ours[1:], exact[1:]) <= 1.1 * difference(theirs[1:], exact[1:])
@@ -76,8 +81,9 @@ def test_features_differ_and_teach_as_by_torch():
             (denoised.square().mean() + torch.stack(parts).sum()).backward()
         return torch.stack(parts).detach(), [value.grad.clone() for value in student.parameters()]
 
-    (ours, gradients), (theirs, reference) = map(taught, (losses.feature_difference, amx.difference_without))
-    assert losses.feature_difference is not amx.difference_without
+    ours, gradients = taught(losses.feature_difference)
+    assert losses.feature_difference is not amx.by_torch["feature_difference"]
+    theirs, reference = taught(amx.by_torch["feature_difference"])
     assert torch.allclose(ours, theirs, rtol=1e-5)
     assert difference(gradients, reference) < 0.01
 
@@ -93,7 +99,7 @@ def test_a_network_that_is_not_trained_gives_the_same():
 
 
 @needs_amx
-def test_patches_the_kernels_are_not_for_go_torchs_way():
+def test_patches_the_kernels_are_not_for_go_torchs_way(monkeypatch):
     torch.manual_seed(5)
     model, odd = MDRN(MDRNConfig("gray", 1)), torch.rand(1, 1, 40, 72)
     narrow = MDRN(MDRNConfig("gray", 1, features=8)), torch.rand(1, 1, 128, 128)
@@ -101,9 +107,9 @@ def test_patches_the_kernels_are_not_for_go_torchs_way():
     for network, noisy, reduced in ((model, odd, True), (*narrow, True), (*exact, False)):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=reduced):
             ours = network(noisy)
-            MSAG.forward, forward = amx.without_kernels, MSAG.forward
-            assert torch.equal(ours, network(noisy))
-            MSAG.forward = forward
+            with monkeypatch.context() as patch:
+                go_torchs_way(patch)
+                assert torch.equal(ours, network(noisy))
 
 
 @needs_amx
@@ -116,12 +122,12 @@ def test_a_run_learns(photo_folder, tmp_path):
 
 
 def test_where_the_kernels_cannot_run_that_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(amx, "LIBRARIES", tmp_path)
+    monkeypatch.setattr(functions, "LIBRARIES", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(amx, "has_amx", lambda: True)
-    with pytest.raises(amx.MdrnError, match=r"no g\+\+"):
-        amx.compiled()
+    monkeypatch.setattr(functions, "has_amx", lambda: True)
+    with pytest.raises(MdrnError, match=r"no g\+\+"):
+        functions.compiled()
     assert not list(tmp_path.iterdir())
-    monkeypatch.setattr(amx, "has_amx", lambda: False)
-    with pytest.raises(amx.MdrnError, match="no AMX"):
-        amx.compiled()
+    monkeypatch.setattr(functions, "has_amx", lambda: False)
+    with pytest.raises(MdrnError, match="no AMX"):
+        functions.compiled()
