@@ -74,6 +74,23 @@ def plain(parameter: Tensor) -> Tensor:
     return parameter.detach().float().contiguous()
 
 
+def empty(count: int, height: int, width: int) -> Tensor:
+    """Room for features, as the kernels give them."""
+    shape = count, FEATURES, height, width
+    return torch.empty(shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
+
+
+def sides(x: Tensor) -> tuple[int, int, int]:
+    """How many images (N, C, H, W) are, and their height and width."""
+    count, _, height, width = x.shape
+    return count, height, width
+
+
+def interleaved(image: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, H, W, C), float32."""
+    return image.detach().float().permute(0, 2, 3, 1).contiguous()
+
+
 def at(tensor: Tensor | None) -> ctypes.c_void_p:
     """Where a tensor lies, or nowhere; for as long as somebody has the tensor."""
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
@@ -226,18 +243,6 @@ def between(kernels: ctypes.CDLL, fine: Tensor, coarse: Tensor) -> tuple[Tensor,
     return gw.permute(3, 2, 0, 1), gb
 
 
-def empty(count: int, height: int, width: int) -> Tensor:
-    """Room for features, as the kernels give them."""
-    shape = count, FEATURES, height, width
-    return torch.empty(shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
-
-
-def sides(x: Tensor) -> tuple[int, int, int]:
-    """How many images (N, C, H, W) are, and their height and width."""
-    count, _, height, width = x.shape
-    return count, height, width
-
-
 class Head(torch.autograd.Function):
     """(kernels, weight (64, C, 3, 3), bias (64,), image (N, C, H, W)) -> features, from products in float32."""
 
@@ -275,11 +280,6 @@ class Tail(torch.autograd.Function):
         gw, _ = of_features(ctx.kernels, image, x)
         del ctx.features
         return None, gw.flip(0, 1).permute(2, 3, 0, 1), image.sum(dim=(0, 1, 2)), gx
-
-
-def interleaved(image: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H, W, C), float32."""
-    return image.detach().float().permute(0, 2, 3, 1).contiguous()
 
 
 def of_features(kernels: ctypes.CDLL, image: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
