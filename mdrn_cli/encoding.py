@@ -28,8 +28,9 @@ _DEPTHS_OF = {"PNG": ("uint8", "uint16"), "TIFF": ("uint8", "uint16", "float32")
 _NO_ALPHA = ("JPEG", "BMP")
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Longest side in pixels of the formats whose limit is below that of the others."""
-_BEYOND, _NOTED = 0.02, 0.001
-"""How far beyond black or white a float counts as out of range, and the share of such values that gets a warning."""
+_BEYOND, _NOTED, _FAR_BEYOND = 0.02, 0.001, 0.25
+"""How far beyond black or white a float counts as out of range, and the share of such values that gets a warning; and
+how far beyond even a single one does, as restoring itself goes nowhere near."""
 
 
 def format_of(path: Path) -> str:
@@ -186,8 +187,13 @@ def _is_turned(picture: Picture, kind: str, options: SaveOptions) -> bool:
 def _cut_off(picture: Picture) -> tuple[str, ...]:
     """A warning about floats that integers cannot hold, where they are more than restoring itself produces."""
     beyond = by_rows(lambda rows: np.abs(rows - 0.5) > 0.5 + _BEYOND, picture.channels)
-    share = beyond.mean() if picture.seen is None else beyond[:, picture.seen].mean() if picture.seen.any() else 0
-    return (f"{share:.1%} of the values are beyond black or white and are cut off",) if share >= _NOTED else ()
+    seen = beyond if picture.seen is None else beyond[:, picture.seen]
+    share = seen.mean() if seen.size else 0
+    if share >= _NOTED:
+        return (f"{share:.1%} of the values are beyond black or white and are cut off",)
+    if max(picture.most_seen - 1, -picture.least_seen) > _FAR_BEYOND:
+        return (f"{seen.sum()} values beyond black or white are cut off",)
+    return ()
 
 
 def _lost_trailer(metadata: Metadata, kind: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mdrn_cli.collisions import refuse_collisions, without_other_names
-from mdrn_cli.content import refuse_other_formats
+from mdrn_cli.content import open_file, refuse_other_formats
 from mdrn_cli.errors import InputError, UsageError
 from mdrn_cli.formats import FORMATS, images_of, without_images
 from mdrn_cli.naming import (
@@ -22,7 +22,7 @@ from mdrn_cli.naming import (
     plan_file,
     plan_named,
 )
-from mdrn_cli.paths import exists, is_folder, real_path, require_folder
+from mdrn_cli.paths import exists, is_file, is_folder, real_path, refuse_existing, require_folder
 from mdrn_cli.pipes import PIPE
 from mdrn_cli.places import Places
 
@@ -128,6 +128,7 @@ def _goes_into_folder(inputs: Sequence[Path], naming: Naming) -> bool:
     if into_folder and exists(naming.output) and not is_folder(naming.output):
         if several:
             raise UsageError(f"{naming.output} is a file; several results need a folder")
+        refuse_existing(naming.output, overwrite=True)  # a device, whatever its format
         raise UsageError(
             f"{naming.output} is a file, not a folder", "give --format to write a file of that name" if nameless else ""
         )
@@ -143,6 +144,8 @@ def _foreign(source: Path, has_its_format: bool) -> InputError | None:
     """What is wrong with a file that is a picture of another format, and with one whose result has its format, if it
     names none that is handled."""
     try:
+        if source != PIPE and not is_file(source) and not is_missing(source):
+            open_file(source).close()  # says what it is instead
         refuse_other_formats(source)
         if has_its_format:
             kind_of_result(source, None)

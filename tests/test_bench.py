@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_mdrn, set_of, tiny_checkpoint
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -149,7 +149,7 @@ def test_means_are_of_the_images_that_have_the_figure(tmp_path, photo, tiny_weig
 def test_csv_and_markdown_and_table(public, tiny_weights):
     arguments = ["Set12", "--data", public, "--sigma", 50, "--model", tiny_weights(blocks=8)]
     (row,) = csv.DictReader(io.StringIO(bench(*arguments, "--csv")))
-    assert (row["set"], row["MDRN"]) == ("Set12", "27.56")
+    assert (row["set"], row["MDRN"], row["color"], row["ensemble"]) == ("Set12", "27.56", "gray", "false")
     assert float(row["ours - MDRN"]) == pytest.approx(float(row["PSNR"]) - 27.56, abs=0.011)
     markdown = bench(*arguments, "--markdown").splitlines()
     assert markdown[1].startswith("| --- |")
@@ -297,7 +297,9 @@ def test_what_is_averaged_over_eight_orientations_is_told_to_be(capsys):
     results = [Result("some", "color", 50.0, "any", ensemble, (image,), {}) for ensemble in (False, True)]
     show(results, as_json=False, as_csv=True, as_markdown=False)
     plain, mean = csv.DictReader(io.StringIO(capsys.readouterr().out))
-    assert (plain["model"], mean["model"]) == ("any", "any+")
+    assert [(row["model"], row["ensemble"]) for row in (plain, mean)] == [("any", "false"), ("any", "true")]
+    show(results, as_json=False, as_csv=False, as_markdown=True)
+    assert "| any+ |" in capsys.readouterr().out
     show(results, as_json=False, as_csv=False, as_markdown=True)
     assert [row.split(" | ")[1] for row in capsys.readouterr().out.splitlines()[2:4]] == ["any", "any+"]
     show(results, as_json=False, as_csv=False, as_markdown=False)
@@ -329,6 +331,32 @@ def test_the_mean_over_orientations_is_held_against_its_own_kind(public, tiny_we
     assert float(row["ours - MDRN+"]) == pytest.approx(float(row["PSNR"]) - 27.60, abs=0.011)
     assert "ours - MDRN" not in row
     assert "ours - MDRN+" in bench(*arguments)
+
+
+def test_saved_pictures_are_shown_as_their_sources_are(tmp_path, photo, tiny_weights):
+    """Turned by the same EXIF, in the same colors."""
+    (tmp_path / "turned").mkdir()
+    exif, profile = Image.Exif(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(photo[:40, :48]).save(tmp_path / "turned" / "a.jpg", exif=exif, icc_profile=profile)
+    arguments = [tmp_path / "turned", "--sigma", 50, "--model", tiny_weights("color"), "--save", tmp_path / "out"]
+    assert run_mdrn("bench", *arguments).returncode == 0
+    with Image.open(tmp_path / "out" / "sigma-50" / "a.png") as saved:
+        assert (saved.size, saved.getexif()[ExifTags.Base.Orientation]) == ((48, 40), 6)
+        assert saved.info["icc_profile"] == profile
+    compared = run_mdrn("compare", tmp_path / "turned" / "a.jpg", tmp_path / "out" / "sigma-50" / "a.png")
+    assert compared.returncode == 0, compared.stderr
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_work(tmp_path, photo, monkeypatch):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(photo[:40, :40]).save(tmp_path / "images" / "a.png")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("mdrn_cli.cli.bench._measure", lambda *_: pytest.fail("something is measured"))
+    for folder, kind in ((tmp_path / "file", UsageError), (tmp_path / "file" / "deeper", MdrnError)):
+        arguments = ["bench", tmp_path / "images", "--color", "color", "--sigma", 50, "--save", folder]
+        assert isinstance(CliRunner().invoke(app, list(map(str, arguments))).exception, kind)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_pictures_of_one_name_are_told_apart_and_never_replaced_unasked(tmp_path, photo, tiny_weights):

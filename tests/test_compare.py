@@ -27,7 +27,7 @@ def test_a_picture_compared_with_itself_is_equal(noisy_file):
     idle = run_mdrn("compare", noisy_file, noisy_file, "--overwrite")
     assert (idle.returncode, "goes with --output" in idle.stderr) == (2, True)
     done = run_mdrn("compare", noisy_file, noisy_file)
-    assert (done.returncode, done.stdout) == (0, f"{noisy_file}: equal against {noisy_file}\n")
+    assert (done.returncode, done.stdout) == (0, f"{noisy_file}: equal to {noisy_file}\n")
     (row,) = json.loads(run_mdrn("compare", noisy_file, noisy_file, "--json").stdout)["results"]
     assert (row["psnr"], row["ssim"]) == (None, 1)
 
@@ -46,7 +46,7 @@ def test_pictures_that_differ_in_alpha_or_below_eight_bits_are_not_called_equal(
         (row,) = json.loads(run_mdrn("compare", *files, "--json").stdout)["results"]
         assert (row["psnr"], row["equal"]) == (None, equal)
         told = run_mdrn("compare", *files).stdout.split(": ")[1]
-        assert told.startswith("equal against" if equal else "equal in 8 bits")
+        assert told.startswith("equal to" if equal else "in 8 bits equal, but")
 
 
 def test_a_sheet_without_a_folder_is_refused_before_any_work(noisy_file):

@@ -553,8 +553,18 @@ def test_a_sheet_or_report_that_would_do_harm_is_refused_before_any_work(noisy, 
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names")
+def test_a_pipe_without_a_suffix_is_told_to_be_none_that_is_read(tmp_path):
+    """As a shell's <(command) gives one."""
+    os.mkfifo(tmp_path / "63")
+    done = run_mdrn("denoise", tmp_path / "63")
+    assert (done.returncode, "63 is not a file" in done.stderr, "use -" in done.stderr) == (4, True, True)
+
+
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no such name")
-@pytest.mark.parametrize("arguments", [["-o", "/dev/stdout", "-f", "png"], ["--report", "/dev/fd/1"]])
+@pytest.mark.parametrize(
+    "arguments", [["-o", "/dev/stdout"], ["-o", "/dev/stdout", "-f", "png"], ["--report", "/dev/fd/1"]]
+)
 def test_a_log_that_goes_on_is_not_replaced(noisy, tiny_weights, arguments):
     how = ["denoise", str(noisy), *arguments, "--overwrite", "--sigma", "50", "--model", str(tiny_weights("color"))]
     with (noisy.parent / "log").open("w") as log:

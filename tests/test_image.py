@@ -764,6 +764,11 @@ def test_floats_that_are_cut_off_are_told():
         _, warnings = encode_picture(Picture(channels, depth="float32"), kind)
         assert ("1.5% of the values are beyond black or white and are cut off" in warnings) == told
     assert not any("cut off" in w for w in encode_picture(Picture(channels.clip(0, 1.01), depth="float32"), "PNG")[1])
+    for few, told in ((1.2, False), (1.5, True), (-0.5, True)):
+        channels[:] = 0.5
+        channels[0, 0, :2] = few
+        _, warnings = encode_picture(Picture(channels.copy(), depth="float32"), "PNG")
+        assert ("2 values beyond black or white are cut off" in warnings) == told
 
 
 @pytest.mark.parametrize("bits", [6, 12, 64])

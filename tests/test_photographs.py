@@ -268,4 +268,4 @@ def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path
     assert done.stderr.count("warning: skipped") == 1
     assert "broken.jpg" in done.stderr
     assert "1 photographs are smaller than a patch of 32 pixels" in done.stderr
-    assert done.stderr.index("decoded") < done.stderr.index("1 iterations in")
+    assert done.stderr.index("decoded") < done.stderr.index("1 iteration in")

@@ -35,7 +35,7 @@ from mdrn_cli.cli.options import (
 from mdrn_cli.cli.speed import bench_speed
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.interrupts import INTERRUPTIONS
-from mdrn_cli.paths import refuse_existing
+from mdrn_cli.paths import exists, is_folder, refuse_existing
 from mdrn_cli.places import Places
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def bench(
 def _refuse_idle(ctx: typer.Context) -> None:
     """Refuse what would do nothing with --speed; settings of the environment are for all commands."""
     idle = options_given(ctx, environment=False) - OF_SPEED
-    names = [parameter.opts[0] for parameter in ctx.command.params if parameter.name in idle]
+    given = [parameter for parameter in ctx.command.params if parameter.name in idle]
+    names = ["a set or folder" if each.param_type_name == "argument" else each.opts[0] for each in given]
     if names:
         raise UsageError(f"--speed cannot be combined with {', '.join(names)}", "mdrn bench --speed --json")
 
@@ -171,8 +172,10 @@ def _levels(opened: Dataset, sigmas: Sequence[float] | None) -> Sequence[float]:
 
 
 def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: bool) -> dict[tuple[float, Path], Path]:
-    """Where the restored version of each file goes, by noise level; whatever speaks against it is said before any
-    work."""
+    """Where the restored version of each file goes, by noise level; the folder is made. Whatever speaks against it is
+    said before any work."""
+    from mdrn_cli.files import telling_write_errors
+
     if opened.folder and Places().within(folder, opened.folder):
         raise UsageError(f"results in {folder} would be measured with {opened.folder} next time", "save them elsewhere")
     targets = {
@@ -183,8 +186,12 @@ def _targets(opened: Dataset, levels: Sequence[float], folder: Path, overwrite: 
     target, count = Counter(targets.values()).most_common(1)[0]
     if count > 1:
         raise UsageError(f"{count} results would be written to {target}", "give the images different names")
+    if exists(folder) and not is_folder(folder):
+        raise UsageError(f"{folder} is no folder", "give another name")
     for target in targets.values():
         refuse_existing(target, overwrite)
+    with telling_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return targets
 
 
@@ -209,7 +216,7 @@ def _measure(
             def on_image(file: Path, restored: Any, task: Any = task, value: float = value) -> None:
                 bar.advance(task)
                 if targets:
-                    _save(targets[value, file], restored)
+                    _save(targets[value, file], restored, file, opened.color)
 
             result = measure_network(opened, value, denoiser, ensemble, tile, on_image)
             results.append(result)
@@ -218,11 +225,14 @@ def _measure(
                 print_warning(f"{told}: of these there is no PSNR, and they do not count in its mean")
 
 
-def _save(path: Path, restored: Any) -> None:
+def _save(path: Path, restored: Any, source: Path, color: str) -> None:
+    """Write a restored image, uint8 (H, W, C), with the metadata of its source: programs turn both upright alike."""
     from mdrn_cli.encoding import encode_picture
     from mdrn_cli.files import telling_write_errors, write_atomically
+    from mdrn_cli.image import read_picture
     from mdrn_cli.picture import picture_of
 
+    metadata = read_picture(source).to_color(color).metadata
     with telling_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, encode_picture(picture_of(restored, has_alpha=False), "PNG")[0])
+    write_atomically(path, encode_picture(picture_of(restored, has_alpha=False, metadata=metadata), "PNG")[0])

@@ -32,10 +32,10 @@ def show(results: Sequence[Result], as_json: bool, as_csv: bool, as_markdown: bo
         echo(json.dumps(to_json(results)))
     elif as_csv:
         text = io.StringIO(newline="")
-        header, *rows = _cells(results, decimals=4, none="")
-        csv.writer(text, lineterminator="\n").writerows(
-            [["set", *header], *([results[0].dataset, *row] for row in rows)]
-        )
+        header, *rows = _cells(results, decimals=4, none="", mark="")
+        about = [(each.dataset, each.color, "true" if each.ensemble else "false") for each in results]
+        rows = [["set", "color", "ensemble", *header], *([*told, *row] for told, row in zip(about, rows, strict=True))]
+        csv.writer(text, lineterminator="\n").writerows(rows)
         echo(text.getvalue(), newline=False)
     elif as_markdown:
         from mdrn_cli.results import markdown_table
@@ -99,9 +99,10 @@ def _finite(value: float) -> float | None:
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-") -> list[list[str]]:
-    """The table as text: header, then a row for each result; levels and dB of some decimals, as measured, and what
-    stands where there is no value, as SSIM of images that are too small."""
+def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-", mark: str = "+") -> list[list[str]]:
+    """The table as text: header, then a row for each result; levels, dB and speed of some decimals, as measured, what
+    stands where there is no value, as SSIM of images that are too small, and what follows a network's name where its
+    results for eight orientations were averaged."""
     methods = [name for name in SHOWN_METHODS if any(name in result.published for result in results)]
     measured = ["PSNR", "SSIM", "noisy"] if results[0].clean else ["noise before", "noise after"]
     references = _references(results)
@@ -109,14 +110,14 @@ def _cells(results: Sequence[Result], decimals: int = 2, none: str = "-") -> lis
     header = ["sigma", "model", *measured, "MP/s", *methods, *gaps_to, "trained at"]
     rows = []
     for result in results:
-        row = [f"{result.sigma:g}", result.model + ("+" if result.ensemble else "")]
+        row = [f"{result.sigma:g}", result.model + (mark if result.ensemble else "")]
         if result.clean:
             columns = {"psnr": decimals, "ssim": 4, "noisy_psnr": decimals}
         else:
             columns = dict.fromkeys(("noise_before", "noise_after"), decimals)
         means = ((result.mean(name), digits) for name, digits in columns.items())
         row += [f"{mean:.{digits}f}" if math.isfinite(mean) else none for mean, digits in means]
-        row.append(f"{result.megapixels_per_second:.2f}")
+        row.append(f"{result.megapixels_per_second:.{decimals}f}")
         row += [f"{result.published[name]:.2f}" if name in result.published else none for name in methods]
         gaps = (_gap(result, reference) for reference in references)
         row += [none if gap is None else f"{gap:+.{decimals}f}" for gap in gaps]

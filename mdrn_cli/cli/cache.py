@@ -67,7 +67,7 @@ def clear(
     from mdrn_cli.cachecontent import KINDS, kept_in, remove
 
     if bool(kinds) == everything:
-        raise UsageError("give kinds, or --all", f"kinds are: {', '.join(KINDS)}")
+        raise UsageError("give either kinds or --all", f"kinds are: {', '.join(KINDS)}")
     for kind in kinds or ():
         if kind not in KINDS:
             raise UsageError(f"the cache has no {kind!r}", f"kinds are: {', '.join(KINDS)}")

@@ -70,7 +70,7 @@ def compare(
         for warning in warnings:
             print_warning(warning)
         for row in rows:
-            echo(printable(f"{row['file']}: {_shown(row)} against {truth}"))
+            echo(printable(f"{row['file']}: {_shown(row)} {truth}"))
     if output:
         write_sheet(output, [(_label(path, given), pictures[path]) for path in given], given)
 
@@ -131,9 +131,9 @@ def _measured(path: Path, pictures: dict[Path, Picture], truth: Path) -> dict[st
 
 def _shown(row: dict[str, Any]) -> str:
     if row["psnr"] is None:
-        return "equal" if row["equal"] else "equal in 8 bits, but not beyond or not in alpha"
+        return "equal to" if row["equal"] else "in 8 bits equal, but in more bits or in alpha not, to"
     ssim = "" if row["ssim"] is None else f", SSIM {row['ssim']:.4f}"  # too small for its window
-    return f"PSNR {row['psnr']:.2f} dB{ssim}"
+    return f"PSNR {row['psnr']:.2f} dB{ssim} against"
 
 
 def _refuse_sheet(path: Path, overwrite: bool) -> None:

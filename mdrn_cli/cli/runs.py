@@ -98,7 +98,11 @@ Resume = Annotated[
 Overwrite = Annotated[bool, flag("--overwrite", help="Replace the run in the folder.", rich_help_panel=RUN)]
 Smoke = Annotated[
     bool,
-    flag("--smoke", help="Two iterations, a validation, a save: does it work here?", rich_help_panel=RUN),
+    flag(
+        "--smoke",
+        help="Two iterations whatever the budget, a validation, a save: does it work here?",
+        rich_help_panel=RUN,
+    ),
 ]
 
 

@@ -44,7 +44,8 @@ def show_run(runner: Runner, config: TrainConfig, output: Path, resume: bool) ->
         counters, _ = runner(config, output, resume, report, reading)
     best = f", best validation PSNR {counters.best_psnr:.3f} dB" if counters.best_psnr is not None else ""
     skipped = f" ({counters.skipped} of them skipped)" if counters.skipped else ""
-    done = f"{counters.iteration} iterations{skipped} in {format_duration(counters.elapsed)}{best}"
+    many = "iteration" if counters.iteration == 1 else "iterations"
+    done = f"{counters.iteration} {many}{skipped} in {format_duration(counters.elapsed)}{best}"
     print_note(f"{done}; checkpoints in {output}")
     if resume and not moments:
         print_note("it had been finished: a larger --iterations or --time-budget has it go on")

@@ -204,7 +204,7 @@ def rm(
     from mdrn_cli.weights import BUNDLED, item_of
 
     if bool(names) == everything:
-        raise UsageError("give names, or --all")
+        raise UsageError("give either names or --all")
     cache, records = Cache(), _records(names, manifest)
     freed = sum(cache.remove(item_of(record)) for record in records)
     staying = "; bundled checkpoints stay" if any((BUNDLED / record.file).is_file() for record in records) else ""
