@@ -23,6 +23,8 @@ _GRAY = ("b-w", "grey16")
 _HANDLED = (*_GRAY, "srgb", "rgb16", "rgb", "multiband", "scrgb")
 _NOTHING_FOLLOWS = "extraneous bytes before marker 0xd9"
 """What libjpeg warns of only when it has decoded all, but for what has `jpeg.has_restarts`."""
+TRIES = 5
+"""How often a TIFF is decoded before errors that may be another thread's are taken for its own."""
 _NOT_BUILT_IN = "compression support is not configured"
 
 
@@ -89,8 +91,8 @@ def read_deep(source: Path | bytes, name: str) -> tuple[NDArray[Any], bool, int]
 
 def _decoded(pyvips: Any, source: Path | bytes, image: Any) -> NDArray[Any]:
     """The pixels of an image as it was opened. Tiles of a TIFF that cannot be decoded libvips makes black, and says so
-    in the log of its errors alone. That is one for all threads, of which some may still be at an image that has failed
-    before: what it says counts if it says so twice.
+    in the log of its errors alone. That is one for all threads, of which some may be at images that fail: what it says
+    counts if it says so each of TRIES times.
 
     Raises:
         pyvips.Error: they cannot be decoded.
@@ -100,7 +102,7 @@ def _decoded(pyvips: Any, source: Path | bytes, image: Any) -> NDArray[Any]:
         pixels = image.numpy()
         return pixels
     with _errors:
-        for opened in (image, None):
+        for opened in (image, *[None] * (TRIES - 1)):
             pyvips.vips_lib.vips_error_clear()
             pixels = (_open(pyvips, source, "error") if opened is None else opened).numpy()
             if not pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()):

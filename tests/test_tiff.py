@@ -9,6 +9,7 @@ import pyvips
 import tifffile
 from PIL import Image
 
+from mdrn_cli import deep
 from mdrn_cli.encoding import encode_picture
 from mdrn_cli.errors import InputError, MdrnError
 from mdrn_cli.image import is_gray, read_picture, read_size, read_uint8
@@ -237,3 +238,33 @@ def test_a_resolution_of_any_unit_is_turned_with_the_picture():
     content = tiff_of(PIXELS, resolution=(100_000, 200_000), resolutionunit=2, extratags=[(274, "H", 1, 6, True)])
     turned = read_picture(content).upright()
     assert turned.metadata.tiff_resolution == (200_000, 100_000, 2)
+
+
+@pytest.mark.parametrize(("failing", "read"), [(deep.TRIES - 1, True), (deep.TRIES, False)])
+def test_errors_that_other_threads_cause_are_not_taken_for_those_of_a_tiff(tmp_path, monkeypatch, failing, read):
+    """libvips keeps all in one place; as many in a row as other threads hardly cause are the file's own."""
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 24, 3), np.uint16)
+    pyvips.Image.new_from_array(pixels, interpretation="rgb16").write_to_file(str(tmp_path / "a.tif"))
+    opened, left = deep._open, iter(range(failing))
+
+    class BesideAFailure:
+        def __init__(self, image):
+            self.image = image
+
+        def __getattr__(self, name):
+            return getattr(self.image, name)
+
+        def numpy(self):
+            pyvips.vips_lib.vips_foreign_find_load(b"no such file")
+            return self.image.numpy()
+
+    def open_beside_failures(*arguments):
+        image = opened(*arguments)
+        return image if next(left, None) is None else BesideAFailure(image)
+
+    monkeypatch.setattr(deep, "_open", open_beside_failures)
+    if read:
+        assert np.array_equal(deep.read_deep(tmp_path / "a.tif", "a.tif")[0], pixels)
+    else:
+        with pytest.raises(InputError, match="damaged"):
+            deep.read_deep(tmp_path / "a.tif", "a.tif")

@@ -1,4 +1,4 @@
-"""`mdrn train` and `mdrn distill` on a CPU with AMX (Xeon since 2023), more than twice as fast: networks, forward and
+"""`mdrn train` and `mdrn distill` on a CPU with AMX (Xeon since 2023), about twice as fast: networks, forward and
 backward, by kernels of our own (amx/), which g++ compiles at the first call.
 
 python tools/amx_training.py train --color gray --sigma 25 --data photos --output run
