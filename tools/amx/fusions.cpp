@@ -15,10 +15,8 @@ extern "C" void fuse_forward(int64_t px, int n, const bf** x, const float* w, in
             pipelined(m, 16, t, [&](int i, float* t, auto mid) { products(n, [&](int j) { return x[j] + (c + i * 16) * 64; }, 64, packed, b, t, mid); }, [&](int i, int p0, int p1, const float* t) {
                 int64_t at = (c + i * 16) * 64;
                 for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) {
-                    const float* q = t + p * 64 + 32 * h; int64_t o = at + p * 64 + 32 * h;
-                    __m512 lo = _mm512_load_ps(q), hi = _mm512_load_ps(q + 16);
-                    if (up) { V u = _mm512_loadu_si512(up + o); lo = _mm512_add_ps(lo, lo_f(u)); hi = _mm512_add_ps(hi, hi_f(u)); }
-                    _mm512_storeu_si512(out + o, cvt2(lo, hi));
+                    int64_t o = at + p * 64 + 32 * h;
+                    put(out + o, t + p * 64 + 32 * h, up ? up + o : nullptr);
                 }
             });
         }
@@ -45,10 +43,8 @@ extern "C" void fuse_backward(int64_t px, int n, const bf* g, const bf** x, cons
                 pipelined(here / 16, 16, t, [&](int i, float* t, auto mid) { const bf* q = g + (c + i * 16) * 64; gemm(q, q + 32, 128, packed + j * 4096, nullptr, t, mid); },
                     [&](int i, int p0, int p1, const float* t) {
                         for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) {
-                            const float* q = t + p * 64 + 32 * h; int64_t o = (c + i * 16 + p) * 64 + 32 * h;
-                            __m512 lo = _mm512_load_ps(q), hi = _mm512_load_ps(q + 16);
-                            if (later[j]) { V u = _mm512_loadu_si512(later[j] + o); lo = _mm512_add_ps(lo, lo_f(u)); hi = _mm512_add_ps(hi, hi_f(u)); }
-                            _mm512_storeu_si512(gx[j] + o, cvt2(lo, hi));
+                            int64_t o = (c + i * 16 + p) * 64 + 32 * h;
+                            put(gx[j] + o, t + p * 64 + 32 * h, later[j] ? later[j] + o : nullptr);
                         }
                     });
                 outer64(x[j] + c * 64, 64, g + c * 64, g + c * 64 + 32, 64, here, aT, gV, dw + j * 4096, db.data() + j * 64);

@@ -16,10 +16,7 @@ extern "C" void to_coarse(int N, int h, int w, const bf* fine, const float* weig
         for (int r = 0; r < N * h; r++)
             pipelined(n, 16, t, [&](int i, float* t, auto mid) { products(4, [&](int j) { return fine_pixel(fine, r, w, xs[i], j); }, 128, packed, b, t, mid); }, [&](int i, int p0, int p1, const float* t) {
                 bf* o = out + ((size_t)r * w + xs[i]) * 64;
-                for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) {
-                    const float* q = t + p * 64 + 32 * h;
-                    _mm512_storeu_si512(o + p * 64 + 32 * h, cvt2(_mm512_load_ps(q), _mm512_load_ps(q + 16)));
-                }
+                for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) put(o + p * 64 + 32 * h, t + p * 64 + 32 * h, nullptr);
             });
         _tile_release();
     }
@@ -36,10 +33,8 @@ extern "C" void to_fine(int N, int h, int w, const bf* coarse, const float* weig
             pipelined(n, 16, t, [&](int i, float* t, auto mid) { const bf* q = coarse + ((size_t)r * w + xs[i]) * 64; gemm(q, q + 32, 128, packed + j * 4096, nullptr, t, mid); }, [&](int i, int p0, int p1, const float* t) {
                 size_t at = fine_pixel(out, r, w, xs[i], j) - out;
                 for (int p = p0; p < p1; p++) for (int h = 0; h < 2; h++) {
-                    const float* q = t + p * 64 + 32 * h; size_t o = at + p * 128 + 32 * h;
-                    __m512 lo = _mm512_load_ps(q), hi = _mm512_load_ps(q + 16);
-                    if (later) { V u = _mm512_loadu_si512(later + o); lo = _mm512_add_ps(lo, lo_f(u)); hi = _mm512_add_ps(hi, hi_f(u)); }
-                    _mm512_storeu_si512(out + o, cvt2(lo, hi));
+                    size_t o = at + p * 128 + 32 * h;
+                    put(out + o, t + p * 64 + 32 * h, later ? later + o : nullptr);
                 }
             });
         _tile_release();

@@ -48,6 +48,12 @@ template <class F> static void pack(bf* out, int K, int N, F w) {
 static inline V cvt2(__m512 lo, __m512 hi) { return (V)_mm512_cvtne2ps_pbh(hi, lo); }
 static inline __m512 lo_f(V v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(v)), 16)); }
 static inline __m512 hi_f(V v) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(v, 1)), 16)); }
+// 32 values of a product, rounded, with those at `more` (may be null) added before
+static inline void put(bf* to, const float* q, const bf* more) {
+    __m512 lo = _mm512_load_ps(q), hi = _mm512_load_ps(q + 16);
+    if (more) { V u = _mm512_loadu_si512(more); lo = _mm512_add_ps(lo, lo_f(u)); hi = _mm512_add_ps(hi, hi_f(u)); }
+    _mm512_storeu_si512(to, cvt2(lo, hi));
+}
 
 // 16 pixels x 64 -> 64 in float scratch s[16][64]; bias may be null; the two halves of the channels lie at x and x2
 template <class M> static inline void gemm(const bf* x, const bf* x2, int stride, const bf* w, const float* bias, float* s, M mid) {
