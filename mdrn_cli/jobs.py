@@ -144,7 +144,7 @@ def _foreign(source: Path, has_its_format: bool) -> InputError | None:
     """What is wrong with a file that is a picture of another format, and with one whose result has its format, if it
     names none that is handled."""
     try:
-        if source != PIPE and not is_file(source) and not is_missing(source):
+        if source != PIPE and not is_file(source):
             open_file(source).close()  # says what it is instead
         refuse_other_formats(source)
         if has_its_format:

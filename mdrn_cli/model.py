@@ -232,7 +232,8 @@ class MDRN(nn.Module):
         return features.to(autocast_type(x.device) or self.tail.weight.dtype)  # type: ignore[no-any-return]
 
     def _degraded(self, level: int, finer: list[Tensor]) -> Tensor:
-        """What a level begins with, made of the first features of the finer one."""
+        """What a level begins with, made of the first features of the finer one. These come in their row, in which
+        something that computes gradients its own way may put what the groups after it are to use instead."""
         return self.degrade[level - 1](finer[0])  # type: ignore[no-any-return]
 
     def _noise(self, features: Tensor) -> Tensor:
