@@ -290,6 +290,20 @@ def test_memory_that_does_not_allow_the_halves_leaves_their_noise_and_says_so(ph
     assert all("too little memory" in warning for warning in restored.warnings)
 
 
+def test_the_copy_that_smaller_sizes_make_of_a_picture_counts_in_memory_at_full_size(photo, monkeypatch):
+    noisy = picture_of(with_grain(photo[:256, :256]), False)
+    counted = []
+
+    def tile_memory(_engine, limit, pictures):
+        counted.append(pictures / noisy.channels.nbytes)
+        return limit
+
+    monkeypatch.setattr("mdrn_cli.engine.Engine.tile_memory", tile_memory)
+    _, facts = Restorer(DenoiseOptions(model=LIGHT))(noisy)
+    assert any(facts.coarse)
+    assert counted[-1] == OVERLAPPING + 1
+
+
 @pytest.mark.parametrize(
     ("depth", "room"),
     [*(("uint8", room) for room in (0.3, 0.7, 1.2, 1.5, 1.7)), *itertools.product(("uint16", "float32"), (0.7, 1.5))],

@@ -437,6 +437,15 @@ def test_a_gray_picture_to_be_in_color_is_restored_as_the_gray_one_it_is(photo, 
     assert colored.warnings == (() if noise else (CONVERTED,))
 
 
+def test_a_network_for_color_that_is_named_restores_gray_pictures_that_are_to_be_in_color(photo, tiny_weights):
+    gray = picture_of(photo[:32, :40, 1].copy(), has_alpha=False)
+    asked = {"sigma": 50.0, "model": str(tiny_weights("color"))}
+    colored, about = Restorer(DenoiseOptions(**asked, color="color"))(gray)
+    assert colored.channels.shape == (3, 32, 40)
+    assert np.array_equal(colored.channels, Restorer(DenoiseOptions(**asked))(gray.to_color("color"))[0].channels)
+    assert about.network
+
+
 def test_options_of_saving_have_the_defaults_of_what_they_set():
     """Which the command line cannot take from there: that would load numpy before `--help` is answered."""
     options = inspect.signature(denoise_command).parameters
