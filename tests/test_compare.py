@@ -160,6 +160,18 @@ def test_compare_is_told_what_is_white(noisy_file, tmp_path):
     assert about["warnings"] == expected["warnings"] == []
 
 
+def test_the_sheet_of_a_narrow_picture_shows_both_as_bright_as_white_makes_them(tmp_path, photo, tiny_weights):
+    narrow, sheet = tmp_path / "narrow.tif", tmp_path / "sheet.png"
+    tifffile.imwrite(narrow, photo[:64, :256].astype(np.uint16) * 16, photometric="rgb")
+    model = tiny_weights("color")
+    arguments = ["--model", model, "--sigma", 50, "--white", 4095, "--strength", 0.01, "--compare", sheet]
+    done = run_mdrn("denoise", narrow, *arguments)
+    assert done.returncode == 0, done.stderr
+    columns = np.asarray(Image.open(sheet))[MARGIN + LABEL :][:64, MARGIN:-MARGIN]
+    for shown in (columns[:, :256], columns[:, -256:]):
+        assert np.abs(shown.astype(int) - photo[:64, :256]).mean() < 3
+
+
 def test_a_white_that_is_told_is_of_those_that_may_have_it(noisy_file):
     """Of 12 bits in 16, not of what was made of them, in 8 bits or in floats."""
     clean = noisy_file.with_name("clean.png")

@@ -350,8 +350,10 @@ def test_a_result_that_appears_in_the_middle(tmp_path, pictures, tiny_weights, m
         encode = batch.encode_picture
         appear = lambda: (tmp_path / "x.png").write_text("precious")  # noqa: E731
         monkeypatch.setattr(batch, "encode_picture", lambda *a: (appear(), encode(*a))[1])
-    (outcome,) = run_jobs(jobs, options)
+    tiles = []
+    (outcome,) = run_jobs(jobs, options, on_tile=lambda *progress: tiles.append(progress))
     assert outcome.status == {"error": FAILED, "skip": SKIPPED, "overwrite": DONE}[existing]
+    assert bool(tiles) == (moment == "while" or existing == "overwrite")
     assert ((tmp_path / "x.png").read_bytes() == b"precious") == (existing != "overwrite")
     if existing == "error":
         assert isinstance(outcome.error, UsageError)

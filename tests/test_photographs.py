@@ -269,3 +269,42 @@ def test_the_command_states_memory_and_what_it_leaves_out(photo_folder, tmp_path
     assert "broken.jpg" in done.stderr
     assert "1 photographs are smaller than a patch of 32 pixels" in done.stderr
     assert done.stderr.index("decoded") < done.stderr.index("1 iteration in")
+
+
+def test_photographs_to_validate_on_are_not_trained_on(photo_folder, tmp_path):
+    told = []
+    photos = read_photographs(
+        photo_folder, "gray", reading=Reading(held_out=told.append), held_out=photo_folder / "deeper"
+    )
+    assert [file.name for file in photos.files] == ["0.png", "2.png"]
+    assert told == [2]
+    link = tmp_path / "link"
+    link.symlink_to(photo_folder / "deeper", target_is_directory=True)
+    done = run_mdrn(
+        "train", "--data", photo_folder, "--val", link, "--blocks", 1, "--patch-size", 16, "--smoke", tmp_path / "run"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 photographs to validate on are inside --data, and not trained on" in done.stderr
+    assert "2 photographs, " in done.stderr
+
+
+def test_nor_are_files_that_they_are_links_to_or_links_to_these(photo_folder, tmp_path):
+    archive = tmp_path / "archive.png"
+    archive.write_bytes((photo_folder / "0.png").read_bytes())
+    (photo_folder / "val").mkdir()
+    (photo_folder / "val" / "of-the-archive.png").symlink_to(archive)
+    (photo_folder / "val" / "of-data.png").symlink_to(photo_folder / "2.png")
+    told = []
+    photos = read_photographs(
+        photo_folder, "gray", reading=Reading(held_out=told.append), held_out=photo_folder / "val"
+    )
+    assert told == [3]
+    assert sorted(file.name for file in photos.files) == ["0.png", "1.png", "3.png"]
+
+
+def test_where_none_is_left_to_train_on_that_is_said(photo_folder):
+    done = run_mdrn(
+        "train", "--data", photo_folder / "deeper", "--val", photo_folder, "--smoke", photo_folder.parent / "run"
+    )
+    assert done.returncode != 0
+    assert "is inside" in done.stderr

@@ -15,7 +15,7 @@ from mdrn_cli.distillation import found_again, run_distill
 from mdrn_cli.errors import MdrnError, UsageError
 from mdrn_cli.manifest import load_manifest
 from mdrn_cli.model import MDRN
-from mdrn_cli.photographs import Reading, read_photographs
+from mdrn_cli.photographs import Reading
 from mdrn_cli.runfolder import LOCK_FILE, alone_in, is_empty
 from mdrn_cli.runstate import saved_config, saved_sources
 from mdrn_cli.trainconfig import Distillation
@@ -159,45 +159,6 @@ def test_a_bundled_teacher_is_found_wherever_the_package_lies(photo_folder, tmp_
     found = found_again(config, run)
     assert found.distillation.teacher == str(BUNDLED / record.file)
     run_distill(replace(found, iterations=2), run, True, silent)
-
-
-def test_photographs_to_validate_on_are_not_trained_on(photo_folder, tmp_path):
-    told = []
-    photos = read_photographs(
-        photo_folder, "gray", reading=Reading(held_out=told.append), held_out=photo_folder / "deeper"
-    )
-    assert [file.name for file in photos.files] == ["0.png", "2.png"]
-    assert told == [2]
-    link = tmp_path / "link"
-    link.symlink_to(photo_folder / "deeper", target_is_directory=True)
-    done = run_mdrn(
-        "train", "--data", photo_folder, "--val", link, "--blocks", 1, "--patch-size", 16, "--smoke", tmp_path / "run"
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 photographs to validate on are inside --data, and not trained on" in done.stderr
-    assert "2 photographs, " in done.stderr
-
-
-def test_nor_are_files_that_they_are_links_to_or_links_to_these(photo_folder, tmp_path):
-    archive = tmp_path / "archive.png"
-    archive.write_bytes((photo_folder / "0.png").read_bytes())
-    (photo_folder / "val").mkdir()
-    (photo_folder / "val" / "of-the-archive.png").symlink_to(archive)
-    (photo_folder / "val" / "of-data.png").symlink_to(photo_folder / "2.png")
-    told = []
-    photos = read_photographs(
-        photo_folder, "gray", reading=Reading(held_out=told.append), held_out=photo_folder / "val"
-    )
-    assert told == [3]
-    assert sorted(file.name for file in photos.files) == ["0.png", "1.png", "3.png"]
-
-
-def test_where_none_is_left_to_train_on_that_is_said(photo_folder):
-    done = run_mdrn(
-        "train", "--data", photo_folder / "deeper", "--val", photo_folder, "--smoke", photo_folder.parent / "run"
-    )
-    assert done.returncode != 0
-    assert "is inside" in done.stderr
 
 
 def test_a_folder_has_one_run_at_a_time(finished, photo_folder):
