@@ -15,13 +15,13 @@ from pathlib import Path
 from mdrn_cli.cache import ABOUT, FONTS, KERNELS, TAG, TAG_NAME, Cache
 from mdrn_cli.errors import MdrnError
 from mdrn_cli.locks import locked
+from mdrn_cli.manifest import SHA256_PATTERN
 from mdrn_cli.paths import is_link
 from mdrn_cli.photographs import FOLDER
 
 KINDS = ("checkpoints", "sets", "photographs", "libraries")
 """Fetched or imported checkpoints; images of benchmark sets; photographs decoded for training; what libraries store:
 compiled kernels, and a list of fonts."""
-_KEY = re.compile("[0-9a-f]{64}")
 _MAP_SUFFIXES = (".bin", ".json", ".part")
 _PART = re.compile(r"(\.[0-9a-f]{16})?\.part$")
 """Suffix that `part_of` adds to a name."""
@@ -76,7 +76,7 @@ def remove(kept: Kept) -> bool:
 def _files(root: Path) -> Iterator[Kept]:
     """What `Cache` keeps: a folder for each file, called by its SHA-256."""
     for folder in _entries(root / "files"):
-        if folder.is_dir(follow_symlinks=False) and _KEY.fullmatch(folder.name):
+        if folder.is_dir(follow_symlinks=False) and SHA256_PATTERN.fullmatch(folder.name):
             path = Path(folder.path)
             files = tuple(Path(entry.path) for entry in _entries(path))
             name = next((_PART.sub("", file.name) for file in files if file.name != ABOUT), "")
@@ -89,7 +89,7 @@ def _maps(root: Path) -> Iterator[Kept]:
     found: dict[str, list[Path]] = {}
     for entry in _entries(root / FOLDER):
         file, key = Path(entry.path), entry.name.partition(".")[0]
-        if _KEY.fullmatch(key) and file.suffix in _MAP_SUFFIXES:
+        if SHA256_PATTERN.fullmatch(key) and file.suffix in _MAP_SUFFIXES:
             found.setdefault(key, []).append(file)
     for key, files in found.items():
         path = root / FOLDER / f"{key}.bin"

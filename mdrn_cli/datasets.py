@@ -218,7 +218,7 @@ def find_set(known: BenchmarkSet, data: Path | None = None) -> Found:
     if not plan.missing:
         return Found("cached", tuple(path for _, path in plan.present))
     for folder in folders:
-        if folder.name.lower() == known.name.lower() and (images := find_images(folder, on_unreadable=_pass_over)):
+        if folder.name.lower() == known.name.lower() and (images := find_images(folder, on_unreadable=lambda _: None)):
             return Found("on disk, other files", tuple(images), plan.missing, folder)
     return Found("partly cached" if plan.present else "missing", (), plan.missing)
 
@@ -235,10 +235,6 @@ def _files(folder: Path) -> list[Path]:
     with suppress(OSError):
         return [path for path in folder.iterdir() if is_file(path)]
     return []
-
-
-def _pass_over(_error: OSError) -> None:
-    pass
 
 
 def _match(known: BenchmarkSet, paths: Iterable[Path]) -> tuple[Path, ...] | None:

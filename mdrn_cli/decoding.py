@@ -14,11 +14,10 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from mdrn_cli import bmp
 from mdrn_cli.content import kind_of_file, name_of, open_source
 from mdrn_cli.errors import InputError, MdrnError
+from mdrn_cli.formats import FORMATS
 from mdrn_cli.nesting import Nested
 from mdrn_cli.png import LARGEST_TEXT
 
-# The decoders let in, of the many that Pillow has.
-_DECODERS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
 JPEG = ("JPEG", "MPO")
 """What Pillow calls a JPEG, of one picture and of several."""
 ONE_BIT = "1 bit a pixel becomes 8"
@@ -51,7 +50,7 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
             with catch_warnings():
                 # Twice as large is an error; large photographs are what this is for.
                 simplefilter("ignore", Image.DecompressionBombWarning)
-                file = Image.open(stream, formats=_DECODERS)
+                file = Image.open(stream, formats=list(dict.fromkeys(FORMATS.values())))
             with file:
                 if file.format == "BMP":
                     bmp.refuse_misread(file, stream)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdrn_cli.errors import WeightsError
 from mdrn_cli.hardware import threads_asked_for
-from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE, Record, choose, for_another_color, serving
+from mdrn_cli.manifest import CAMERA, RESERVED, WHITE, Record, choose, for_another_color, serving
 from mdrn_cli.paths import is_file, sha256_of
 from mdrn_cli.stretch import Function, stretched
 from mdrn_cli.weights import all_records, explicit_path, locate, named, recorded
@@ -112,9 +112,8 @@ class Denoisers:
                 raise WeightsError(f"no checkpoint file {self._path}")
         else:
             self._records = all_records(manifests)
-            choices = ("auto", *FAMILIES)
-            if model not in choices:
-                named(self._records, model, choices)
+            if model not in RESERVED:
+                named(self._records, model, RESERVED)
 
     def are_for(self, noise: str, color: str) -> bool:
         """Whether a network trained on such noise can be chosen from; False where one is asked for by name or path."""

@@ -127,14 +127,12 @@ class _Graph:
 
     def block(self, name: str, x: str) -> str:
         """MSAB; its channel shuffle is a permutation of the last convolution's weights."""
-        near, far = (self.add("Relu", self.conv(f"{name}.conv_in", x, rows=part)) for part in self.halves())
+        halves = np.s_[: self.features // 2], np.s_[self.features // 2 :]
+        near, far = (self.add("Relu", self.conv(f"{name}.conv_in", x, rows=part)) for part in halves)
         near = self.conv(f"{name}.conv_d1", near, padding=1)
         far = self.conv(f"{name}.conv_d2", far, padding=2, dilation=2)
         y = self.add("Relu", self.add("Concat", near, far, axis=1))
         return self.add("Add", x, self.conv(f"{name}.conv_out", y, columns=channel_shuffle(self.features)))
-
-    def halves(self) -> tuple[slice, slice]:
-        return slice(None, self.features // 2), slice(self.features // 2, None)
 
     def conv(
         self,

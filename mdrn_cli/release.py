@@ -182,7 +182,7 @@ def _refuse_to_replace(name: str, folder: Path, source: Path, manifest: Path | N
     if any(record.name == name for record in records):
         there, instead = (manifest, "another --name") if manifest else ("this mdrn itself", "a --manifest of your own")
         raise UsageError(f"{there} has a {name} already", f"give {instead}, or --overwrite to replace it")
-    refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite=False)
 
 
 def _file_of(name: str) -> str:

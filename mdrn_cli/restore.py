@@ -19,7 +19,7 @@ from mdrn_cli.grid import is_through_jpeg
 from mdrn_cli.hardware import check_precision, memory_to_use
 from mdrn_cli.levelfunction import LevelFunction
 from mdrn_cli.levels import HIGHEST_SIGMA, check_factor, check_sigma, check_white
-from mdrn_cli.manifest import CAMERA, FAMILIES, WHITE
+from mdrn_cli.manifest import CAMERA, RESERVED, WHITE
 from mdrn_cli.monochrome import SHARED, Tone, find_tone
 from mdrn_cli.noise import find_noise, find_noise_of_tone
 from mdrn_cli.passes import AtSmallerSizes, Pass, Passes
@@ -279,7 +279,7 @@ class Restorer:
     @property
     def _named(self) -> bool:
         """Whether a single network is asked for, by name or path."""
-        return self.options.model not in ("auto", *FAMILIES)
+        return self.options.model not in RESERVED
 
     def _color_asked(self) -> bool:
         """Whether no network for gray may restore a color picture, as that for color, or a single one, is asked for."""

@@ -65,7 +65,7 @@ def denoise_pixels(
     """
     result = np.empty_like(noisy)
     _, height, width = noisy.shape
-    bands = denoised_bands(partial(part_of, noisy), height, width, function, tile, OVERLAP, ensemble, on_tile=None)
+    bands = denoised_bands(partial(part_of, noisy), height, width, function, tile, OVERLAP, ensemble, lambda *_: None)
     for place, band in bands:
         result[place] = band
     return result
@@ -84,7 +84,7 @@ def denoised_bands(
     tile: int,
     overlap: int,
     ensemble: bool,
-    on_tile: OnTile | None,
+    on_tile: OnTile,
     ahead: int = 0,
 ) -> Iterator[tuple[tuple[slice, ...], NDArray[np.float32]]]:
     """As `denoise_pixels`, of an image that `window` gives in parts, `ahead` of them prepared while others are being
@@ -94,19 +94,14 @@ def denoised_bands(
         function = self_ensemble(function)
     tile = tile or max(2 * overlap, height + -height % GRID, width + -width % GRID)
     total, done = count_tiles(height, width, tile, overlap), 0
-    _tell(on_tile, 0, total)
+    on_tile(0, total)
 
     def count() -> None:
         nonlocal done
         done += 1
-        _tell(on_tile, done, total)
+        on_tile(done, total)
 
     for place, band in tiled_bands(window, height, width, function, tile, overlap, count, ahead):
         if not np.isfinite(band).all():
             raise MdrnError("the network gave values that are not finite")
         yield place, band
-
-
-def _tell(on_tile: OnTile | None, done: int, total: int) -> None:
-    if on_tile:
-        on_tile(done, total)

@@ -13,7 +13,7 @@ from mdrn_cli.addresses import is_elsewhere, is_offline, is_remote, local_path, 
 from mdrn_cli.cache import Cache, Item, is_intact
 from mdrn_cli.errors import FetchError, UsageError, WeightsError, hint_of
 from mdrn_cli.fetch import OnBytes, read_small
-from mdrn_cli.manifest import FAMILIES, Record, choose, load_manifest, parse_manifest
+from mdrn_cli.manifest import FAMILIES, RESERVED, Record, choose, load_manifest, parse_manifest
 from mdrn_cli.paths import exists, is_file, is_folder, is_link, size_of, walk
 
 BUNDLED = Path(__file__).parent / "weights"
@@ -151,7 +151,7 @@ def explicit_path(model: str, manifests: Sequence[str] = ()) -> Path | None:
     is_path = bool(any(sep in model for sep in (os.sep, os.altsep) if sep) or path.suffix)
     for file in (path, path / BEST_FILE, path / LAST_FILE):
         if model and is_file(file):
-            names = () if is_path else ("auto", *FAMILIES, *(record.name for record in all_records(manifests)))
+            names = () if is_path else (*RESERVED, *(record.name for record in all_records(manifests)))
             return None if model in names else file
     return path if is_path else None
 

@@ -119,8 +119,8 @@ def fit(
     excess: float = 1.0,
     seed: int = 0,
 ) -> Network:
-    """A network trained to tell targets from features, as `mdrn_cli.noise` reads it; what it says in excess of a target
-    weighs `excess` times what it lacks."""
+    """A network trained to tell targets from features, as `mdrn_cli.blocks` reads it; what it says in excess of a
+    target weighs `excess` times what it lacks."""
     torch.manual_seed(seed)
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3
     x, y = torch.from_numpy(np.clip((features - mean) / spread, -5, 5)), torch.from_numpy(targets)

@@ -96,9 +96,9 @@ def sets() -> Iterable[str]:
 
 
 def _models() -> list[str]:
-    from mdrn_cli.manifest import FAMILIES
+    from mdrn_cli.manifest import RESERVED
 
-    return ["auto", *FAMILIES, *checkpoints()]
+    return [*RESERVED, *checkpoints()]
 
 
 Model = Annotated[
