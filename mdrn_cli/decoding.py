@@ -50,6 +50,7 @@ def opened(source: Path | bytes) -> Iterator[Image.Image]:
             with catch_warnings():
                 # Twice as large is an error; large photographs are what this is for.
                 simplefilter("ignore", Image.DecompressionBombWarning)
+                # Of the many decoders that Pillow has, only those of the formats that are handled.
                 file = Image.open(stream, formats=list(dict.fromkeys(FORMATS.values())))
             with file:
                 if file.format == "BMP":
